@@ -1,0 +1,152 @@
+"""The records that the journal holds of the judge's decisions: tagged, immutable, the only way in which state changes.
+
+Each is one row of `records` in journal.db, as JSON with its tag in "r". `sixfbd.journal.state.apply` folds them.
+Adding a field with a default, or a record, is a compatible change; anything else needs a migration.
+"""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from sixfbd.model import Alert, AlertState, CheckName, Message, MessageId, Obligation, ObligationState
+
+
+class Started(Struct, frozen=True, tag_field="r", tag="started"):
+    """The daemon began at `at`; it was last known alive at `last_alive_at` (None: a new journal). The gap is between."""
+
+    at: float
+    version: str
+    config: str  # sha256 of the configuration's text
+    last_alive_at: float | None = None
+
+
+class Stopped(Struct, frozen=True, tag_field="r", tag="stopped"):
+    """The daemon stopped in order at `at`."""
+
+    at: float
+
+
+class Configured(Struct, frozen=True, tag_field="r", tag="configured"):
+    """A reload took effect."""
+
+    at: float
+    config: str
+    by: str
+
+
+class AlertChanged(Struct, frozen=True, tag_field="r", tag="alert"):
+    """An alert entered `alert.state` (or changed severity, or its holding marks, within it) from `previous`."""
+
+    at: float
+    alert: Alert
+    previous: AlertState
+    why: str = ""
+
+
+class Acked(Struct, frozen=True, tag_field="r", tag="acked"):
+    """Somebody took a firing alert on; ends with its incident."""
+
+    at: float
+    alert: str
+    by: str
+    comment: str = ""
+
+
+class Owed(Struct, frozen=True, tag_field="r", tag="owed"):
+    """An obligation came to be, in any state (suppressed ones with their reason)."""
+
+    at: float
+    obligation: Obligation
+
+
+class ObligationChanged(Struct, frozen=True, tag_field="r", tag="obligation"):
+    """An obligation left its message's fate: suppressed (superseded) or dead, with the reason."""
+
+    at: float
+    id: str
+    state: ObligationState
+    reason: str
+
+
+class MessageChanged(Struct, frozen=True, tag_field="r", tag="message"):
+    """A message came to be or changed state; the obligations that it carries change with it."""
+
+    at: float
+    message: Message
+    what: str = ""  # the answer or the decision behind it, for people
+
+
+class CheckPaused(Struct, frozen=True, tag_field="r", tag="check_paused"):
+    """A check was paused or resumed by a command; holds over restarts."""
+
+    at: float
+    check: CheckName
+    paused: bool
+    by: str
+
+
+class EventsJudged(Struct, frozen=True, tag_field="r", tag="judged"):
+    """Events up to this number have been judged; part of every commit that judged any."""
+
+    at: float
+    seq: int
+
+
+class Audited(Struct, frozen=True, tag_field="r", tag="audited"):
+    """Who commanded what, and what came of it."""
+
+    at: float
+    by: str
+    command: str
+    outcome: str
+
+
+class ClockStepped(Struct, frozen=True, tag_field="r", tag="clock_stepped"):
+    """The wall clock moved away from engine time by `by_s` seconds (positive: forwards)."""
+
+    at: float
+    by_s: float
+
+
+class TokenChanged(Struct, frozen=True, tag_field="r", tag="token"):
+    """An access token was made or revoked. Only its hash is kept."""
+
+    at: float
+    name: str
+    sha256: str
+    scopes: tuple[str, ...]
+    by: str
+    revoked: bool = False
+
+
+class Base(Struct, frozen=True, tag_field="r", tag="base"):
+    """The whole state at a cut; the fold starts at the last one. Written by retention with the deletion of what is older."""
+
+    at: float
+    alerts: tuple[Alert, ...]
+    obligations: tuple[Obligation, ...]
+    messages: tuple[Message, ...]
+    told: tuple[tuple[str, str, MessageId | None], ...]
+    paused: tuple[CheckName, ...]
+    judged_event: int
+    tokens: tuple[TokenChanged, ...]
+    started: Started | None = None
+    last_alive_at: float | None = None
+
+
+Record: TypeAlias = (
+    Started
+    | Stopped
+    | Configured
+    | AlertChanged
+    | Acked
+    | Owed
+    | ObligationChanged
+    | MessageChanged
+    | CheckPaused
+    | EventsJudged
+    | Audited
+    | ClockStepped
+    | TokenChanged
+    | Base
+)

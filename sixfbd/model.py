@@ -1,0 +1,350 @@
+"""The immutable values that flow from stage to stage; no behaviour beyond their own form, no I/O, no clock.
+
+Every stage hands the next one values of this module (DESIGN section 1). All are msgspec Structs, so that the journal,
+the control socket and the HTTP interface encode them the same way. Times named `_at` are engine time in unix seconds
+(float); times named `_ms` are engine time in integer milliseconds, the unit of samples.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal, NewType, TypeAlias
+
+from msgspec import Struct, field
+
+Json: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
+"""Anything that `json.loads` may return."""
+
+CheckName = NewType("CheckName", str)
+RuleName = NewType("RuleName", str)
+SeriesId = NewType("SeriesId", int)
+LayoutId = NewType("LayoutId", int)
+MessageId = NewType("MessageId", str)
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+"""Label pairs sorted by name, without `__name__` and without empty values: hashable, comparable, canonical."""
+
+
+def labels_of(pairs: Mapping[str, str]) -> Labels:
+    """Return the canonical form of a label mapping: sorted by name, empty values left out (as Prometheus does)."""
+    return tuple(sorted((name, value) for name, value in pairs.items() if value != ""))
+
+
+class Status(StrEnum):
+    """What a check says of the thing that it checks (DESIGN section 3)."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+class Severity(StrEnum):
+    """Severities of SEED S17, ordered by `rank`."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        return list(Severity).index(self)
+
+
+class MetricKind(StrEnum):
+    """Prometheus' metric types as far as a series can have them; `summary` is declared, its series are counters and gauges."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+    UNTYPED = "untyped"
+
+
+# ---- measurements ------------------------------------------------------------------------------------------------
+
+
+class Sample(Struct, frozen=True):
+    """One value of one series; its time is its report's. `labels` as the plugin gave them, `kind` as it was declared."""
+
+    metric: str
+    value: float
+    labels: Labels = ()
+    kind: MetricKind = MetricKind.UNTYPED
+
+
+class Series(Struct, frozen=True):
+    """The identity of a series, with the check's label already in `labels`, and the type that it was declared with.
+
+    Equality and hash are those of (metric, labels, kind); one metric and label set has one kind for its lifetime.
+    """
+
+    metric: str
+    labels: Labels = ()
+    kind: MetricKind = MetricKind.UNTYPED
+
+
+class Event(Struct, frozen=True):
+    """Something that happened once. `timestamp` is unix seconds as the source claims it; `data` is a JSON object."""
+
+    id: str
+    type: str
+    timestamp: float
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class StoredEvent(Struct, frozen=True):
+    """An event as the journal holds it: `seq` numbers events in commit order without gaps, from 1."""
+
+    seq: int
+    source: str
+    received_at: float
+    event: Event
+
+
+class Report(Struct, frozen=True):
+    """What one run of a check found.
+
+    `summary` is one line for people. `cursor` (JSON, at most 64 KiB) is committed together with `events` or not at all.
+    `more` asks for another run at once. `reachable` fills the check's `external` entry of /api/health.
+    """
+
+    status: Status
+    summary: str
+    samples: tuple[Sample, ...] = ()
+    events: tuple[Event, ...] = ()
+    cursor: Json | None = None
+    more: bool = False
+    reachable: bool | None = None
+
+
+class CheckState(Struct, frozen=True):
+    """The last thing known of one check, as `sixfbctl checks` and /api/health show it. Durations in seconds."""
+
+    name: CheckName
+    plugin: str
+    interval_s: float
+    status: Status = Status.UNKNOWN
+    summary: str = "has not run yet"
+    paused: bool = False
+    running: bool = False
+    last_run_at: float | None = None
+    last_seen_at: float | None = None  # the last report that was not `unknown`
+    next_run_at: float | None = None
+    duration_s: float | None = None
+    consecutive_failures: int = 0
+    runs: int = 0
+    late_runs: int = 0
+    crashes: int = 0
+    timeouts: int = 0
+    refused_series: int = 0
+    reachable: bool | None = None
+    service: str | None = None
+    external: str | None = None
+
+
+# ---- rules and what they find -------------------------------------------------------------------------------------
+
+
+class Level(Struct, frozen=True):
+    """One rung of `levels`: `when` and `clear` compare the rule's value with a number, such as "<= 5"."""
+
+    severity: Severity
+    when: str
+    clear: str | None = None
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """An alerting rule. Exactly one of `severity` and `levels` is set. Annotations may use `{{ $labels.x }}`,
+    `{{ $value }}` and `{{ $summary }}`; durations in seconds. `origin` says where it comes from (a file or a plugin)."""
+
+    name: RuleName
+    expr: str
+    for_s: float = 0.0
+    keep_firing_for_s: float = 0.0
+    severity: Severity | None = None
+    levels: tuple[Level, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    evaluate: Literal["change", "interval"] = "change"
+    interval_s: float = 15.0
+    origin: str = ""
+
+
+class Evidence(Struct, frozen=True):
+    """One sample that a rule read for one label set."""
+
+    series: str
+    at_ms: int
+    value: float | str  # NaN and infinities as text: JSON has no form for them
+
+
+class Found(Struct, frozen=True):
+    """One label set that a rule's expression returned, with the samples read for it (at most 4 KiB encoded).
+
+    `checks` names the checks whose series were read: what warm-up and `blind` ask about.
+    """
+
+    labels: Labels
+    value: float
+    evidence: tuple[Evidence, ...] = ()
+    checks: tuple[str, ...] = ()
+
+
+class Evaluated(Struct, frozen=True):
+    """The result of one evaluation of one rule at one time. `error` set: nothing is known, no state may change.
+
+    `blind_checks`: checks whose series the rule reads and which are not reporting now (never since the start, or their
+    last report was `unknown`): absence of a label set that they feed resolves nothing.
+    """
+
+    rule: RuleName
+    at: float
+    found: tuple[Found, ...] = ()
+    error: str | None = None
+    blind_checks: tuple[str, ...] = ()
+
+
+# ---- alerts --------------------------------------------------------------------------------------------------------
+
+
+class AlertState(StrEnum):
+    INACTIVE = "inactive"
+    PENDING = "pending"
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+class AlertKey(Struct, frozen=True, order=True):
+    """The identity of an alert: rule and labels, severity left out (DESIGN section 3)."""
+
+    rule: RuleName
+    labels: Labels
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """An alert in one state. `id` names the incident (pending: the incident to be); it is what `ack` and `why` take.
+
+    `since` is when it entered its state; `absent_since` is set while the expression no longer holds but
+    `keep_firing_for` (or warm-up, or a blind check) keeps it firing. `annotations` are rendered at the last transition.
+    """
+
+    key: AlertKey
+    id: str
+    state: AlertState
+    since: float
+    severity: Severity
+    value: float | str
+    labels: dict[str, str]  # the alert's full labels: the rule's own added, `alertname` and `severity` included
+    annotations: dict[str, str] = field(default_factory=dict)
+    pending_at: float | None = None
+    fired_at: float | None = None
+    resolved_at: float | None = None
+    absent_since: float | None = None
+    blind: bool = False
+    reason: str = ""
+    acked_by: str | None = None
+    acked_at: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+    checks: tuple[str, ...] = ()
+
+
+# ---- what is owed and delivered --------------------------------------------------------------------------------------
+
+
+class Target(Struct, frozen=True, order=True):
+    """One address of one receiver through one notifier. `address` is "" where the notifier has only one."""
+
+    receiver: str
+    notifier: str
+    address: str = ""
+
+
+ObligationKind: TypeAlias = Literal["fire", "level", "resolve", "repeat", "escalate", "notice"]
+ObligationState: TypeAlias = Literal["pending", "sending", "unknown", "accepted", "delivered", "dead", "suppressed"]
+OPEN_STATES: frozenset[str] = frozenset({"pending", "sending", "unknown"})
+TOLD_STATES: frozenset[str] = frozenset({"accepted", "delivered", "unknown"})
+
+
+class Obligation(Struct, frozen=True, kw_only=True):
+    """What one transition, repeat, escalation step or notice owes one target. Always in exactly one state.
+
+    `subject` is the incident id (alerts) or the event's `source/id` (notices). `about` is the alert as it was when the
+    obligation arose (None for a notice, whose text is in `text`). `reason` is given when suppressed or dead.
+    """
+
+    id: str
+    kind: ObligationKind
+    target: Target
+    state: ObligationState
+    at: float
+    subject: str
+    severity: Severity
+    about: Alert | None = None
+    text: str = ""
+    message: MessageId | None = None
+    reason: str = ""
+    changed_at: float = 0.0
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One delivery to one target, carrying one or more obligations, oldest first. Rendered when it is sent.
+
+    `attempt` counts from 1 on the first try; `possibly_repeated` marks the one further try of a message whose answer was
+    lost and whose notifier can neither look up nor drop repeats. `expires_at`: after that it is given up (dead).
+    """
+
+    id: MessageId
+    target: Target
+    state: ObligationState
+    created_at: float
+    expires_at: float
+    obligations: tuple[str, ...]
+    group: str = ""
+    attempt: int = 0
+    next_try_at: float = 0.0
+    possibly_repeated: bool = False
+    last_error: str = ""
+    provider_id: str | None = None
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """The provider took the message (`accepted`) or says that it arrived (`delivered`).
+
+    `message_id` is ours, `provider_id` the provider's; one of the two is enough to find the message.
+    """
+
+    state: Literal["accepted", "delivered"] = "accepted"
+    message_id: MessageId | None = None
+    provider_id: str | None = None
+    detail: str = ""
+
+
+# ---- commands ----------------------------------------------------------------------------------------------------------
+
+
+class Actor(Struct, frozen=True):
+    """Who gave a command: a Unix user over the control socket ("uid:1000 alice") or a token by name ("token:grafana")."""
+
+    name: str
+
+
+class Ack(Struct, frozen=True, tag="ack"):
+    alert: str
+    comment: str = ""
+
+
+class PauseCheck(Struct, frozen=True, tag="pause"):
+    check: str
+    paused: bool = True
+
+
+Command: TypeAlias = Ack | PauseCheck
+
+
+class Outcome(Struct, frozen=True):
+    """What came of a command: durable when it is returned. `ok` False: `error` says why and how to mend it."""
+
+    ok: bool
+    detail: str = ""
+    error: str = ""

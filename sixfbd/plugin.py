@@ -1,0 +1,423 @@
+"""All that a plugin author imports: checks, notifiers, metrics, event types, rules, options, failures.
+
+A plugin module implements one or more hooks of `sixfbd.hookspecs` and imports nothing else of sixfbd (a test keeps our
+own plugins to that as well). A check is one class::
+
+    import msgspec
+    from sixfbd.plugin import Check, Gauge, Report, Status, hookimpl
+
+    QUEUE = Gauge("shop_queue_length", "Orders waiting.", labels=("shop",))
+
+    class QueueCheck(Check["QueueCheck.Options"]):
+        '''Length of the order queue.'''
+
+        class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+            url: str
+
+        metrics = (QUEUE,)
+
+        async def run(self, cursor):
+            answer = await self.ctx.http.request("GET", self.options.url)
+            return Report(Status.HEALTHY, "queue read", (QUEUE(answer.json()["length"], shop="main"),))
+
+    @hookimpl
+    def sixfbd_checks(config):
+        return {"queue": QueueCheck}
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from ssl import SSLContext
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
+
+import httpx
+import msgspec
+import pluggy
+
+from sixfbd.model import (
+    Alert,
+    Event,
+    Json,
+    Labels,
+    Level,
+    MessageId,
+    MetricKind,
+    Receipt,
+    Report,
+    Rule,
+    RuleName,
+    Sample,
+    Severity,
+    Status,
+    labels_of,
+)
+from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, Secret, Size, show_duration
+
+__all__ = [
+    "ANY",
+    "DAY",
+    "HOUR",
+    "MINUTE",
+    "SECOND",
+    "Alert",
+    "Check",
+    "Clock",
+    "Context",
+    "Counter",
+    "Duration",
+    "Event",
+    "EventType",
+    "Gauge",
+    "Json",
+    "Labels",
+    "Level",
+    "Metric",
+    "MetricKind",
+    "Metrics",
+    "Notification",
+    "NotifiedAlert",
+    "Notifier",
+    "Outbound",
+    "PermanentFailure",
+    "PluginConfig",
+    "Reader",
+    "Receipt",
+    "Report",
+    "Rule",
+    "RuleName",
+    "Sample",
+    "Secret",
+    "Severity",
+    "Size",
+    "Status",
+    "Summary",
+    "TemporaryFailure",
+    "hookimpl",
+    "labels_of",
+    "show_duration",
+]
+
+hookimpl: Final = pluggy.HookimplMarker("sixfbd")
+"""Marks a function of a plugin module as an implementation of a hook of `sixfbd.hookspecs`."""
+
+T = TypeVar("T")
+O = TypeVar("O")  # noqa: E741 - the type of a plugin's Options, as DESIGN section 6 writes it
+
+
+# ---- metrics -----------------------------------------------------------------------------------------------------------
+
+
+class Metric:
+    """A declared metric: calling it with a value and its labels makes a sample. Raises TypeError on other label names."""
+
+    kind: ClassVar[MetricKind] = MetricKind.UNTYPED
+
+    def __init__(self, name: str, doc: str, labels: Sequence[str] = ()) -> None:
+        self.name = name
+        self.doc = doc
+        self.labels = tuple(sorted(labels))
+
+    def __call__(self, value: float, **labels: str) -> Sample:
+        if tuple(sorted(labels)) != self.labels:
+            raise TypeError(f"{self.name} has the labels {list(self.labels)}, not {sorted(labels)}")
+        return Sample(self.name, value, labels_of(labels), self.kind)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class Gauge(Metric):
+    """A value that goes up and down."""
+
+    kind = MetricKind.GAUGE
+
+
+class Counter(Metric):
+    """A value that only grows (`..._total`). In an event type's `counts` the sample's value is what is added."""
+
+    kind = MetricKind.COUNTER
+
+
+class Summary(Metric):
+    """Values whose quantiles over the last `window_s` seconds are shown, with `_sum` and `_count`; see `EventType.observes`.
+
+    Kept as mergeable sketches with 1 % relative error.
+    """
+
+    kind = MetricKind.SUMMARY
+
+    def __init__(
+        self,
+        name: str,
+        doc: str,
+        labels: Sequence[str] = (),
+        *,
+        quantiles: Sequence[float] = (0.5, 0.95),
+        window_s: float = 5 * MINUTE,
+    ) -> None:
+        super().__init__(name, doc, labels)
+        self.quantiles = tuple(quantiles)
+        self.window_s = window_s
+
+
+class _Any:
+    """The type of ANY."""
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY: Final = _Any()
+"""`metrics = ANY`: the check may report metrics that nobody can name beforehand (a scraped target's)."""
+
+Metrics: TypeAlias = Sequence[Metric] | _Any
+
+
+# ---- what the engine hands to a plugin -----------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Engine time: wall time at start plus monotonic time since; it never steps (DESIGN promise 8)."""
+
+    def now(self) -> float:
+        """Return engine time in unix seconds."""
+        ...
+
+    async def sleep_until(self, at: float) -> None:
+        """Return when `now()` is at least `at`."""
+        ...
+
+
+class Outbound(Protocol):
+    """The way out for HTTP: a shared TLS context, no proxies from the environment, a limit on exchanges at once."""
+
+    ssl_context: SSLContext
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | str | None = None,
+        json: Json | None = None,
+        timeout_s: float = 10.0,
+        max_bytes: int = 16 * 1024 * 1024,
+    ) -> httpx.Response:
+        """Exchange one request for a whole answer within `timeout_s` in all, redirects not followed.
+
+        Raises `TemporaryFailure` when nothing came back: `sent` on it is False if the request certainly did not leave.
+        """
+        ...
+
+    def slot(self, timeout_s: float) -> AbstractAsyncContextManager[None]:
+        """Hold one of this service's slots, for exchanges made with another client; raises trio.TooSlowError at the end."""
+        ...
+
+
+class Reader(Protocol):
+    """The only read access to the engine that plugins have."""
+
+    async def query(
+        self, expr: str, start: float, end: float, step: float
+    ) -> Sequence[tuple[Labels, list[tuple[float, float]]]]:
+        """Evaluate PromQL from `start` to `end` (unix seconds) each `step` seconds; points are (time, value)."""
+        ...
+
+    async def events(self, type: str, start: float, end: float) -> Sequence[Event]:  # noqa: A002 - an event's field
+        """Return the events of one type with `start <= timestamp < end`, oldest first, at most 10,000."""
+        ...
+
+    async def alerts(self, matchers: Mapping[str, str]) -> Sequence[Alert]:
+        """Return the pending and firing alerts whose labels equal all of `matchers`."""
+        ...
+
+
+class Log(Protocol):
+    """A structlog logger bound to the plugin instance: a fixed event name, facts as keywords."""
+
+    def debug(self, event: str, **facts: Any) -> Any: ...
+    def info(self, event: str, **facts: Any) -> Any: ...
+    def warning(self, event: str, **facts: Any) -> Any: ...
+    def error(self, event: str, **facts: Any) -> Any: ...
+
+
+class Context(Protocol):
+    """What an instance of a check or a notifier gets; the engine owns and closes all of it."""
+
+    name: str
+    http: Outbound
+    clock: Clock
+    log: Log
+    read: Reader
+    site: str
+    version: str
+
+    async def to_thread(self, fn: Callable[..., T], *args: object) -> T:
+        """Run a blocking function in a worker thread of this instance (at most 4 at once). Give it a time limit of its own."""
+        ...
+
+
+class PluginConfig(msgspec.Struct, frozen=True):
+    """What hooks may know of the configuration: names only, no options and no secrets."""
+
+    site: str = ""
+    environment: str = ""
+    checks: tuple[str, ...] = ()
+    notifiers: tuple[str, ...] = ()
+
+
+# ---- checks ------------------------------------------------------------------------------------------------------------
+
+
+class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The options of a plugin that has none."""
+
+
+class Check(Generic[O]):
+    """One configured instance of a check plugin (`[checks.NAME]`). The class docstring's first line describes it to users.
+
+    `Options` is a frozen msgspec Struct; `metrics` declares what `run` may report (other names are refused and named).
+    `service` and `external` name the entries of /api/health that the check fills; `[checks.NAME]` may set them.
+    `interval` and `timeout` are the defaults that `[checks.NAME]` overrides.
+    """
+
+    Options: ClassVar[type] = NoOptions
+    metrics: ClassVar[Metrics] = ()
+    service: ClassVar[str | None] = None
+    external: ClassVar[str | None] = None
+    interval: ClassVar[Duration] = Duration(MINUTE)
+    timeout: ClassVar[Duration] = Duration(10 * SECOND)
+
+    def __init__(self, options: O, ctx: Context) -> None:
+        self.options = options
+        self.ctx = ctx
+
+    async def run(self, cursor: Json | None) -> Report:
+        """Measure once. Cancelled at the timeout. An exception becomes an `unknown` report that names the plugin."""
+        raise NotImplementedError(f"{type(self).__name__} has no run()")
+
+    async def close(self) -> None:
+        """Let go of what the instance holds (connections). Called once, after the last run."""
+
+
+# ---- notifiers ---------------------------------------------------------------------------------------------------------
+
+
+class TemporaryFailure(Exception):
+    """Try again later. `retry_after_s` is the provider's wish; `sent=False`: the provider certainly did not take it.
+
+    With `sent=True` (the default is False) nobody knows whether the message was taken: it becomes `unknown`.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, sent: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.sent = sent
+
+
+class PermanentFailure(Exception):
+    """This message will never be taken: it becomes `dead`, and that is itself alerted."""
+
+
+class NotifiedAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert of a notification. Times are unix seconds; `ends_at` is None while it fires. `id` is what `ack` takes."""
+
+    id: str
+    status: str  # "firing" or "resolved"
+    severity: Severity
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    value: float | str
+    starts_at: float
+    ends_at: float | None = None
+    kind: str = "fire"
+    fingerprint: str = ""
+    generator_url: str = ""
+
+
+class Notification(msgspec.Struct, frozen=True, kw_only=True):
+    """One message, rendered: what a notifier delivers to one address.
+
+    `status` is "firing" if any alert fires, "resolved" if none does, "notice" for a notice (which has no alerts).
+    `title` is one line, `text` the whole message in plain text.
+    """
+
+    id: MessageId
+    receiver: str
+    address: str
+    status: str
+    severity: Severity
+    title: str
+    text: str
+    alerts: tuple[NotifiedAlert, ...] = ()
+    group_key: str = ""
+    group_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    external_url: str = ""
+    attempt: int = 1
+    sent_at: float = 0.0
+    possibly_repeated: bool = False
+
+
+class Notifier(Generic[O]):
+    """One configured account (`[notifiers.NAME]`). `deliver` is one try; the outbox retries, repeats and gives up.
+
+    `idempotent`: a repeat with the same `id` is dropped by the far side. `can_look_up`: `lookup` tells whether a message
+    whose answer was lost had arrived. With neither, such a message is sent once more, marked `possibly_repeated`.
+    """
+
+    Options: ClassVar[type] = NoOptions
+    metrics: ClassVar[Metrics] = ()
+    idempotent: ClassVar[bool] = False
+    can_look_up: ClassVar[bool] = False
+    concurrency: ClassVar[int] = 4
+    timeout: ClassVar[Duration] = Duration(15 * SECOND)
+
+    def __init__(self, options: O, ctx: Context) -> None:
+        self.options = options
+        self.ctx = ctx
+
+    async def deliver(self, notification: Notification) -> Receipt:
+        """Try once. Raises TemporaryFailure or PermanentFailure; cancelled at `timeout`, which makes it `unknown`."""
+        raise NotImplementedError(f"{type(self).__name__} has no deliver()")
+
+    async def lookup(self, notification: Notification) -> Receipt | None:
+        """Return the receipt if the provider has the message, None if it has not. TemporaryFailure: cannot tell."""
+        raise NotImplementedError(f"{type(self).__name__} has no lookup()")
+
+    async def close(self) -> None:
+        """Let go of what the instance holds. Called once, after the last delivery."""
+
+
+# ---- events ------------------------------------------------------------------------------------------------------------
+
+
+class EventType:
+    """A declared type of event: the form of its data and what it counts, sets, observes.
+
+    `data` is a msgspec Struct (unknown fields are kept in the event and ignored here). `counts` returns samples of
+    Counters whose value is added; `sets` samples of Gauges, set at arrival; `observes` samples of Summaries. Each takes
+    the decoded data. `notice` names the notice that the event sends. An exception in one of them is named and counted;
+    the event is kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: type[Any],
+        *,
+        counts: Callable[[Any], Sequence[Sample]] | None = None,
+        sets: Callable[[Any], Sequence[Sample]] | None = None,
+        observes: Callable[[Any], Sequence[Sample]] | None = None,
+        metrics: Sequence[Metric] = (),
+        notice: str | None = None,
+        doc: str = "",
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.counts = counts
+        self.sets = sets
+        self.observes = observes
+        self.metrics = tuple(metrics)
+        self.notice = notice
+        self.doc = doc

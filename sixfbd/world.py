@@ -1,0 +1,184 @@
+"""All impurity behind one seam: clock, randomness, ids, worker threads, outbound HTTP. A simulator is another World.
+
+Owns the shared TLS context and the pools of outbound connections; holds no state of the domain.
+"""
+
+import hashlib
+import random
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, TypeVar
+
+import httpx
+import trio
+
+from sixfbd.model import Json
+from sixfbd.plugin import Outbound, TemporaryFailure
+
+T = TypeVar("T")
+
+OUTBOUND_SLOTS: Final = 64  # exchanges at once per service; one that hangs costs its own slots only
+OFFLOAD_THREADS: Final = 8
+FRAMING_HEADERS: Final = (b"content-encoding", b"content-length", b"transfer-encoding")  # untrue of a decoded body
+
+
+class Clock(Protocol):
+    """The one clock (DESIGN promise 8)."""
+
+    def now(self) -> float:
+        """Engine time, unix seconds, never steps."""
+        ...
+
+    def wall(self) -> datetime:
+        """The wall clock, UTC; for display and signatures only."""
+        ...
+
+    async def sleep_until(self, at: float) -> None:
+        """Return when `now()` is at least `at`."""
+        ...
+
+
+class World(Protocol):
+    """What the engine needs of the outside."""
+
+    clock: Clock
+
+    def rng(self, *key: str) -> random.Random:
+        """A source of chance that depends on the key (and, in a simulation, on the seed) alone."""
+        ...
+
+    def new_id(self, *key: str) -> str:
+        """A fresh id: 20 characters, unique, sorting roughly by time."""
+        ...
+
+    async def offload(self, fn: Callable[..., T], *args: object) -> T:
+        """Run a blocking function in a worker thread."""
+        ...
+
+    def outbound(self, service: str) -> Outbound:
+        """The way out for HTTP of one service; the same object for the same name."""
+        ...
+
+
+class EngineClock:
+    """Wall time at start plus trio's monotonic time since, so that tests may run it on trio's MockClock."""
+
+    def __init__(self, started_at: float | None = None) -> None:
+        self._wall_at_start = time.time() if started_at is None else started_at
+        self._trio_at_start = trio.current_time()
+
+    def now(self) -> float:
+        return self._wall_at_start + (trio.current_time() - self._trio_at_start)
+
+    def wall(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep_until(self, at: float) -> None:
+        await trio.sleep_until(self._trio_at_start + (at - self._wall_at_start))
+
+
+class HttpOutbound:
+    """`Outbound` over one httpx client (DESIGN section 5, Outbound)."""
+
+    def __init__(self, service: str, ssl_context: ssl.SSLContext, slots: int = OUTBOUND_SLOTS) -> None:
+        self.service = service
+        self.ssl_context = ssl_context
+        self._limiter = trio.CapacityLimiter(slots)
+        self._client = httpx.AsyncClient(
+            verify=ssl_context,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,
+            limits=httpx.Limits(max_connections=slots, max_keepalive_connections=20),
+        )
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | str | None = None,
+        json: Json | None = None,
+        timeout_s: float = 10.0,
+        max_bytes: int = 16 * 1024 * 1024,
+    ) -> httpx.Response:
+        sent = False
+        try:
+            with trio.fail_after(timeout_s):
+                async with self._limiter:
+                    request = self._client.build_request(method, url, headers=headers, content=content, json=json)
+                    sent = True  # from here on a lost answer says nothing of whether the request arrived
+                    return await self._exchange(request, max_bytes)
+        except trio.TooSlowError:
+            raise TemporaryFailure(f"no answer within {timeout_s:g} s", sent=sent) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise TemporaryFailure(f"cannot connect: {error}", sent=False) from error
+        except httpx.HTTPError as error:
+            raise TemporaryFailure(f"{type(error).__name__}: {error}", sent=sent) from error
+        except httpx.InvalidURL as error:
+            raise TemporaryFailure(f"the URL is not valid: {error}", sent=False) from error
+
+    async def _exchange(self, request: httpx.Request, max_bytes: int) -> httpx.Response:
+        response = await self._client.send(request, stream=True)
+        try:
+            body = bytearray()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > max_bytes:
+                    raise TemporaryFailure(f"the answer is larger than {max_bytes} bytes", sent=True)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(2):
+                await response.aclose()
+        headers = [pair for pair in response.headers.raw if pair[0].lower() not in FRAMING_HEADERS]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+
+    def slot(self, timeout_s: float) -> AbstractAsyncContextManager[None]:
+        return self._slot(timeout_s)
+
+    @asynccontextmanager
+    async def _slot(self, timeout_s: float) -> AsyncIterator[None]:
+        with trio.fail_after(timeout_s):
+            async with self._limiter:
+                yield
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class RealWorld:
+    """The World of a running daemon. Use as an async context manager; leaving it closes the outbound connections."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or EngineClock()
+        self._entropy = secrets.token_bytes(16)
+        self._ssl_context = ssl.create_default_context()
+        self._threads = trio.CapacityLimiter(OFFLOAD_THREADS)
+        self._outbound: dict[str, HttpOutbound] = {}
+
+    async def __aenter__(self) -> "RealWorld":
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        with trio.CancelScope(shield=True), trio.move_on_after(2):
+            for outbound in self._outbound.values():
+                await outbound.close()
+
+    def rng(self, *key: str) -> random.Random:
+        digest = hashlib.blake2b("\0".join(key).encode(), key=self._entropy, digest_size=16).digest()
+        return random.Random(digest)
+
+    def new_id(self, *key: str) -> str:
+        return f"{int(self.clock.now() * 1000):012x}{secrets.token_hex(4)}"
+
+    async def offload(self, fn: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(lambda: fn(*args), limiter=self._threads)
+
+    def outbound(self, service: str) -> Outbound:
+        if service not in self._outbound:
+            self._outbound[service] = HttpOutbound(service, self._ssl_context)
+        return self._outbound[service]
