@@ -1,0 +1,115 @@
+"""Configured instances of plugins: made with their context, kept apart from each other, closed by the engine.
+
+A class whose constructor fails gives an instance that says so and never runs; the others go on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import structlog
+import trio
+
+from sixfbd import __version__
+from sixfbd.config import CheckTable, NotifierTable
+from sixfbd.model import CheckName
+from sixfbd.plugin import Check, Clock, Log, Notifier, Outbound, Reader
+from sixfbd.world import World
+
+T = TypeVar("T")
+log = structlog.get_logger("sixfbd.instances")
+
+THREADS_PER_INSTANCE: Final = 4
+CLOSE_LIMIT_S: Final = 2.0
+
+
+class InstanceContext:
+    """`sixfbd.plugin.Context` for one instance: its own threads, its own outbound slots, its own bound log."""
+
+    def __init__(self, kind: str, name: str, world: World, read: Reader, site: str) -> None:
+        self.name = name
+        self.http: Outbound = world.outbound(f"{kind}.{name}")
+        self.clock: Clock = world.clock
+        self.log: Log = structlog.get_logger(f"sixfbd.plugin.{kind}").bind(**{kind: name})
+        self.read = read
+        self.site = site
+        self.version = __version__
+        self._limiter = trio.CapacityLimiter(THREADS_PER_INSTANCE)
+
+    async def to_thread(self, fn: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(lambda: fn(*args), limiter=self._limiter, abandon_on_cancel=True)
+
+
+@dataclass(slots=True)
+class CheckInstance:
+    """A check as configured; `check` is None if it could not be made, and `problem` says why."""
+
+    name: CheckName
+    plugin: str
+    interval_s: float
+    timeout_s: float
+    jitter_s: float | None
+    service: str | None
+    external: str | None
+    check: Check[Any] | None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class NotifierInstance:
+    """A notifier as configured; `notifier` is None if it could not be made, and `problem` says why."""
+
+    name: str
+    plugin: str
+    table: NotifierTable
+    notifier: Notifier[Any] | None
+    problem: str = ""
+
+
+def make_check(table: CheckTable, plugin: type[Check[Any]], world: World, read: Reader, site: str) -> CheckInstance:
+    """Make one check; never raises for what the plugin does."""
+    context = InstanceContext("check", table.name, world, read, site)
+    made, problem = _make(lambda: plugin(table.options, context), "check", table.name, table.plugin)
+    return CheckInstance(
+        CheckName(table.name),
+        table.plugin,
+        float(table.interval),
+        float(table.timeout),
+        None if table.jitter is None else float(table.jitter),
+        table.service or plugin.service,
+        table.external or plugin.external,
+        made,
+        problem,
+    )
+
+
+def make_notifier(
+    table: NotifierTable, plugin: type[Notifier[Any]], world: World, read: Reader, site: str
+) -> NotifierInstance:
+    """Make one notifier; never raises for what the plugin does."""
+    context = InstanceContext("notifier", table.name, world, read, site)
+    made, problem = _make(lambda: plugin(table.options, context), "notifier", table.name, table.plugin)
+    return NotifierInstance(table.name, table.plugin, table, made, problem)
+
+
+def _make(construct: Callable[[], T], kind: str, name: str, plugin: str) -> tuple[T | None, str]:
+    try:
+        return construct(), ""
+    except Exception as error:  # noqa: BLE001 - a plugin's constructor may raise anything; it is named and contained
+        problem = f"plugin {plugin} cannot start: {type(error).__name__}: {error}"
+        log.error("plugin.failed", kind=kind, instance=name, plugin=plugin, error=problem)
+        return None, problem
+
+
+async def close_instance(instance: Check[Any] | Notifier[Any] | None, name: str) -> None:
+    """Close a check or notifier within CLOSE_LIMIT_S; what it raises is named and contained."""
+    if instance is None:
+        return
+    try:
+        with trio.move_on_after(CLOSE_LIMIT_S, shield=True) as scope:
+            await instance.close()
+    except Exception as error:  # noqa: BLE001 - a plugin's close may raise anything; the others must still be closed
+        log.error("plugin.close_failed", instance=name, error=f"{type(error).__name__}: {error}")
+    else:
+        if scope.cancelled_caught:
+            log.error("plugin.close_failed", instance=name, error=f"close() took longer than {CLOSE_LIMIT_S:g} s")

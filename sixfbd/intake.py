@@ -1,0 +1,407 @@
+"""The one door in: reports of checks and events of anybody are validated, journaled (durable) and made visible, in that order.
+
+Owns the validation of what plugins and clients bring, and the counts of what was refused and why. Never evaluates a
+rule: it says which rules were touched. Bad input is named and left out; the rest of the same report goes on.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
+from sixfbd.model import (
+    CheckName,
+    Event,
+    Json,
+    Labels,
+    MetricKind,
+    Report,
+    RuleName,
+    Sample,
+    Series,
+    Status,
+)
+from sixfbd.plugin import ANY, EventType, Metrics, Summary
+from sixfbd.window.blocks import NEVER_STALE_MS
+
+log = structlog.get_logger("sixfbd.intake")
+
+ENGINE_CHECK: Final = CheckName("sixfbd")
+EVENTS_CHECK: Final = CheckName("events")
+MAX_SUMMARY: Final = 500  # characters; a summary is one line for people
+MAX_LABELS: Final = 32
+MAX_LABEL_VALUE: Final = 1024  # characters
+MAX_EVENT_BYTES: Final = 64 * 1024
+MAX_EVENT_ID: Final = 200  # characters
+CLOCK_SKEW_S: Final = 60.0  # claimed times further ahead are clamped (DESIGN promise 8)
+MAX_FREE_SERIES: Final = 20_000  # series without a check: the engine's own and those made of events
+MAX_NAMED: Final = 10  # refusals of one report that are named one by one
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_EVENT_TYPE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,63}")
+
+
+class Refused(Struct, frozen=True):
+    """An event that was not taken: the field and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+_Rows: TypeAlias = list[tuple[Series, float]]
+Put: TypeAlias = Accepted | Duplicate | Refused
+
+
+class Journal(Protocol):
+    """What intake needs of journal.db."""
+
+    async def put_events(
+        self, source: str, events: Sequence[NewEvent], cursor: tuple[CheckName, Json] | None = None
+    ) -> list[Accepted | Duplicate]: ...
+
+
+class Appended(Protocol):
+    """What the window says of an append: the rules bound to series that changed."""
+
+    @property
+    def touched(self) -> frozenset[RuleName]: ...
+
+
+class Window(Protocol):
+    """What intake needs of the window."""
+
+    def append(
+        self, check: str, at_ms: int, samples: Sequence[tuple[Series, float]], *, complete: bool, stale_after_ms: int
+    ) -> Appended: ...
+    def step(self, series: Series, at_ms: int, add: float) -> frozenset[RuleName]: ...
+    def observe(self, series: Series, at_ms: int, value: float) -> None: ...
+
+
+class Clock(Protocol):
+    def now(self) -> float: ...
+
+
+class Declared(Struct, frozen=True):
+    """What one check may report: its plugin's metrics by name (None: anything), its series limit and staleness."""
+
+    kinds: Mapping[str, MetricKind] | None
+    labels: Mapping[str, tuple[str, ...]]
+    max_series: int
+    stale_after_s: float
+
+
+def declare(metrics: Metrics, max_series: int, stale_after_s: float) -> Declared:
+    """Return the declaration of a check from its class's `metrics`."""
+    if metrics is ANY or not isinstance(metrics, Sequence):
+        return Declared(None, {}, max_series, stale_after_s)
+    return Declared(
+        {metric.name: metric.kind for metric in metrics},
+        {metric.name: metric.labels for metric in metrics},
+        max_series,
+        stale_after_s,
+    )
+
+
+class Intake:
+    """The door. Its methods may be called from any number of tasks of the loop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        window: Window,
+        clock: Clock,
+        *,
+        touch: Callable[[frozenset[RuleName]], None],
+        committed: Callable[[int], None],
+    ) -> None:
+        self._journal = journal
+        self._window = window
+        self._clock = clock
+        self._touch = touch
+        self._committed = committed
+        self._declared: dict[CheckName, Declared] = {}
+        self._known: dict[CheckName, dict[tuple[str, Labels], Series]] = {}
+        self._types: dict[str, EventType] = {}
+        self._free_series: dict[tuple[str, Labels], Series] = {}
+        self.refused_samples: Counter[tuple[CheckName, str]] = Counter()
+        self.event_outcomes: Counter[tuple[str, str]] = Counter()
+        self.clamped_times = 0
+
+    # ---- what may come in ------------------------------------------------------------------------------------------
+
+    def declare_check(self, check: CheckName, declared: Declared) -> None:
+        """Allow reports of this check; called before its first run and at every reload."""
+        self._declared[check] = declared
+        self._known[check] = {}
+
+    def forget_check(self, check: CheckName) -> None:
+        """The check is no longer configured."""
+        self._declared.pop(check, None)
+        self._known.pop(check, None)
+
+    def declare_types(self, types: Sequence[EventType]) -> None:
+        """Replace the declared event types."""
+        self._types = {event_type.name: event_type for event_type in types}
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """The summaries that event types observe, whose quantiles the engine shows."""
+        found = (metric for event_type in self._types.values() for metric in event_type.metrics)
+        return [metric for metric in found if isinstance(metric, Summary)]
+
+    # ---- reports -----------------------------------------------------------------------------------------------------
+
+    async def report(self, check: CheckName, report: Report, own: Sequence[Sample] = ()) -> list[str]:
+        """Take one report; `own` are the engine's samples about the run, visible in the same instant.
+
+        Events and cursor are durable on return, samples visible. Returns what was refused, one line each, at most
+        MAX_NAMED and a line that counts the rest. Raises JournalFull or JournalBroken: then nothing was taken.
+        """
+        declared = self._declared[check]
+        at = self._clock.now()
+        refusals: list[str] = []
+        if report.events or report.cursor is not None:
+            cursor = None if report.cursor is None else (check, report.cursor)
+            for index, result in enumerate(await self.events(f"check:{check}", report.events, cursor)):
+                if isinstance(result, Refused):
+                    refusals.append(f"event {index}: {result.field}: {result.message}")
+        rows = self._rows(check, declared, report.samples, refusals)
+        rows += [(self._series_of(sample), sample.value) for sample in own]
+        appended = self._window.append(
+            check,
+            round(at * 1000),
+            rows,
+            complete=report.status in (Status.HEALTHY, Status.DEGRADED),
+            stale_after_ms=round(declared.stale_after_s * 1000),
+        )
+        self._touch(appended.touched)
+        if len(refusals) > MAX_NAMED:
+            refusals[MAX_NAMED:] = [f"and {len(refusals) - MAX_NAMED} more"]
+        return refusals
+
+    def _rows(
+        self, check: CheckName, declared: Declared, samples: Sequence[Sample], refusals: list[str]
+    ) -> list[tuple[Series, float]]:
+        known = self._known[check]
+        rows: list[tuple[Series, float]] = []
+        seen: set[tuple[str, Labels]] = set()
+        for sample in samples:
+            try:
+                key = (sample.metric, sample.labels)
+                series = known.get(key)
+                if series is None:
+                    series = self._admit(check, declared, sample)
+                if key in seen:
+                    raise ValueError("is there twice in one report")
+                rows.append((series, float(sample.value)))
+                seen.add(key)
+            except (TypeError, ValueError, AttributeError, OverflowError) as error:
+                metric = getattr(sample, "metric", None)
+                name = metric[:100] if isinstance(metric, str) else type(sample).__name__
+                refusals.append(f"{name}: {error}")
+                self.refused_samples[check, _reason(error)] += 1
+        return rows
+
+    def _admit(self, check: CheckName, declared: Declared, sample: Sample) -> Series:
+        """Validate a series that this check has not reported before; raises ValueError or TypeError that names the fault."""
+        if not isinstance(sample, Sample):
+            raise TypeError("is not a Sample")
+        if not isinstance(sample.metric, str) or not _METRIC_NAME.fullmatch(sample.metric) or len(sample.metric) > 200:
+            raise ValueError("is not a metric name")
+        _validate_labels(sample.labels)
+        kind = sample.kind
+        if declared.kinds is not None:
+            if sample.metric not in declared.kinds:
+                raise ValueError("is not declared in the plugin's metrics")
+            kind = declared.kinds[sample.metric]
+            if not {name for name, _ in sample.labels} <= set(declared.labels[sample.metric]):
+                raise ValueError(f"has other labels than the declared {list(declared.labels[sample.metric])}")
+        known = self._known[check]
+        if len(known) >= declared.max_series:
+            raise SeriesLimitError(f"is over the limit of {declared.max_series} series of this check")
+        labels = tuple(sorted((*sample.labels, ("check", str(check)))))
+        series = known[sample.metric, sample.labels] = Series(sample.metric, labels, kind)
+        return series
+
+    def _series_of(self, sample: Sample, suffix: str = "") -> Series:
+        """The series of an engine's or an event's sample: no check label, and a limit on what events may make."""
+        key = (sample.metric + suffix, sample.labels)
+        series = self._free_series.get(key)
+        if series is None:
+            if len(self._free_series) >= MAX_FREE_SERIES:
+                raise SeriesLimitError(f"{sample.metric} is over the limit of {MAX_FREE_SERIES} series made of events")
+            series = self._free_series[key] = Series(*key, MetricKind.COUNTER if suffix else sample.kind)
+        return series
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+
+    async def events(
+        self, source: str, events: Sequence[Event], cursor: tuple[CheckName, Json] | None = None
+    ) -> list[Put]:
+        """Take events of one source; the answer at index i is that of events[i]; durable on return.
+
+        Raises JournalFull or JournalBroken: then none was taken, and the cursor did not move.
+        """
+        now = self._clock.now()
+        results: list[Put | None] = [None] * len(events)
+        fresh: list[NewEvent] = []
+        effects: list[tuple[_Rows, _Rows]] = []
+        places: list[int] = []
+        for index, event in enumerate(events):
+            refusal, new, sets, observed = self._prepare(event, now)
+            if refusal is not None or new is None:
+                results[index] = refusal
+                self.event_outcomes[self._bounded_type(event), "refused"] += 1
+                continue
+            fresh.append(new)
+            effects.append((sets, observed))
+            places.append(index)
+        taken = await self._journal.put_events(source, fresh, cursor) if fresh or cursor is not None else []
+        touched: set[RuleName] = set()
+        last = 0
+        for index, new, (sets, observed), result in zip(places, fresh, effects, taken, strict=True):
+            results[index] = result
+            outcome = "accepted" if isinstance(result, Accepted) else "duplicate"
+            self.event_outcomes[self._bounded_type(new.event), outcome] += 1
+            if isinstance(result, Accepted):
+                last = max(last, result.seq)
+                touched |= self._show(new, sets, observed, now)
+        if last:
+            self._touch(frozenset(touched))
+            self._committed(last)
+        return [result for result in results if result is not None]
+
+    def _show(self, new: NewEvent, sets: "_Rows", observed: "_Rows", now: float) -> set[RuleName]:
+        """Make an accepted event visible: its counts as steps, its observations in sketches, its gauges as samples."""
+        touched: set[RuleName] = set()
+        for series, at_ms, add in new.increments:
+            touched |= self._window.step(series, at_ms, add)
+        at_ms = round(new.event.timestamp * 1000)
+        for series, value in observed:
+            self._window.observe(series, at_ms, value)
+        if sets:
+            appended = self._window.append(
+                EVENTS_CHECK, round(now * 1000), sets, complete=False, stale_after_ms=NEVER_STALE_MS
+            )
+            touched |= appended.touched
+        return touched
+
+    def _bounded_type(self, event: Any) -> str:
+        """The type as a label value; undeclared ones share one, so that no client makes series at will."""
+        name = getattr(event, "type", None)
+        return name if name in self._types else "other"
+
+    def _prepare(self, event: Event, now: float) -> "tuple[Refused | None, NewEvent | None, _Rows, _Rows]":
+        refusal = _refusal(event)
+        if refusal is not None:
+            return refusal, None, [], []
+        if event.timestamp > now + CLOCK_SKEW_S:
+            self.clamped_times += 1
+            event = msgspec.structs.replace(event, timestamp=now)
+        declared = self._types.get(event.type)
+        if declared is None:
+            return None, NewEvent(event, now, ()), [], []
+        try:
+            data = msgspec.convert(event.data, declared.data)
+        except msgspec.ValidationError as error:
+            return _data_refusal(error), None, [], []
+        at_ms = round(event.timestamp * 1000)
+        counted = self._derive(declared, declared.counts, data, event)
+        observed = self._derive(declared, declared.observes, data, event, ("", "_sum", "_count"))
+        sets = self._derive(declared, declared.sets, data, event)
+        increments = [(series, at_ms, value) for series, value in counted]
+        for series, value in observed:
+            if series.metric.endswith(("_sum", "_count")):
+                increments.append((series, at_ms, 1.0 if series.metric.endswith("_count") else value))
+        observed = [(series, value) for series, value in observed if series.kind is MetricKind.SUMMARY]
+        return None, NewEvent(event, now, tuple(increments)), sets, observed
+
+    def _derive(
+        self,
+        declared: EventType,
+        derive: Callable[[Any], Sequence[Sample]] | None,
+        data: object,
+        event: Event,
+        suffixes: Sequence[str] = ("",),
+    ) -> "_Rows":
+        """Call a plugin's function of an event; what it raises or returns amiss is named and counted, the event stays."""
+        if derive is None:
+            return []
+        rows: _Rows = []
+        try:
+            for sample in derive(data):
+                if not isinstance(sample, Sample) or not math.isfinite(sample.value):
+                    raise TypeError(f"returned {sample!r:.100}, not a sample with a finite value")
+                if sample.kind is MetricKind.COUNTER and sample.value < 0:
+                    raise ValueError(f"{sample.metric} is a counter and cannot fall by {-sample.value:g}")
+                _validate_labels(sample.labels)
+                rows += [(self._series_of(sample, suffix), sample.value) for suffix in suffixes]
+        except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything; it is named and contained
+            self.event_outcomes[declared.name, "derive_failed"] += 1
+            log.error(
+                "event_type.failed", type=declared.name, event_id=event.id, error=f"{type(error).__name__}: {error}"
+            )
+            return []
+        return rows
+
+
+class SeriesLimitError(ValueError):
+    """A report brought more series than its check may have."""
+
+
+def one_line(text: object) -> str:
+    """Return a summary as one line of at most MAX_SUMMARY characters, whatever a plugin gave."""
+    line = " ".join(str(text)[: MAX_SUMMARY * 4].split())
+    return line if len(line) <= MAX_SUMMARY else line[: MAX_SUMMARY - 1] + "…"
+
+
+def _reason(error: Exception) -> str:
+    return "series_limit" if isinstance(error, SeriesLimitError) else "invalid"
+
+
+def _validate_labels(labels: Labels) -> None:
+    if not isinstance(labels, tuple) or len(labels) > MAX_LABELS:
+        raise ValueError(f"has labels that are not a tuple of at most {MAX_LABELS} pairs")
+    for pair in labels:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError("has a label that is not a (name, value) pair")
+        name, value = pair
+        if not isinstance(name, str) or not _LABEL_NAME.fullmatch(name) or name.startswith("__"):
+            raise ValueError(f"has a label name that is not one: {name!r:.60}")
+        if name == "check":
+            raise ValueError('has the label "check", which the engine sets')
+        if not isinstance(value, str) or len(value) > MAX_LABEL_VALUE:
+            raise ValueError(f"has a label {name} whose value is not text of at most {MAX_LABEL_VALUE} characters")
+
+
+def _refusal(event: object) -> Refused | None:
+    """Say what is wrong with the envelope of an event, or None."""
+    if not isinstance(event, Event):
+        return Refused("", "is not an Event")
+    if not isinstance(event.id, str) or not 0 < len(event.id) <= MAX_EVENT_ID or not event.id.isprintable():
+        return Refused("id", f"is not printable text of 1 to {MAX_EVENT_ID} characters")
+    if not isinstance(event.type, str) or not _EVENT_TYPE.fullmatch(event.type):
+        return Refused("type", "is not a name such as ticket_sale (letters, digits, _ . -, at most 64)")
+    if not isinstance(event.timestamp, int | float) or not 0 < event.timestamp < 1e11:
+        return Refused("timestamp", "is not a time; write 2026-11-23T21:07:30.123Z or unix seconds")
+    if not isinstance(event.data, dict):
+        return Refused("data", "is not an object")
+    try:
+        size = len(msgspec.json.encode(event.data))
+    except (TypeError, ValueError, RecursionError) as error:
+        return Refused("data", f"cannot be written as JSON: {error}")
+    if size > MAX_EVENT_BYTES:
+        return Refused("data", f"is {size} bytes; at most {MAX_EVENT_BYTES} are kept")
+    return None
+
+
+def _data_refusal(error: msgspec.ValidationError) -> Refused:
+    """Turn msgspec's "... - at `$.quantity`" into the field's path and the fault."""
+    message, _, path = str(error).partition(" - at `$")
+    return Refused("data" + path.rstrip("`"), message)

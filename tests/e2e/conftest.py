@@ -1,0 +1,251 @@
+"""A real daemon as a user starts it, a receiver of its webhooks and a target that it probes; all on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+T = TypeVar("T")
+BIN = Path(sys.executable).parent
+START_LIMIT_S = 30.0
+
+
+def wait_for(what: str, probe: Callable[[], T], limit_s: float = 30.0) -> T:
+    """Call `probe` until it returns something true, at most `limit_s`; its last exception is the failure's cause."""
+    deadline = time.monotonic() + limit_s
+    cause: Exception | None = None
+    while time.monotonic() < deadline:
+        try:
+            if found := probe():
+                return found
+        except (httpx.HTTPError, OSError, AssertionError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+            cause = error
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {limit_s:g} s") from cause
+
+
+class Daemon:
+    """One run directory and the daemon that may be running in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "sixfbd.toml"
+        self.socket = directory / "control.sock"
+        self.log = directory / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        subprocess.run([BIN / "sixfbd", "init", directory], check=True, capture_output=True)
+        self.edit('listen = "127.0.0.1:9632"', 'listen = "127.0.0.1:0"')
+        self.token = (directory / "tokens" / "events").read_text().strip()
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.config.read_text()
+        assert old in text, f"{old!r} is not in the configuration"
+        self.config.write_text(text.replace(old, new))
+
+    def add(self, name: str, text: str) -> None:
+        """Add one file to conf.d."""
+        folder = self.directory / "conf.d"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+    def start(self, *, wait: bool = True) -> float:
+        """Start the daemon; return the seconds until it was ready."""
+        began = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [BIN / "sixfbd", "run", "--config", self.config],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "SIXFBD_SOCKET": str(self.socket)},
+            )
+        if wait:
+            wait_for("the daemon is ready", self._ready, START_LIMIT_S)
+        return time.monotonic() - began
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"the daemon ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
+        return bool(httpx.get(self.url + "/readyz", timeout=2).status_code == 200)
+
+    @property
+    def url(self) -> str:
+        return str(self.ctl("status")["http"])
+
+    def ctl(self, *args: str) -> Any:
+        """Run sixfbctl with --json and return what it printed, decoded."""
+        done = self.run_ctl(*args, "--json")
+        assert done.returncode == 0, f"sixfbctl {' '.join(args)}: exit {done.returncode}: {done.stdout}{done.stderr}"
+        return json.loads(done.stdout)
+
+    def run_ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run sixfbctl as a person would."""
+        env = {**os.environ, "SIXFBD_SOCKET": str(self.socket)}
+        return subprocess.run(
+            [BIN / "sixfbctl", *args], capture_output=True, text=True, timeout=60, env=env, check=False
+        )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> float:
+        """End the daemon in order; return the seconds that it took."""
+        assert self.process is not None
+        began = time.monotonic()
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+            raise AssertionError(f"the daemon did not stop within 15 s:\n{self.log.read_text()[-4000:]}") from None
+        return time.monotonic() - began
+
+
+class Receiver:
+    """A webhook receiver: keeps what it got, in order; may fail on purpose."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[float, dict[str, str], dict[str, Any], bytes]] = []
+        self.answer: Callable[[int], int] = lambda _count: 200
+        self._calls = 0
+        self._lock = threading.Lock()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = receiver.take({key.lower(): value for key, value in self.headers.items()}, body)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+                """Tests read what was received, not a log."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+    def take(self, headers: dict[str, str], body: bytes) -> int:
+        with self._lock:
+            self._calls += 1
+            status = self.answer(self._calls)
+            if status < 300:
+                self.got.append((time.time(), headers, json.loads(body), body))
+            return status
+
+    def alerts(self, **labels: str) -> list[tuple[float, dict[str, Any]]]:
+        """Return (time received, alert) of every alert received whose labels equal these."""
+        with self._lock:
+            return [
+                (at, alert)
+                for at, _, payload, _ in self.got
+                for alert in payload["alerts"]
+                if labels.items() <= alert["labels"].items()
+            ]
+
+
+class Target:
+    """An HTTP server that can be stopped and started again on its port."""
+
+    def __init__(self) -> None:
+        self.server = self._make(0)
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._serve()
+
+    def _make(self, port: int) -> ThreadingHTTPServer:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "5")
+                self.end_headers()
+                self.wfile.write(b"fine\n")
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+                """Quiet."""
+
+        ThreadingHTTPServer.allow_reuse_address = True
+        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+
+    def _serve(self) -> None:
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def start(self) -> None:
+        self.server = self._make(self.port)
+        self._serve()
+
+
+@contextmanager
+def serving(receiver: Receiver) -> Iterator[Receiver]:
+    thread = threading.Thread(target=receiver.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+        thread.join(5)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with serving(Receiver()) as made:
+        yield made
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    made = Target()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path / "run")
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.terminate()
+        try:
+            made.process.wait(15)
+        except subprocess.TimeoutExpired:
+            made.process.kill()
+            made.process.wait(5)
+
+
+@pytest.fixture
+def wait() -> Callable[..., Any]:
+    return wait_for
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find

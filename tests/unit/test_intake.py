@@ -1,0 +1,241 @@
+"""The door: what is validated, refused and named, made durable, then visible; on doubles of the journal and the window."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from sixfbd.intake import CLOCK_SKEW_S, Declared, Intake, Refused, declare, one_line
+from sixfbd.journal.errors import JournalFull
+from sixfbd.journal.event_log import Accepted, Duplicate
+from sixfbd.model import CheckName, Event, MetricKind, Report, RuleName, Sample, Series, Status, labels_of
+from sixfbd.plugin import ANY, Counter, EventType, Gauge, Summary
+
+LEFT = Gauge("tickets_left", "Tickets left.", labels=("city",))
+SOLD = Counter("tickets_sold_total", "Tickets sold.", labels=("tier",))
+TOOK = Summary("took_seconds", "How long it took.")
+WEB = CheckName("web")
+
+
+class Sale(msgspec.Struct):
+    tier: str
+    quantity: int
+
+
+SALE = EventType(
+    "sale",
+    Sale,
+    counts=lambda sale: [SOLD(sale.quantity, tier=sale.tier)],
+    observes=lambda sale: [TOOK(sale.quantity / 10)],
+    sets=lambda sale: [LEFT(9 - sale.quantity, city="dallas")],
+    metrics=(SOLD, TOOK, LEFT),
+)
+
+
+@dataclass
+class FakeJournal:
+    taken: list[Any] = field(default_factory=list)
+    cursors: list[Any] = field(default_factory=list)
+    full: bool = False
+
+    async def put_events(self, source: str, events: Any, cursor: Any = None) -> Any:
+        if self.full:
+            raise JournalFull("no space left")
+        results = []
+        for new in events:
+            known = [seq for seq, (s, old) in enumerate(self.taken, 1) if (s, old.event.id) == (source, new.event.id)]
+            if known:
+                results.append(Duplicate(known[0]))
+            else:
+                self.taken.append((source, new))
+                results.append(Accepted(len(self.taken)))
+        if cursor:
+            self.cursors.append(cursor)
+        return results
+
+
+@dataclass
+class Touched:
+    touched: frozenset[RuleName] = frozenset({RuleName("r")})
+
+
+@dataclass
+class FakeWindow:
+    appended: list[Any] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
+    observed: list[Any] = field(default_factory=list)
+
+    def append(self, check: str, at_ms: int, samples: Any, *, complete: bool, stale_after_ms: int) -> Touched:
+        self.appended.append((check, list(samples), complete))
+        return Touched()
+
+    def step(self, series: Series, at_ms: int, add: float) -> frozenset[RuleName]:
+        self.steps.append((series.metric, dict(series.labels), at_ms, add))
+        return frozenset({RuleName("steps")})
+
+    def observe(self, series: Series, at_ms: int, value: float) -> None:
+        self.observed.append((series.metric, value))
+
+
+@dataclass
+class Door:
+    intake: Intake
+    journal: FakeJournal
+    window: FakeWindow
+    touched: list[Any]
+    committed: list[int]
+
+
+@pytest.fixture
+async def door(world) -> Door:
+    journal, window, touched, committed = FakeJournal(), FakeWindow(), [], []
+    intake = Intake(journal, window, world.clock, touch=touched.append, committed=committed.append)
+    intake.declare_check(WEB, declare((LEFT,), 100, 300))
+    intake.declare_types([SALE])
+    return Door(intake, journal, window, touched, committed)
+
+
+def report(*samples: Any, status: Status = Status.HEALTHY, **more: Any) -> Report:
+    return Report(status, "x", tuple(samples), **more)
+
+
+async def test_every_series_of_a_report_carries_its_check(door):
+    assert await door.intake.report(WEB, report(LEFT(3, city="dallas"))) == []
+    [(check, [(series, value)], complete)] = door.window.appended
+    assert (check, value, complete) == ("web", 3.0, True)
+    assert series == Series("tickets_left", labels_of({"check": "web", "city": "dallas"}), MetricKind.GAUGE)
+    assert door.touched == [frozenset({"r"})]
+
+
+async def test_an_undeclared_metric_is_refused_and_named_and_the_rest_taken(door):
+    refusals = await door.intake.report(WEB, report(Sample("other", 1.0), LEFT(3, city="dallas")))
+    assert refusals == ["other: is not declared in the plugin's metrics"]
+    assert len(door.window.appended[0][1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("sample", "why"),
+    [
+        (Sample("tickets_left", 1.0, (("city", math.nan),)), "whose value is not text"),  # type: ignore[arg-type]
+        (Sample("tickets_left", 1.0, (("city", "x" * 2000),)), "whose value is not text of at most 1024"),
+        (Sample("tickets_left", 1.0, (("9", "x"),)), "a label name that is not one"),
+        (Sample("tickets_left", 1.0, (("check", "x"),)), 'the label "check", which the engine sets'),
+        (Sample("tickets_left", 1.0, (("town", "x"),)), "other labels than the declared ['city']"),
+        (Sample("tickets_left", "nine"), "could not convert string to float"),  # type: ignore[arg-type]
+        (Sample("tickets_left", 10**400), "too large"),
+        (Sample("tickets_left", 1.0, {"city": "x"}), "unhashable"),  # type: ignore[arg-type]
+        (Sample("tickets-left", 1.0), "is not a metric name"),
+        ("tickets_left 1", "has no attribute"),
+        (None, "has no attribute"),
+    ],
+)
+async def test_a_rubbish_sample_is_refused_and_named(door, sample, why):
+    [refusal] = await door.intake.report(WEB, report(sample))
+    assert why in refusal
+    assert door.window.appended[0][1] == []
+
+
+async def test_a_hundred_thousand_series_are_cut_at_the_limit_and_counted(door):
+    refusals = await door.intake.report(WEB, report(*(LEFT(1, city=str(n)) for n in range(100_000))))
+    assert len(door.window.appended[0][1]) == 100
+    assert len(refusals) == 11 and refusals[-1] == "and 99890 more"
+    assert door.intake.refused_samples[WEB, "series_limit"] == 99_900
+
+
+async def test_a_series_twice_in_one_report_is_taken_once(door):
+    refusals = await door.intake.report(WEB, report(LEFT(3, city="dallas"), LEFT(4, city="dallas")))
+    assert refusals == ["tickets_left: is there twice in one report"]
+
+
+async def test_a_check_that_may_report_anything_may(world, door):
+    door.intake.declare_check(WEB, declare(ANY, 100, 300))
+    assert await door.intake.report(WEB, report(Sample("anything", 1.0, (("a", "b"),)))) == []
+
+
+async def test_only_a_report_that_saw_ends_the_series_it_does_not_carry(door):
+    for status in Status:
+        await door.intake.report(WEB, report(status=status))
+    assert [complete for *_, complete in door.window.appended] == [True, True, False, False]
+
+
+async def test_a_cursor_is_committed_with_the_events_of_its_report(door):
+    event = Event("1", "other", 1_800_000_000.0)
+    await door.intake.report(WEB, report(events=(event,), cursor={"after": 1}))
+    assert [source for source, _ in door.journal.taken] == ["check:web"]
+    assert door.journal.cursors == [("web", {"after": 1})]
+
+
+async def test_a_full_journal_takes_nothing_of_a_report_with_events(door):
+    door.journal.full = True
+    with pytest.raises(JournalFull):
+        await door.intake.report(WEB, report(LEFT(1, city="x"), events=(Event("1", "other", 1.0),)))
+    assert door.window.appended == []
+
+
+async def test_an_event_is_counted_observed_and_set_once(door, world):
+    sale = Event("s1", "sale", world.clock.now(), {"tier": "ga", "quantity": 2, "unknown": "kept"})
+    assert await door.intake.events("shop", [sale]) == [Accepted(1)]
+    assert await door.intake.events("shop", [sale]) == [Duplicate(1)]
+    assert [(name, add) for name, _, _, add in door.window.steps] == [
+        ("tickets_sold_total", 2),
+        ("took_seconds_sum", 0.2),
+        ("took_seconds_count", 1),
+    ]
+    assert door.window.observed == [("took_seconds", 0.2)]
+    assert [(check, rows[0][1]) for check, rows, _ in door.window.appended] == [("events", 7.0)]
+    assert door.committed == [1]
+
+
+async def test_a_late_event_lands_at_its_own_time(door, world):
+    late = world.clock.now() - 3600
+    await door.intake.events("shop", [Event("s1", "sale", late, {"tier": "ga", "quantity": 1})])
+    assert door.window.steps[0][2] == round(late * 1000)
+
+
+async def test_a_claimed_time_far_ahead_is_clamped_and_counted(door, world):
+    now = world.clock.now()
+    await door.intake.events("shop", [Event("a", "x", now + CLOCK_SKEW_S + 5), Event("b", "x", now + 30)])
+    assert [new.event.timestamp - now for _, new in door.journal.taken] == pytest.approx([0, 30], abs=1)
+    assert door.intake.clamped_times == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "field_name"),
+    [
+        (Event("", "sale", 1.0), "id"),
+        (Event("x" * 201, "sale", 1.0), "id"),
+        (Event("a\nb", "sale", 1.0), "id"),
+        (Event("a", "no spaces", 1.0), "type"),
+        (Event("a", "sale", math.nan), "timestamp"),
+        (Event("a", "sale", -1.0), "timestamp"),
+        (Event("a", "sale", 1.0, []), "data"),  # type: ignore[arg-type]
+        (Event("a", "x", 1.0, {"t": "x" * 70_000}), "data"),
+        (Event("a", "sale", 1.0, {"tier": "ga", "quantity": "two"}), "data.quantity"),
+        (Event("a", "sale", 1.0, {"tier": "ga"}), "data"),
+    ],
+)
+async def test_a_bad_event_is_refused_by_field_and_the_others_taken(door, event, field_name):
+    good = Event("good", "other", 1.0)
+    refused, accepted = await door.intake.events("shop", [event, good])
+    assert isinstance(refused, Refused) and refused.field == field_name and refused.message
+    assert accepted == Accepted(1)
+
+
+async def test_a_plugin_function_that_fails_costs_the_count_and_not_the_event(door, world):
+    door.intake.declare_types([EventType("sale", Sale, counts=lambda sale: [SOLD(-1, tier="ga")])])
+    event = Event("s1", "sale", world.clock.now(), {"tier": "ga", "quantity": 2})
+    assert await door.intake.events("shop", [event]) == [Accepted(1)]
+    assert door.window.steps == []
+    assert door.intake.event_outcomes["sale", "derive_failed"] == 1
+
+
+def test_a_summary_is_one_line_whatever_it_was():
+    assert one_line("a\n b\t c") == "a b c"
+    assert len(one_line("é" * 10_000)) == 500
+
+
+def test_declared_metrics_are_known_by_name():
+    declared = declare((LEFT,), 5, 300)
+    assert isinstance(declared, Declared) and declared.kinds == {"tickets_left": MetricKind.GAUGE}

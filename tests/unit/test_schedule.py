@@ -1,0 +1,216 @@
+"""The scheduler: due times, no overlap, containment, pauses; on trio's clock, without sockets or threads."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+
+from sixfbd.model import CheckName, Json, Report, Sample, Status
+from sixfbd.schedule import NotRunError, Schedule, stale_after_s
+
+
+class Scripted:
+    """A check whose runs do what the test says."""
+
+    def __init__(self, *, takes_s: float = 0.0, answer: Any = None, raises: Exception | None = None) -> None:
+        self.takes_s = takes_s
+        self.answer = answer if answer is not None else Report(Status.HEALTHY, "fine")
+        self.raises = raises
+        self.started: list[float] = []
+        self.cursors: list[Json | None] = []
+
+    async def run(self, cursor: Json | None) -> Any:
+        self.started.append(trio.current_time())
+        self.cursors.append(cursor)
+        await trio.sleep(self.takes_s)
+        if self.raises:
+            raise self.raises
+        return self.answer(cursor) if callable(self.answer) else self.answer
+
+
+@dataclass
+class Made:
+    name: CheckName
+    check: Any
+    plugin: str = "scripted"
+    interval_s: float = 10.0
+    timeout_s: float = 5.0
+    jitter_s: float | None = 0.0
+    service: str | None = None
+    external: str | None = None
+    problem: str = ""
+
+
+@dataclass
+class Door:
+    """Takes what the scheduler hands to intake."""
+
+    reports: list[tuple[str, Report, dict[str, float]]] = field(default_factory=list)
+    cursors: dict[str, Json | None] = field(default_factory=dict)
+
+    async def deliver(self, check: CheckName, report: Report, own: Any) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        values = {sample.metric + str(dict(sample.labels).get("status", "")): sample.value for sample in own}
+        self.reports.append((check, report, values))
+        if report.cursor is not None:
+            self.cursors[check] = report.cursor
+        return []
+
+    async def cursor(self, check: CheckName) -> Json | None:
+        return self.cursors.get(check)
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+async def schedule(world, door, nursery, autojump_clock):
+    made = Schedule(world, door.deliver, door.cursor)
+    await nursery.start(made.run)
+    yield made
+    nursery.cancel_scope.cancel()
+
+
+def add(schedule: Schedule, name: str, check: Scripted, **more: Any) -> Scripted:
+    schedule.add(Made(CheckName(name), check, **more))
+    return check
+
+
+async def test_intervals_count_from_start_to_start(schedule, autojump_clock):
+    check = add(schedule, "a", Scripted(takes_s=3))
+    await trio.sleep(35)
+    gaps = [round(b - a, 3) for a, b in zip(check.started, check.started[1:], strict=False)]
+    assert gaps == [10.0, 10.0, 10.0]
+
+
+async def test_a_slow_check_never_delays_another(schedule, autojump_clock):
+    add(schedule, "slow", Scripted(takes_s=1000), timeout_s=500)
+    quick = add(schedule, "quick", Scripted())
+    await trio.sleep(45)
+    assert [round(at - quick.started[0], 3) for at in quick.started] == [0, 10, 20, 30, 40]
+
+
+async def test_a_late_run_is_counted_and_never_stacked(schedule, autojump_clock):
+    slow = add(schedule, "slow", Scripted(takes_s=25), timeout_s=30)
+    await trio.sleep(29)
+    assert len(slow.started) == 1
+    state = schedule.state(CheckName("slow"))
+    assert state is not None and state.late_runs == 2
+    await trio.sleep(6)
+    assert len(slow.started) == 2
+
+
+async def test_a_check_that_hangs_reports_unknown_after_its_timeout(schedule, door, autojump_clock):
+    add(schedule, "hung", Scripted(takes_s=1e6))
+    await trio.sleep(6)
+    (name, report, _), *_ = door.reports
+    assert (name, report.status, report.summary) == ("hung", Status.UNKNOWN, "no answer within 5 s")
+    assert schedule.states()[0].timeouts == 1
+    assert schedule.is_blind(CheckName("hung"))
+
+
+async def test_a_check_that_raises_is_named_and_goes_on(schedule, door, autojump_clock):
+    add(schedule, "bad", Scripted(raises=ValueError("boom")))
+    await trio.sleep(15)
+    assert [report.summary for _, report, _ in door.reports] == ["plugin scripted raised ValueError: boom"] * 2
+    assert [values["sixfbd_check_consecutive_failures"] for *_, values in door.reports] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("fine", "returned a str, not a Report"),
+        (Report("great", "x"), "returned a report whose status is 'great'"),  # type: ignore[arg-type]
+        (Report(Status.HEALTHY, "x", samples=7), "samples or events are not a tuple"),  # type: ignore[arg-type]
+        (Report(Status.HEALTHY, "x", cursor="y" * 70_000), "a cursor of 70002 bytes"),
+        (Report(Status.HEALTHY, "x", cursor={"a": object()}), "a cursor that is not JSON"),  # type: ignore[dict-item]
+    ],
+)
+async def test_rubbish_from_a_check_is_contained_and_named(schedule, door, answer, said, autojump_clock):
+    add(schedule, "bad", Scripted(answer=answer))
+    await trio.sleep(1)
+    (_, report, _), *_ = door.reports
+    assert report.status is Status.UNKNOWN
+    assert said in report.summary
+
+
+async def test_ten_megabytes_of_text_become_one_line(schedule, door, autojump_clock):
+    add(schedule, "wordy", Scripted(answer=Report(Status.HEALTHY, "many\nwords " * 1_000_000)))
+    await trio.sleep(1)
+    (_, report, _), *_ = door.reports
+    assert len(report.summary) == 500 and "\n" not in report.summary
+
+
+async def test_status_becomes_series_of_which_one_is_set(schedule, door, autojump_clock):
+    add(schedule, "a", Scripted(answer=Report(Status.DEGRADED, "so so", (Sample("x", 1.0),))))
+    await trio.sleep(1)
+    *_, values = door.reports[0]
+    states = {key.removeprefix("sixfbd_check_status"): v for key, v in values.items() if "status" in key}
+    assert states == {"healthy": 0, "degraded": 1, "unhealthy": 0, "unknown": 0}
+
+
+async def test_the_next_run_gets_the_last_cursor_and_more_runs_at_once(schedule, door, autojump_clock):
+    def page(cursor: Any) -> Report:
+        number = (cursor or 0) + 1
+        return Report(Status.HEALTHY, "page", cursor=number, more=number < 3)
+
+    check = add(schedule, "pages", Scripted(answer=page))
+    await trio.sleep(1)
+    assert check.cursors == [None, 1, 2]
+
+
+async def test_a_paused_check_does_not_run_until_it_is_resumed(schedule, autojump_clock):
+    check = add(schedule, "a", Scripted())
+    await trio.sleep(1)
+    schedule.set_paused(CheckName("a"), True)
+    await trio.sleep(50)
+    assert len(check.started) == 1
+    schedule.set_paused(CheckName("a"), False)
+    await trio.sleep(1)
+    assert len(check.started) == 2
+    await trio.sleep(10)
+    assert len(check.started) == 3
+
+
+async def test_run_now_runs_out_of_turn_and_leaves_the_rhythm(schedule, autojump_clock):
+    check = add(schedule, "a", Scripted())
+    await trio.sleep(4)
+    report = await schedule.run_now(CheckName("a"))
+    assert report.summary == "fine"
+    await trio.sleep(7)
+    assert [round(at - check.started[0]) for at in check.started] == [0, 4, 10]
+
+
+async def test_run_now_says_why_it_does_not_run(schedule, autojump_clock):
+    add(schedule, "busy", Scripted(takes_s=3))
+    schedule.add(Made(CheckName("broken"), None, problem="no such file"))
+    await trio.sleep(1)
+    for name, why in (("busy", "is running"), ("none", "there is no check"), ("broken", "no such file")):
+        with pytest.raises(NotRunError, match=why):
+            await schedule.run_now(CheckName(name))
+
+
+async def test_a_removed_check_is_cancelled_and_its_report_dropped(schedule, door, autojump_clock):
+    add(schedule, "a", Scripted(takes_s=3))
+    await trio.sleep(1)
+    schedule.remove(CheckName("a"))
+    await trio.sleep(20)
+    assert door.reports == [] and schedule.states() == []
+
+
+async def test_after_a_pause_of_the_machine_missed_runs_are_counted_and_not_run_after(schedule, autojump_clock):
+    check = add(schedule, "a", Scripted())
+    await trio.sleep(1)
+    autojump_clock.jump(1000)
+    await trio.sleep(1)
+    assert len(check.started) == 2
+    state = schedule.state(CheckName("a"))
+    assert state is not None and state.late_runs == 99
+
+
+def test_staleness_covers_two_and_a_half_intervals_and_the_timeout():
+    assert stale_after_s(300, 10) == 760
+    assert stale_after_s(15, 10) == 300
