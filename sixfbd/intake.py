@@ -29,11 +29,13 @@ from sixfbd.model import (
 )
 from sixfbd.plugin import ANY, EventType, Metrics, Summary
 from sixfbd.window.blocks import NEVER_STALE_MS
+from sixfbd.window.writes import Write
 
 log = structlog.get_logger("sixfbd.intake")
 
 ENGINE_CHECK: Final = CheckName("sixfbd")
 EVENTS_CHECK: Final = CheckName("events")
+SUMMARIES_CHECK: Final = CheckName("summaries")
 MAX_SUMMARY: Final = 500  # characters; a summary is one line for people
 MAX_LABELS: Final = 32
 MAX_LABEL_VALUE: Final = 1024  # characters
@@ -67,10 +69,12 @@ class Journal(Protocol):
 
 
 class Appended(Protocol):
-    """What the window says of an append: the rules bound to series that changed."""
+    """What the window says of an append: the rules bound to series that changed, and the rows to persist."""
 
     @property
     def touched(self) -> frozenset[RuleName]: ...
+    @property
+    def rows(self) -> tuple[Write, ...]: ...
 
 
 class Window(Protocol):
@@ -117,12 +121,14 @@ class Intake:
         window: Window,
         clock: Clock,
         *,
+        persist: Callable[[Sequence[Write]], None],
         touch: Callable[[frozenset[RuleName]], None],
         committed: Callable[[int], None],
     ) -> None:
         self._journal = journal
         self._window = window
         self._clock = clock
+        self._persist = persist
         self._touch = touch
         self._committed = committed
         self._declared: dict[CheckName, Declared] = {}
@@ -180,10 +186,19 @@ class Intake:
             complete=report.status in (Status.HEALTHY, Status.DEGRADED),
             stale_after_ms=round(declared.stale_after_s * 1000),
         )
+        self._persist(appended.rows)
         self._touch(appended.touched)
         if len(refusals) > MAX_NAMED:
             refusals[MAX_NAMED:] = [f"and {len(refusals) - MAX_NAMED} more"]
         return refusals
+
+    def report_own(self, check: CheckName, samples: Sequence[Sample], stale_after_s: float) -> None:
+        """Take the engine's own samples of one moment; they carry no label of the check and are not validated."""
+        rows = [(self._series_of(sample), sample.value) for sample in samples]
+        at_ms = round(self._clock.now() * 1000)
+        appended = self._window.append(check, at_ms, rows, complete=True, stale_after_ms=round(stale_after_s * 1000))
+        self._persist(appended.rows)
+        self._touch(appended.touched)
 
     def _rows(
         self, check: CheckName, declared: Declared, samples: Sequence[Sample], refusals: list[str]
@@ -289,6 +304,7 @@ class Intake:
             appended = self._window.append(
                 EVENTS_CHECK, round(now * 1000), sets, complete=False, stale_after_ms=NEVER_STALE_MS
             )
+            self._persist(appended.rows)
             touched |= appended.touched
         return touched
 

@@ -241,6 +241,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     fired_at: float | None = None
     resolved_at: float | None = None
     absent_since: float | None = None
+    due_at: float | None = None  # when time alone moves it on: the end of `for`, or of `keep_firing_for`
     blind: bool = False
     reason: str = ""
     acked_by: str | None = None
@@ -302,6 +303,7 @@ class Message(Struct, frozen=True, kw_only=True):
     obligations: tuple[str, ...]
     group: str = ""
     attempt: int = 0
+    lookups: int = 0
     next_try_at: float = 0.0
     possibly_repeated: bool = False
     last_error: str = ""

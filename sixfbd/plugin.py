@@ -27,6 +27,7 @@ own plugins to that as well). A check is one class::
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from ssl import SSLContext
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -183,6 +184,10 @@ class Clock(Protocol):
         """Return engine time in unix seconds."""
         ...
 
+    def wall(self) -> datetime:
+        """Return the wall clock, UTC; for display and signatures only."""
+        ...
+
     async def sleep_until(self, at: float) -> None:
         """Return when `now()` is at least `at`."""
         ...
@@ -304,7 +309,7 @@ class Check(Generic[O]):
 # ---- notifiers ---------------------------------------------------------------------------------------------------------
 
 
-class TemporaryFailure(Exception):
+class TemporaryFailure(Exception):  # noqa: N818 - the contract's word: a delivery failed, the program did not
     """Try again later. `retry_after_s` is the provider's wish; `sent=False`: the provider certainly did not take it.
 
     With `sent=True` (the default is False) nobody knows whether the message was taken: it becomes `unknown`.
@@ -316,7 +321,7 @@ class TemporaryFailure(Exception):
         self.sent = sent
 
 
-class PermanentFailure(Exception):
+class PermanentFailure(Exception):  # noqa: N818 - as above
     """This message will never be taken: it becomes `dead`, and that is itself alerted."""
 
 

@@ -16,12 +16,14 @@ DAY: Final = 86400.0
 _DURATION_UNITS: Final[Mapping[str, float]] = {
     "ms": 0.001, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY, "y": 365 * DAY,
 }  # fmt: skip
-_DURATION = re.compile(r"(?:[0-9]+(?:ms|[smhdwy]))+")
+DURATION_PATTERN: Final = "(?:[0-9]{1,12}(?:ms|[smhdwy]))+"
+SIZE_PATTERN: Final = r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?(B|[KMGT]iB|[kMG]B)"
+_DURATION = re.compile(DURATION_PATTERN)
 _DURATION_PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
 _SIZE_UNITS: Final[Mapping[str, int]] = {
     "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4, "kB": 1000, "MB": 1000**2, "GB": 1000**3,
 }  # fmt: skip
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|[KMGT]iB|[kMG]B)")
+_SIZE = re.compile(SIZE_PATTERN)
 
 
 class Duration(float):
@@ -32,8 +34,8 @@ class Duration(float):
         """Raise ValueError with the mend in its text if `text` is not a duration."""
         if isinstance(text, str) and _DURATION.fullmatch(text):
             return cls(sum(int(count) * _DURATION_UNITS[unit] for count, unit in _DURATION_PART.findall(text)))
-        if isinstance(text, int | float) and not isinstance(text, bool) and text >= 0:
-            raise ValueError(f'a duration needs a unit; write "{text:g}s" or "5m"')
+        if isinstance(text, int) and not isinstance(text, bool) and 0 <= text < 10**12:
+            raise ValueError(f'has no unit; write "{text}s" or "5m"')
         raise ValueError('is not a duration; write "5m" or "300s"')
 
     def __str__(self) -> str:

@@ -5,15 +5,14 @@ summaries that event types observe, and `up` for the daemon itself.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import psutil
 import trio
 
 from sixfbd import __version__
-from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK
-from sixfbd.model import CheckName, CheckState, MetricKind, Report, Sample, Series, Status, labels_of
+from sixfbd.model import CheckState, MetricKind, Sample, Series, labels_of
 from sixfbd.plugin import Summary
 
 INTERVAL_S: Final = 5.0
@@ -38,7 +37,8 @@ DOCS: Final = {
     "sixfbd_cpu_seconds_total": "CPU time of the daemon, user and system.",
     "sixfbd_event_times_clamped_total": "Events whose claimed time was more than a minute ahead.",
     "sixfbd_events_total": "Events by type and outcome.",
-    "sixfbd_journal_commit_seconds": "Duration of the last commit.",
+    "sixfbd_http_request_seconds_total": "Time spent on answering requests.",
+    "sixfbd_http_requests_total": "Requests to the daemon's own port, by route and status.",
     "sixfbd_journal_failing": "1 while decisions cannot be written.",
     "sixfbd_journal_queue_age_seconds": "Age of the oldest write that waits.",
     "sixfbd_loop_delay_seconds": "Longest delay of the event loop since the last report.",
@@ -87,32 +87,31 @@ def check_samples(state: CheckState, stale_after_s: float, started_at: float) ->
 
 
 class Vitals:
-    """Measures the daemon. `run()` is its task; `latest` is the last set of samples, for /api/health."""
+    """Measures the process. `measure_loop` is its task; the attributes are of the last `samples`, for /api/health."""
 
-    def __init__(self, clock: object, gather: Callable[[], Iterable[Sample]]) -> None:
-        self._gather = gather
+    def __init__(self) -> None:
         self._process = psutil.Process(os.getpid())
         self._longest_delay_s = 0.0
         self.loop_delay_s = 0.0
-        self.cpu_usage_ratio: float | None = None
+        self.cpu_usage_ratio = 0.0
         self.resident_bytes = 0
 
     async def measure_loop(self) -> None:
-        """Measure how late the loop wakes a sleeper; one task of its own."""
+        """Measure how late the loop wakes a sleeper."""
         while True:
             due = trio.current_time() + PROBE_S
             await trio.sleep_until(due)
             self._longest_delay_s = max(self._longest_delay_s, trio.current_time() - due)
 
-    def report(self, instance: str, started_at: float) -> Report:
-        """Return the report of the check `sixfbd`; takes what the loop's delay was since the last one."""
+    def samples(self, instance: str, started_at: float) -> tuple[Sample, ...]:
+        """Return the process's series; takes what the loop's delay was since the last call."""
         self.loop_delay_s, self._longest_delay_s = self._longest_delay_s, 0.0
         with self._process.oneshot():
             cpu = self._process.cpu_times()
             self.resident_bytes = self._process.memory_info().rss
             descriptors = self._process.num_fds()
         self.cpu_usage_ratio = self._process.cpu_percent() / 100
-        samples = (
+        return (
             gauge("sixfbd_build_info", 1, version=__version__),
             gauge("sixfbd_start_time_seconds", started_at),
             gauge("sixfbd_loop_delay_seconds", self.loop_delay_s),
@@ -120,9 +119,7 @@ class Vitals:
             gauge("sixfbd_open_files", descriptors),
             counter("sixfbd_cpu_seconds_total", cpu.user + cpu.system),
             gauge("up", 1, job="sixfbd", instance=instance),
-            *self._gather(),
         )
-        return Report(Status.HEALTHY, f"loop delay {self.loop_delay_s * 1000:.1f} ms", samples)
 
 
 def quantile_samples(
@@ -141,15 +138,3 @@ def quantile_samples(
                 labels = labels_of({**dict(one.labels), "quantile": f"{q:g}"})
                 found.append(Sample(one.metric, value, labels, GAUGE))
     return found
-
-
-__all__ = [
-    "DOCS",
-    "ENGINE_CHECK",
-    "EVENTS_CHECK",
-    "INTERVAL_S",
-    "CheckName",
-    "Vitals",
-    "check_samples",
-    "quantile_samples",
-]

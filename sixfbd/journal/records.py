@@ -8,7 +8,17 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from sixfbd.model import Alert, AlertState, CheckName, Message, MessageId, Obligation, ObligationState
+from sixfbd.model import (
+    Alert,
+    AlertState,
+    CheckName,
+    Message,
+    MessageId,
+    Obligation,
+    ObligationKind,
+    ObligationState,
+    Target,
+)
 
 
 class Started(Struct, frozen=True, tag_field="r", tag="started"):
@@ -119,6 +129,17 @@ class TokenChanged(Struct, frozen=True, tag_field="r", tag="token"):
     revoked: bool = False
 
 
+class Told(Struct, frozen=True):
+    """The last obligation of an incident that a target was told, or may have been told (its answer was lost)."""
+
+    incident: str
+    target: Target
+    kind: ObligationKind
+    obligation: str
+    message: MessageId | None
+    at: float
+
+
 class Base(Struct, frozen=True, tag_field="r", tag="base"):
     """The whole state at a cut; the fold starts at the last one. Written by retention with the deletion of what is older."""
 
@@ -126,7 +147,7 @@ class Base(Struct, frozen=True, tag_field="r", tag="base"):
     alerts: tuple[Alert, ...]
     obligations: tuple[Obligation, ...]
     messages: tuple[Message, ...]
-    told: tuple[tuple[str, str, MessageId | None], ...]
+    told: tuple[Told, ...]
     paused: tuple[CheckName, ...]
     judged_event: int
     tokens: tuple[TokenChanged, ...]

@@ -34,3 +34,10 @@ class Snapshot(Protocol):
     def loaded(self, matchers: Sequence[Matcher], lo_ms: int, hi_ms: int) -> bool:
         """Tell whether `select` would read nothing from disk."""
         ...
+
+    def look_back_ms(self, matchers: Sequence[Matcher]) -> int:
+        """Return the largest `stale_after_ms` of the series that match, step series apart; 0 if there are none.
+
+        How far before an instant a select has to reach so that no value that still holds is missed.
+        """
+        ...

@@ -59,6 +59,7 @@ class FakeJournal:
 @dataclass
 class Touched:
     touched: frozenset[RuleName] = frozenset({RuleName("r")})
+    rows: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -91,7 +92,7 @@ class Door:
 @pytest.fixture
 async def door(world) -> Door:
     journal, window, touched, committed = FakeJournal(), FakeWindow(), [], []
-    intake = Intake(journal, window, world.clock, touch=touched.append, committed=committed.append)
+    intake = Intake(journal, window, world.clock, persist=lambda rows: None, touch=touched.append, committed=committed.append)
     intake.declare_check(WEB, declare((LEFT,), 100, 300))
     intake.declare_types([SALE])
     return Door(intake, journal, window, touched, committed)

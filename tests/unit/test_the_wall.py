@@ -26,18 +26,18 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module or ""
 
 
-@pytest.mark.parametrize("path", modules("sixfbd"), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", list(modules("sixfbd")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_engine_imports_no_plugin(path):
     assert [name for name in imports(path) if name.split(".")[0] == "sixfbd_plugins"] == []
 
 
-@pytest.mark.parametrize("path", modules("plugins"), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", list(modules("plugins")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_plugin_imports_only_the_plugin_module_of_the_engine(path):
     ours = {name for name in imports(path) if name.split(".")[0] == "sixfbd"}
     assert ours <= {"sixfbd.plugin"}
 
 
-@pytest.mark.parametrize("path", modules("sixfbd"), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", list(modules("sixfbd")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_engine_names_no_provider_in_its_code(path):
     tree = ast.parse(path.read_text("utf-8"))
     documentation = {
@@ -58,6 +58,6 @@ def test_the_engine_names_no_provider_in_its_code(path):
 
 def allowed(path: Path) -> set[str]:
     """The users' own words in the defaults of the configuration and of /api/health (SEED S17, S19)."""
-    if path.name in ("config.py", "initial.py", "health.py"):
+    if path.name in ("initial.py", "health.py") or path.parts[-2:] == ("config", "tables.py"):
         return {"sms", "slack", "discord", "stripe", "twilio", "sendgrid"}
     return set()

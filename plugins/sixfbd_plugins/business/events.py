@@ -1,0 +1,114 @@
+"""The shop's events (SEED S16) and the metrics counted from them (SEED S20).
+
+Owns the forms of `ticket_sale` and `request`. Keeps nothing: sums are the engine's step series, quantiles its sketches.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from sixfbd.plugin import Counter, EventType, Gauge, PluginConfig, Sample, Summary, hookimpl
+
+NO_MINOR_UNIT: Final = (
+    "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI",
+    "VND", "VUV", "XAF", "XOF", "XPF",
+)  # fmt: skip
+MINOR_DIGITS: Final = {
+    **dict.fromkeys(NO_MINOR_UNIT, 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+    **dict.fromkeys(("CLF", "UYW"), 4),
+}
+"""Digits of a currency's minor unit where they are not 2 (ISO 4217, list one)."""
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""Methods of RFC 9110 section 9 and RFC 5789; any other is counted as "other", so that no client makes series at will."""
+
+TICKETS_SOLD = Counter("workshop_tickets_sold_total", "Tickets sold, by type.", labels=("type",))
+REVENUE = Counter(
+    "workshop_revenue_total", "Revenue in major units of its currency, refunds apart.", labels=("currency",)
+)
+TICKETS_REMAINING = Gauge(
+    "inventory_tickets_remaining", "Tickets left to sell, as the last sale said.", labels=("city", "type")
+)
+REQUESTS = Counter("http_requests_total", "Requests that the shop answered.", labels=("method", "status"))
+REQUEST_DURATION = Summary("http_request_duration_seconds", "How long the shop took to answer.", quantiles=(0.5, 0.95))
+
+Text = Annotated[str, Meta(min_length=1, max_length=200)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class TicketSale(Struct, frozen=True, rename="camel"):
+    """A sale. `amount` is the total of the order in minor units of `currency` (cents; yen where there are none)."""
+
+    order_id: Text
+    city_id: Text
+    tier: Text
+    quantity: Annotated[int, Meta(ge=1)]
+    amount: Count
+    currency: Annotated[str, Meta(pattern="^[A-Za-z]{3}$", description="ISO 4217 code.")]
+    remaining_inventory: dict[Text, Count] | None = None
+    customer_id: str | None = None
+    payment_method: str | None = None
+    discount_code: str | None = None
+
+
+class Request(Struct, frozen=True, rename="camel"):
+    """A request that the shop answered; `duration` in milliseconds."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=2000)]
+    method: Text
+    status_code: Annotated[int, Meta(ge=100, le=599)]
+    duration: Annotated[float, Meta(ge=0)]
+    user_agent: str | None = None
+    ip: str | None = None
+
+
+def major_units(amount_minor: int, currency: str) -> float:
+    """Return an amount in major units: 1999 USD is 19.99, 1999 JPY is 1999, 1999 KWD is 1.999."""
+    return amount_minor / 10.0 ** MINOR_DIGITS.get(currency.upper(), 2)
+
+
+def _sold(sale: TicketSale) -> Sequence[Sample]:
+    currency = sale.currency.upper()
+    return (
+        TICKETS_SOLD(sale.quantity, type=sale.tier),
+        REVENUE(major_units(sale.amount, currency), currency=currency),
+    )
+
+
+def _remaining(sale: TicketSale) -> Sequence[Sample]:
+    left = sale.remaining_inventory or {}
+    return [TICKETS_REMAINING(count, city=sale.city_id, type=tier) for tier, count in left.items()]
+
+
+def _answered(request: Request) -> Sequence[Sample]:
+    method = request.method.upper()
+    return (REQUESTS(1, method=method if method in METHODS else "other", status=str(request.status_code)),)
+
+
+def _took(request: Request) -> Sequence[Sample]:
+    return (REQUEST_DURATION(request.duration / 1000),)
+
+
+TICKET_SALE = EventType(
+    "ticket_sale",
+    TicketSale,
+    counts=_sold,
+    sets=_remaining,
+    metrics=(TICKETS_SOLD, REVENUE, TICKETS_REMAINING),
+    doc="Tickets were sold.",
+)
+REQUEST = EventType(
+    "request",
+    Request,
+    counts=_answered,
+    observes=_took,
+    metrics=(REQUESTS, REQUEST_DURATION),
+    doc="The shop answered a request.",
+)
+
+
+@hookimpl
+def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
+    return (TICKET_SALE, REQUEST)

@@ -1,0 +1,1 @@
+"""What the `scrape` check needs of Prometheus: its text formats and its relabelling. Pure."""

@@ -1,0 +1,203 @@
+"""The `system` check: CPU, memory, swap, load, disks, network, processes and boot time of this machine (SEED S13).
+
+Owns the memory of the last CPU reading; everything else is read anew. A part that cannot be read is named in the summary
+and the others are reported.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+import trio
+
+from sixfbd.plugin import (
+    MINUTE,
+    SECOND,
+    Check,
+    Context,
+    Duration,
+    Json,
+    Level,
+    PluginConfig,
+    Report,
+    Rule,
+    RuleName,
+    Sample,
+    Severity,
+    Status,
+    hookimpl,
+)
+from sixfbd_plugins.checks.machine import mounts, processes, readings
+from sixfbd_plugins.checks.machine.processes import Chosen
+from sixfbd_plugins.checks.machine.readings import Globs
+
+FIRST_CPU_SAMPLE_S: Final = 0.1  # what "usage" spans where there is no earlier run to count from
+
+
+class SystemOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Options of a `system` check."""
+
+    mounts: Annotated[Globs, msgspec.Meta(description="Mount points; by default all real file systems.")] = Globs()
+    disks: Annotated[Globs, msgspec.Meta(description="Disks for I/O counters; by default whole disks.")] = Globs()
+    interfaces: Annotated[Globs, msgspec.Meta(description="Network interfaces; by default all but lo and veth*.")] = (
+        Globs(exclude=("lo", "veth*"))  # containers' ends of cables come and go by the dozen
+    )
+    processes: Annotated[tuple[Chosen, ...], msgspec.Meta(description="Processes that must run.")] = ()
+    mount_timeout: Annotated[Duration, msgspec.Meta(description="How long one file system may take to answer.")] = (
+        Duration(2 * SECOND)
+    )
+
+    def __post_init__(self) -> None:
+        labels = [choice.label for choice in self.processes]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"processes: the name {twice[0]!r} is used twice; give each entry a name of its own")
+
+
+class SystemCheck(Check[SystemOptions]):
+    """CPU, memory, swap, load, disks, network and processes of this machine."""
+
+    Options = SystemOptions
+    metrics = (*readings.METRICS, *mounts.METRICS, *processes.METRICS)
+    interval = Duration(15 * SECOND)
+    timeout = Duration(10 * SECOND)
+
+    def __init__(self, options: SystemOptions, ctx: Context) -> None:
+        super().__init__(options, ctx)
+        self._mounts = mounts.MountReader(options.mount_timeout)
+        self._parts: Mapping[str, Callable[[], list[Sample]]] = {
+            "memory": readings.memory,
+            "load": readings.load,
+            "disk I/O": readings.disk_io(options.disks),
+            "network": readings.network(options.interfaces),
+            "boot time": readings.boot,
+            "processes": processes.reading(options.processes),
+        }
+        self._cpu: Mapping[str, float] | None = None
+        self._cpu_read_at = 0.0
+
+    async def run(self, cursor: Json | None) -> Report:
+        """Read every part; degraded if a chosen process is down or a part cannot be read."""
+        before = await self._cpu_before()
+        cpu, after = await self.ctx.to_thread(_read_cpu, before)
+        self._cpu, self._cpu_read_at = after, trio.current_time()
+        samples, troubles = await self.ctx.to_thread(_read_parts, self._parts)
+        table = await self.ctx.to_thread(mounts.mount_table)
+        of_mounts, mount_troubles = await self._mounts.read(mounts.chosen(table, self.options.mounts))
+        samples = [*cpu, *samples, *of_mounts]
+        down = [dict(s.labels)["process"] for s in samples if s.metric == processes.UP.name and not s.value]
+        troubles = [*(f"process {name} is not running" for name in down), *troubles, *mount_troubles]
+        status = Status.DEGRADED if troubles else Status.HEALTHY
+        return Report(status, "; ".join(troubles) or _in_short(samples), tuple(samples))
+
+    async def _cpu_before(self) -> Mapping[str, float]:
+        """Return the reading that usage counts from: the last run's, or one made now and a moment waited."""
+        if self._cpu is not None and trio.current_time() - self._cpu_read_at >= FIRST_CPU_SAMPLE_S:
+            return self._cpu
+        before = await self.ctx.to_thread(readings.cpu_times)
+        await trio.sleep(FIRST_CPU_SAMPLE_S)
+        return before
+
+
+def _read_cpu(before: Mapping[str, float]) -> tuple[list[Sample], Mapping[str, float]]:
+    after = readings.cpu_times()
+    return readings.cpu(before, after), after
+
+
+def _read_parts(parts: Mapping[str, Callable[[], list[Sample]]]) -> tuple[list[Sample], list[str]]:
+    samples: list[Sample] = []
+    troubles: list[str] = []
+    for name, read in parts.items():
+        try:
+            samples += read()
+        except readings.READING_FAILURES as error:
+            troubles.append(f"{name} cannot be read: {type(error).__name__}: {error}")
+    return samples, troubles
+
+
+def _in_short(samples: Sequence[Sample]) -> str:
+    values = {sample.metric: sample.value for sample in samples if not sample.labels}
+    cpu, memory = values.get(readings.CPU_USAGE.name, 0.0), values.get(readings.MEMORY_USAGE.name, 0.0)
+    fullest = max((s.value for s in samples if s.metric == mounts.USAGE.name), default=0.0)
+    return f"CPU {cpu:.0%}, memory {memory:.0%}, fullest disk {fullest:.0%}, load {values.get('node_load1', 0.0):.2f}"
+
+
+def _rule(name: str, expr: str, summary: str, *, for_s: float, severity: Severity | None, **more: Any) -> Rule:
+    return Rule(
+        name=RuleName(name),
+        expr=expr,
+        for_s=for_s,
+        severity=severity,
+        labels={"service": "system"},
+        annotations={"summary": summary},
+        **more,
+    )
+
+
+_FULL: Final = (Level(Severity.MEDIUM, ">= 0.85", "< 0.83"), Level(Severity.HIGH, ">= 0.95", "< 0.94"))
+
+RULES: Final = (
+    _rule(
+        "HighMemoryUsage",
+        "system_memory_usage_ratio > 0.85",
+        "🔥 High memory usage: {{ $value | humanizePercentage }}",
+        for_s=5 * MINUTE,
+        severity=Severity.HIGH,
+    ),
+    _rule(
+        "HighCPUUsage",
+        "system_cpu_usage_ratio > 0.80",
+        "🔥 High CPU usage: {{ $value | humanizePercentage }}",
+        for_s=5 * MINUTE,
+        severity=Severity.HIGH,
+    ),
+    _rule(
+        "HighSwapUsage",
+        "system_swap_usage_ratio > 0.80",
+        "🔥 High swap usage: {{ $value | humanizePercentage }}",
+        for_s=15 * MINUTE,
+        severity=Severity.MEDIUM,
+    ),
+    _rule(
+        "DiskSpaceLow",
+        "system_filesystem_usage_ratio",
+        "💽 {{ $labels.mountpoint }} is {{ $value | humanizePercentage }} full",
+        for_s=0.0,
+        severity=None,
+        levels=_FULL,
+    ),
+    _rule(
+        "InodesLow",
+        "system_filesystem_inodes_usage_ratio",
+        "💽 {{ $labels.mountpoint }} has used {{ $value | humanizePercentage }} of its inodes",
+        for_s=0.0,
+        severity=None,
+        levels=_FULL,
+    ),
+    _rule(
+        "FilesystemUnreadable",
+        "node_filesystem_device_error == 1",
+        "💽 {{ $labels.mountpoint }} cannot be read: {{ $summary }}",
+        for_s=1 * MINUTE,
+        severity=Severity.HIGH,
+    ),
+    _rule(
+        "ProcessDown",
+        "system_process_up == 0",
+        "💥 Process {{ $labels.process }} is not running",
+        for_s=1 * MINUTE,
+        severity=Severity.HIGH,
+    ),
+)
+
+
+@hookimpl
+def sixfbd_checks(config: PluginConfig) -> Mapping[str, type[Check[Any]]]:
+    """The check `system`."""
+    return {"system": SystemCheck}
+
+
+@hookimpl
+def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
+    """The default rules of this machine."""
+    return RULES

@@ -1,0 +1,456 @@
+"""The decision of one round: from the published state and the inputs to records, effects and the next due time. Pure.
+
+The draft changes only through `apply`, record by record, so that memory equals the fold of the journal. Order within a
+round: inputs by time, each after the timers that ended before it; then what is due in the outbox; then new messages.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
+
+from sixfbd.alerting import states
+from sixfbd.alerting.identity import message_id
+from sixfbd.alerting.inputs import (
+    Absent,
+    Answer,
+    CommandInput,
+    Decision,
+    Deliver,
+    Effect,
+    EventsCommitted,
+    Input,
+    Lookup,
+    Lost,
+    Noted,
+    Replaced,
+    Reply,
+    Tick,
+    in_order,
+)
+from sixfbd.alerting.owe import Transition, group_of, owe, owe_notice
+from sixfbd.alerting.policy import NotifierPolicy, Policy
+from sixfbd.journal.records import (
+    Acked,
+    AlertChanged,
+    Audited,
+    CheckPaused,
+    Configured,
+    EventsJudged,
+    MessageChanged,
+    ObligationChanged,
+    Owed,
+    Record,
+)
+from sixfbd.journal.state import State, apply
+from sixfbd.model import (
+    Ack,
+    Actor,
+    AlertKey,
+    AlertState,
+    CheckName,
+    Evaluated,
+    Found,
+    Message,
+    Obligation,
+    ObligationState,
+    Outcome,
+    PauseCheck,
+    Receipt,
+    RuleName,
+    Target,
+)
+from sixfbd.outbox.steps import GiveUp, Look, Send, Suppress, next_step, retry_delay_s
+from sixfbd.plugin import PermanentFailure, TemporaryFailure
+
+MAX_OBLIGATIONS: Final = 100  # in one message
+EVENTS_UNJUDGED: Final = 1000  # events without a notice that may pass before their number is written
+RECORDS_A_STEP: Final = 100  # records after which `deciding` lets others run
+DUE_AT_ONCE: Final = 64
+SUPERSEDED: Final = "superseded"
+NEVER_TOLD: Final = "never told"
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+Latest = Mapping[RuleName, Evaluated]
+
+
+def decide(
+    published: State,
+    inputs: Sequence[Input],
+    policy: Policy,
+    now: float,
+    *,
+    latest: Latest | None = None,
+    claim: bool = True,
+    judged_event: int = 0,
+) -> Decision:
+    """Return what a round of the judge decides; `published` stays as it is.
+
+    `latest` are the last evaluations, by which a timer that ends tells the value of now. Without `claim` no message is
+    taken up: what is owed waits. `judged_event`: events up to this number were looked at, though nothing wrote it yet.
+    """
+    steps = deciding(published, inputs, policy, now, latest=latest, claim=claim, judged_event=judged_event)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            decision: Decision = end.value
+            return decision
+
+
+def deciding(
+    published: State,
+    inputs: Sequence[Input],
+    policy: Policy,
+    now: float,
+    *,
+    latest: Latest | None = None,
+    claim: bool = True,
+    judged_event: int = 0,
+) -> Steps[Decision]:
+    """`decide` in steps: yields every RECORDS_A_STEP records or so, so that a large round need not hold up the loop."""
+    return (yield from _Round(published, policy, now, latest or {}, claim, judged_event).run(inputs))
+
+
+def after_start(published: State, now: float, why: str) -> list[Record]:
+    """Return what a start finds: messages that were being sent are `unknown`, and no timer runs on unseen."""
+    found: list[Record] = []
+    for message in sorted(published.messages.values(), key=lambda one: one.id):
+        if message.state == "sending":
+            found.append(MessageChanged(now, replace(message, state="unknown", next_try_at=now, last_error=why), why))
+    for key in sorted(published.alerts):
+        change = states.unconfirmed(published.alerts[key], now)
+        if change is not None:
+            found.append(change)
+    return found
+
+
+class _Round:
+    """One decision in the making."""
+
+    def __init__(self, published: State, policy: Policy, now: float, latest: Latest, claim: bool, judged: int) -> None:
+        self.draft = published.draft()
+        self.policy = policy
+        self.now = now
+        self.claim = claim
+        self.judged = judged
+        self.latest = dict(latest)
+        self.records: list[Record] = []
+        self.effects: list[Effect] = []
+        self.ready: dict[str, None] = {}  # obligations that a message may carry now, in order
+        self._found: dict[RuleName, dict[AlertKey, Found]] = {}
+        self._rested_at = 0
+
+    def run(self, inputs: Sequence[Input]) -> Steps[Decision]:
+        for one in in_order(inputs):
+            yield from self._timers(min(one.at, self.now))
+            yield from self._take(one)
+        yield from self._timers(self.now)
+        yield from self._outbox()
+        yield from self._new_messages()
+        return Decision(self.draft, tuple(self.records), tuple(self.effects), self._next_due(), self.policy)
+
+    def emit(self, record: Record) -> None:
+        apply(self.draft, record)
+        self.records.append(record)
+
+    def _rest(self) -> Steps[None]:
+        if len(self.records) - self._rested_at >= RECORDS_A_STEP:
+            self._rested_at = len(self.records)
+            yield
+
+    # ---- inputs --------------------------------------------------------------------------------------------------------
+
+    def _take(self, one: Input) -> Steps[None]:
+        match one:
+            case Evaluated():
+                yield from self._evaluated(one)
+            case Answer():
+                self._answered(one)
+            case EventsCommitted():
+                yield from self._events(one)
+            case CommandInput():
+                self._commanded(one)
+            case Noted():
+                for record in one.records:
+                    self.emit(record)
+                self.effects.append(Reply(one.slot, Outcome(True)))
+            case Replaced():
+                yield from self._replaced(one)
+            case Tick():
+                pass
+
+    def _evaluated(self, evaluated: Evaluated) -> Steps[None]:
+        rule = self.policy.rules.get(evaluated.rule)
+        if rule is None or evaluated.error is not None:
+            return
+        self.latest[evaluated.rule] = evaluated
+        self._found.pop(evaluated.rule, None)
+        present: set[AlertKey] = set()
+        for found in evaluated.found:
+            key = AlertKey(evaluated.rule, found.labels)
+            present.add(key)
+            alert = self.draft.alerts.get(key)
+            at = evaluated.at if alert is None else max(evaluated.at, alert.since)
+            self._change(states.seen(self.policy, rule, alert, found, at))
+            yield from self._rest()
+        for key in sorted(key for key in self.draft.of_rule.of(evaluated.rule) if key not in present):
+            alert = self.draft.alerts[key]
+            blind = states.feeders_blind(alert, evaluated.blind_checks)
+            self._change(states.absent(self.policy, rule, alert, max(evaluated.at, alert.since), blind=blind))
+            yield from self._rest()
+
+    def _timers(self, until: float) -> Steps[None]:
+        while due := self.draft.alerts_due(until, DUE_AT_ONCE):
+            for at, key in due:
+                alert = self.draft.alerts[key]
+                rule = self.policy.rules.get(key.rule)
+                if rule is None:
+                    self._change(states.withdraw(alert, at, "rule removed"))
+                else:
+                    self._change(states.timed(self.policy, rule, alert, self._latest_found(key), at))
+                yield from self._rest()
+
+    def _latest_found(self, key: AlertKey) -> Found | None:
+        if key.rule not in self._found:
+            evaluated = self.latest.get(key.rule)
+            found = () if evaluated is None else evaluated.found
+            self._found[key.rule] = {AlertKey(key.rule, one.labels): one for one in found}
+        return self._found[key.rule].get(key)
+
+    def _change(self, change: AlertChanged | None) -> None:
+        """Take a change of an alert and what it owes."""
+        if change is None:
+            return
+        before = self.draft.alerts.get(change.alert.key)
+        self.emit(change)
+        transition = _transition(change, None if before is None else before.severity)
+        if transition is None:
+            return
+        owed = owe(self.draft, self.policy, change.alert, transition, change.at)
+        for obligation in owed:
+            self.emit(Owed(change.at, obligation))
+        for obligation in owed:
+            self._settle(obligation.subject, obligation.target, change.at)
+
+    def _events(self, committed: EventsCommitted) -> Steps[None]:
+        before = self.draft.judged_event
+        noticed = [one for one in committed.events if one.seq > before and one.event.type in self.policy.notices]
+        for stored in noticed:
+            for obligation in owe_notice(self.policy, stored, committed.at):
+                self.emit(Owed(committed.at, obligation))
+                self._settle(obligation.subject, obligation.target, committed.at)
+            yield from self._rest()
+        if committed.last_seq > before and (noticed or committed.last_seq - before >= EVENTS_UNJUDGED):
+            self.emit(EventsJudged(committed.at, committed.last_seq))
+
+    # ---- commands ------------------------------------------------------------------------------------------------------
+
+    def _commanded(self, given: CommandInput) -> None:
+        match given.command:
+            case Ack():
+                outcome, said = self._ack(given.command, given.by, given.at)
+            case PauseCheck():
+                outcome, said = self._pause(given.command, given.by, given.at)
+        self.emit(Audited(given.at, given.by.name, said, outcome.error or outcome.detail))
+        self.effects.append(Reply(given.slot, outcome))
+
+    def _ack(self, command: Ack, by: Actor, at: float) -> tuple[Outcome, str]:
+        said = f"ack {command.alert}"
+        alert = self.draft.incident(command.alert)
+        if alert is None:
+            mend = "`sixfbctl alerts` lists those that fire"
+            return Outcome(False, error=f"no alert {command.alert!r} is firing; {mend}"), said
+        if alert.state is not AlertState.FIRING:
+            return Outcome(False, error=f"{alert.key.rule} {alert.id} is {alert.state}, not firing"), said
+        if alert.acked_by is not None:
+            return Outcome(True, f"{alert.key.rule} {alert.id} was acknowledged by {alert.acked_by} before"), said
+        self.emit(Acked(at, alert.id, by.name, command.comment))
+        return Outcome(True, f"{alert.key.rule} {alert.id} acknowledged"), said
+
+    def _pause(self, command: PauseCheck, by: Actor, at: float) -> tuple[Outcome, str]:
+        check = CheckName(command.check)
+        done = "paused" if command.paused else "running"
+        said = f"{'pause' if command.paused else 'resume'} {check}"
+        if (check in self.draft.paused) == command.paused:
+            return Outcome(True, f"{check} is {done} already"), said
+        self.emit(CheckPaused(at, check, command.paused, by.name))
+        return Outcome(True, f"{check} is {done} now"), said
+
+    def _replaced(self, replaced: Replaced) -> Steps[None]:
+        """Another policy: alerts of rules that are gone end, timers follow the new durations."""
+        self.policy = replaced.policy
+        self._found.clear()
+        self.emit(Configured(replaced.at, replaced.config, replaced.by.name))
+        if self.judged > self.draft.judged_event:  # what was no notice before does not become one afterwards
+            self.emit(EventsJudged(replaced.at, self.judged))
+        for name in sorted(self.draft.of_rule.groups()):
+            rule = self.policy.rules.get(name)
+            for key in sorted(self.draft.of_rule.of(name)):
+                alert = self.draft.alerts[key]
+                at = max(replaced.at, alert.since)
+                if rule is None:
+                    self._change(states.withdraw(alert, at, "rule removed"))
+                else:
+                    self._change(states.retimed(rule, alert, at))
+                yield from self._rest()
+        self.effects.append(Reply(replaced.slot, Outcome(True)))
+
+    # ---- what is owed: one target of one subject ----------------------------------------------------------------------
+
+    def _settle(self, subject: str, target: Target, at: float) -> None:
+        """Bring what is open for a target of a subject to one obligation at most: the newest, unless nothing is to be told.
+
+        While a message is on its way, or its answer is lost, the later ones wait for its end: order per target holds.
+        """
+        open_ = [one for one in self.draft.open_obligations(subject) if one.target == target]
+        if not open_ or any(one.state != "pending" for one in open_):
+            return
+        *older, last = open_
+        for one in older:
+            self._suppress(one, SUPERSEDED, at)
+        if last.kind == "resolve" and self.draft.told_by(subject, target) is None:
+            self._suppress(last, SUPERSEDED if older else NEVER_TOLD, at)
+        elif last.message is None:
+            self.ready[last.id] = None
+
+    def _suppress(self, obligation: Obligation, reason: str, at: float) -> None:
+        self.emit(ObligationChanged(at, obligation.id, "suppressed", reason))
+        message = None if obligation.message is None else self.draft.messages.get(obligation.message)
+        if message is not None and not self.draft.carried(message):
+            self.emit(MessageChanged(at, replace(message, state="suppressed"), reason))
+
+    # ---- the outbox ----------------------------------------------------------------------------------------------------
+
+    def _answered(self, answer: Answer) -> None:
+        message = self.draft.messages.get(answer.message)
+        if message is None or (answer.lookup and message.state != "unknown"):
+            return  # it was settled meanwhile, by a receipt or its end
+        notifier = self.policy.notifiers.get(message.target.notifier)
+        outcome = answer.outcome
+        match outcome:
+            case Receipt():
+                provider_id = outcome.provider_id or message.provider_id
+                taken = replace(message, state=outcome.state, provider_id=provider_id, last_error="")
+                self._move(taken, outcome.detail or outcome.state, answer.at)
+            case Absent():
+                self._move(
+                    replace(message, state="pending", next_try_at=answer.at), "the provider has it not", answer.at
+                )
+            case PermanentFailure() if not answer.lookup:
+                self._move(replace(message, state="dead", last_error=str(outcome)), str(outcome), answer.at)
+            case PermanentFailure() | TemporaryFailure() | Lost():
+                self._retry(message, notifier, answer)
+
+    def _retry(self, message: Message, notifier: NotifierPolicy | None, answer: Answer) -> None:
+        outcome = answer.outcome
+        error = outcome.reason if isinstance(outcome, Lost) else str(outcome)
+        known = isinstance(outcome, TemporaryFailure) and not outcome.sent and not answer.lookup
+        state: ObligationState = "pending" if known else "unknown"
+        wish = outcome.retry_after_s if isinstance(outcome, TemporaryFailure) else None
+        wait_s = 0.0 if notifier is None else retry_delay_s(message, notifier, self.policy.rng, wish)
+        moved = replace(message, state=state, last_error=error, next_try_at=answer.at + wait_s)
+        step = next_step(moved, len(self.draft.carried(moved)), notifier, answer.at)
+        if isinstance(step, GiveUp):
+            self._move(replace(moved, state="dead"), step.reason, answer.at)
+        else:
+            self._move(moved, error, answer.at)
+
+    def _move(self, message: Message, what: str, at: float) -> None:
+        """Change a message; what waited behind its obligations may go on."""
+        waiting = [(one.subject, one.target) for one in self.draft.carried(message)]
+        self.emit(MessageChanged(at, message, what))
+        for subject, target in waiting:
+            self._settle(subject, target, at)
+
+    def _outbox(self) -> Steps[None]:
+        """Take up what is due, as far as each notifier has room."""
+        if not self.claim:
+            return
+        for name in sorted(self.draft.message_timers):
+            while self._room(name) and (due := self.draft.messages_due(name, self.now, DUE_AT_ONCE)):
+                for identity in due:
+                    if self._room(name):
+                        self._take_up(self.draft.messages.get(identity))
+                yield from self._rest()
+
+    def _room(self, notifier: str) -> bool:
+        """Messages beyond a notifier's concurrency wait as pending: `sending` is what is really on its way."""
+        settings = self.policy.notifiers.get(notifier)
+        return settings is None or (self.draft.sending.get(notifier) or 0) < settings.concurrency
+
+    def _take_up(self, message: Message | None) -> None:
+        if message is None:
+            return
+        notifier = self.policy.notifiers.get(message.target.notifier)
+        step = next_step(message, len(self.draft.carried(message)), notifier, self.now)
+        match step:
+            case Send():
+                self._claim(message, step.possibly_repeated)
+            case Look():
+                assert notifier is not None
+                looking = replace(message, lookups=message.lookups + 1)
+                wait_s = notifier.timeout_s + retry_delay_s(looking, notifier, self.policy.rng)
+                looking = replace(looking, next_try_at=self.now + wait_s)
+                self.emit(MessageChanged(self.now, looking, "looked up"))
+                self.effects.append(Lookup(looking, self.draft.carried(looking)))
+            case Suppress():
+                self._move(replace(message, state="suppressed"), step.reason, self.now)
+            case GiveUp():
+                self._move(replace(message, state="dead", last_error=step.reason), step.reason, self.now)
+
+    def _claim(self, message: Message, possibly_repeated: bool) -> None:
+        claimed = replace(
+            message, state="sending", attempt=message.attempt + 1, possibly_repeated=possibly_repeated,
+        )  # fmt: skip
+        self.emit(MessageChanged(self.now, claimed, f"attempt {claimed.attempt}"))
+        self.effects.append(Deliver(claimed, self.draft.carried(claimed)))
+
+    def _new_messages(self) -> Steps[None]:
+        """Put what may be told now into messages: one for a target and a group, claimed at once if there is room."""
+        groups: dict[tuple[Target, str], list[Obligation]] = {}
+        for identity in self.ready:
+            obligation = self.draft.obligations.get(identity)
+            if obligation is not None and obligation.message is None:
+                groups.setdefault((obligation.target, group_of(obligation)), []).append(obligation)
+        for (target, group), obligations in groups.items():
+            for start in range(0, len(obligations), MAX_OBLIGATIONS):
+                self._new_message(target, group, obligations[start : start + MAX_OBLIGATIONS])
+                yield from self._rest()
+
+    def _new_message(self, target: Target, group: str, obligations: Sequence[Obligation]) -> None:
+        notifier = self.policy.notifiers.get(target.notifier)
+        message = Message(
+            id=message_id(obligations[0].id),
+            target=target,
+            state="pending",
+            created_at=self.now,
+            expires_at=self.now + (0.0 if notifier is None else notifier.expiry_s),
+            obligations=tuple(one.id for one in obligations),
+            group=group,
+            next_try_at=self.now,
+        )
+        if notifier is None:
+            reason = f"notifier {target.notifier} is not configured"
+            self._move(replace(message, state="dead", last_error=reason), reason, self.now)
+        elif self.claim and self._room(target.notifier):
+            self._claim(message, possibly_repeated=False)
+        else:
+            self.emit(MessageChanged(self.now, message, "waits for its turn"))
+
+    def _next_due(self) -> float | None:
+        times = [self.draft.next_alert_at()]
+        if self.claim:
+            times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self._room(name)]
+        return min((at for at in times if at is not None), default=None)
+
+
+def _transition(change: AlertChanged, severity_before: object) -> Transition | None:
+    """Return what a change of an alert is to those who are told of it, None if nothing."""
+    state = change.alert.state
+    if state is AlertState.FIRING:
+        if change.previous is not AlertState.FIRING:
+            return "fire"
+        return "level" if change.alert.severity is not severity_before else None
+    return "resolve" if state is AlertState.RESOLVED else None

@@ -1,0 +1,82 @@
+"""What the judge judges by: rules, routes, severities and notifiers' settings of one configuration, as one frozen value."""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from sixfbd.alerting.routes import Routing, compile_route
+from sixfbd.config.tables import Config, NotifierTable
+from sixfbd.model import Found, Rule, RuleName, Severity
+from sixfbd.plugin import EventType, Notifier
+
+LevelOf: TypeAlias = Callable[[Rule, float, Severity | None], Severity | None]
+"""(rule, value, current severity) → the severity that the value has now, None if it is within bounds. Pure."""
+
+Annotate: TypeAlias = Callable[[Rule, Found], Mapping[str, str]]
+"""(rule, found) → the rendered annotations. Never raises."""
+
+
+class NotifierPolicy(Struct, frozen=True, kw_only=True):
+    """How messages through one notifier are tried. Durations in seconds; `concurrency` messages are in flight at most."""
+
+    name: str
+    timeout_s: float = 15.0
+    concurrency: int = 4
+    expiry_s: float = 86400.0
+    retry_first_s: float = 1.0
+    retry_most_s: float = 300.0
+    idempotent: bool = False
+    can_look_up: bool = False
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """One configuration as the judge sees it. `notices` gives the notice's name by event type.
+
+    `rng` is keyed: the same key gives the same draws within one run (`World.rng`).
+    """
+
+    rules: Mapping[RuleName, Rule]
+    level_of: LevelOf
+    annotate: Annotate
+    routing: Routing
+    notifiers: Mapping[str, NotifierPolicy]
+    rng: Callable[..., random.Random]
+    notices: Mapping[str, str] = {}
+
+
+def notifier_policy(table: NotifierTable, plugin: type[Notifier[Any]]) -> NotifierPolicy:
+    """Return the settings of a configured notifier, with what its class promises about repeats."""
+    return NotifierPolicy(
+        name=table.name,
+        timeout_s=float(table.timeout),
+        concurrency=max(1, table.concurrency),
+        expiry_s=float(table.expiry),
+        retry_first_s=float(table.retry_first),
+        retry_most_s=float(table.retry_most),
+        idempotent=plugin.idempotent,
+        can_look_up=plugin.can_look_up,
+    )
+
+
+def build_policy(
+    config: Config,
+    rules: Sequence[Rule],
+    notifiers: Iterable[NotifierPolicy],
+    event_types: Iterable[EventType],
+    *,
+    level_of: LevelOf,
+    annotate: Annotate,
+    rng: Callable[..., random.Random],
+) -> Policy:
+    """Return the policy of a checked configuration. Raises ValueError if a route's matcher is wrong, with its path."""
+    return Policy(
+        rules={rule.name: rule for rule in rules},
+        level_of=level_of,
+        annotate=annotate,
+        routing=Routing(compile_route(config.route), config.receivers, config.severities),
+        notifiers={notifier.name: notifier for notifier in notifiers},
+        rng=rng,
+        notices={event_type.name: event_type.notice for event_type in event_types if event_type.notice},
+    )

@@ -1,0 +1,197 @@
+"""The life of one alert as pure functions: inactive → pending → firing → resolved. The caller passes the time.
+
+Returns what changes as records; whoever applies them owes what the transition owes. An evaluation that failed is never
+brought here: it says nothing, so that nothing changes.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from sixfbd.alerting.identity import incident_id
+from sixfbd.alerting.policy import Policy
+from sixfbd.journal.records import AlertChanged
+from sixfbd.model import Alert, AlertKey, AlertState, Found, Rule, Severity
+
+Change: TypeAlias = AlertChanged | None
+
+
+def seen(policy: Policy, rule: Rule, alert: Alert | None, found: Found, at: float) -> Change:
+    """The expression returned this label set. A value below every level counts as not there (but is known)."""
+    severity = severity_of(policy, rule, alert, found)
+    if severity is None:
+        return None if alert is None else absent(policy, rule, alert, at, found=found)
+    if alert is None:
+        return _begin(policy, rule, found, severity, at)
+    if alert.state is AlertState.PENDING:
+        return _still_pending(policy, rule, alert, found, severity, at)
+    return _still_firing(policy, rule, alert, found, severity, at)
+
+
+def absent(
+    policy: Policy, rule: Rule, alert: Alert, at: float, *, blind: bool = False, found: Found | None = None
+) -> Change:
+    """The expression did not return the alert's label set; `blind`: a check that feeds it is not reporting.
+
+    Blind, it stays as it is and says so (DESIGN promise 5, warm-up). `found` is a value that is within bounds again.
+    """
+    if blind:
+        return (
+            None
+            if alert.blind
+            else _marked(alert, at, "a check that feeds it is not reporting", blind=True, due_at=None)
+        )
+    if alert.state is AlertState.PENDING:
+        return AlertChanged(
+            at, replace(alert, state=AlertState.INACTIVE, since=at, due_at=None, blind=False), alert.state
+        )
+    if rule.keep_firing_for_s > 0:
+        since = at if alert.absent_since is None else alert.absent_since
+        end = since + rule.keep_firing_for_s
+        if at < end:
+            if alert.absent_since is not None and not alert.blind:
+                return None
+            return _marked(alert, at, "kept firing", absent_since=since, due_at=end, blind=False)
+    return resolve(policy, rule, alert, at, found=found)
+
+
+def timed(policy: Policy, rule: Rule, alert: Alert, found: Found | None, at: float) -> Change:
+    """The alert's timer ended: `for` is over, or `keep_firing_for` is. `found` is the latest that is known of it."""
+    if alert.state is AlertState.FIRING:
+        return resolve(policy, rule, alert, at)
+    severity = alert.severity if found is None else severity_of(policy, rule, alert, found) or alert.severity
+    return _fire(policy, rule, alert, found, severity, at)
+
+
+def resolve(
+    policy: Policy, rule: Rule, alert: Alert, at: float, *, found: Found | None = None, reason: str = ""
+) -> AlertChanged:
+    """A firing alert ends."""
+    ended = replace(
+        alert, state=AlertState.RESOLVED, since=at, resolved_at=at, due_at=None, absent_since=None, blind=False,
+        reason=reason,
+    )  # fmt: skip
+    if found is not None:
+        ended = replace(ended, value=shown(found.value), evidence=found.evidence)
+        ended = replace(ended, annotations=dict(policy.annotate(rule, found)))
+    return AlertChanged(at, ended, alert.state, reason)
+
+
+def withdraw(alert: Alert, at: float, reason: str) -> AlertChanged:
+    """The alert's rule is gone: what fires resolves, what is pending never was."""
+    state = AlertState.RESOLVED if alert.state is AlertState.FIRING else AlertState.INACTIVE
+    resolved_at = at if state is AlertState.RESOLVED else None
+    ended = replace(
+        alert, state=state, since=at, resolved_at=resolved_at, due_at=None, absent_since=None, blind=False,
+        reason=reason,
+    )  # fmt: skip
+    return AlertChanged(at, ended, alert.state, reason)
+
+
+def retimed(rule: Rule, alert: Alert, at: float) -> Change:
+    """The rule's durations may have changed: the alert's timer is set anew. A blind alert has none."""
+    if alert.due_at is None:
+        return None
+    if alert.state is AlertState.PENDING:
+        due_at = (alert.pending_at or alert.since) + rule.for_s
+    else:
+        due_at = (alert.absent_since or at) + rule.keep_firing_for_s
+    return None if due_at == alert.due_at else _marked(alert, at, "the rule's durations changed", due_at=due_at)
+
+
+def unconfirmed(alert: Alert, at: float) -> Change:
+    """The daemon has started: no timer runs on until the rule has been evaluated once."""
+    if alert.due_at is None:
+        return None
+    return _marked(alert, at, "not evaluated since the start", due_at=None, blind=True)
+
+
+def severity_of(policy: Policy, rule: Rule, alert: Alert | None, found: Found) -> Severity | None:
+    if not rule.levels:
+        return rule.severity or Severity.MEDIUM
+    return policy.level_of(rule, found.value, None if alert is None else alert.severity)
+
+
+def feeders_blind(alert: Alert, blind_checks: Iterable[str]) -> bool:
+    """Tell whether a check that feeds the alert is among the blind ones; one whose checks are unknown is fed by all."""
+    blind = list(blind_checks)
+    return bool(blind) if not alert.checks else any(check in blind for check in alert.checks)
+
+
+def shown(value: float) -> float | str:
+    """A value as JSON can hold it: NaN and infinities as text, as Prometheus writes them."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+
+
+# ---- one step each -----------------------------------------------------------------------------------------------------
+
+
+def _begin(policy: Policy, rule: Rule, found: Found, severity: Severity, at: float) -> AlertChanged:
+    key = AlertKey(rule.name, found.labels)
+    begun = Alert(
+        key=key,
+        id=incident_id(key, at),
+        state=AlertState.PENDING,
+        since=at,
+        severity=severity,
+        value=shown(found.value),
+        labels=full_labels(rule, key, severity),
+        pending_at=at,
+    )
+    if rule.for_s <= 0:
+        return replace(_fire(policy, rule, begun, found, severity, at), previous=AlertState.INACTIVE)
+    pending = replace(_informed(policy, rule, begun, found, severity), due_at=at + rule.for_s)
+    return AlertChanged(at, pending, AlertState.INACTIVE)
+
+
+def _still_pending(policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity, at: float) -> Change:
+    due_at = (alert.pending_at or alert.since) + rule.for_s
+    if at >= due_at:
+        return _fire(policy, rule, alert, found, severity, at)
+    if alert.blind or severity is not alert.severity:
+        informed = _informed(policy, rule, alert, found, severity)
+        return _marked(informed, at, "seen again" if alert.blind else "severity changed", blind=False, due_at=due_at)
+    return None
+
+
+def _still_firing(policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity, at: float) -> Change:
+    if severity is not alert.severity:
+        informed = _informed(policy, rule, alert, found, severity)
+        return _marked(informed, at, f"{alert.severity} → {severity}", blind=False, absent_since=None, due_at=None)
+    if alert.blind or alert.absent_since is not None:
+        return _marked(alert, at, "seen again", blind=False, absent_since=None, due_at=None)
+    return None
+
+
+def _fire(policy: Policy, rule: Rule, alert: Alert, found: Found | None, severity: Severity, at: float) -> AlertChanged:
+    if found is not None:
+        alert = _informed(policy, rule, alert, found, severity)
+    firing = replace(alert, state=AlertState.FIRING, since=at, fired_at=at, due_at=None, blind=False)
+    return AlertChanged(at, firing, AlertState.PENDING)
+
+
+def _informed(policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity) -> Alert:
+    """The alert with what was found now: value, evidence, annotations, severity."""
+    return replace(
+        alert,
+        severity=severity,
+        value=shown(found.value),
+        labels=full_labels(rule, alert.key, severity),
+        annotations=dict(policy.annotate(rule, found)),
+        evidence=found.evidence,
+        checks=found.checks,
+    )
+
+
+def _marked(alert: Alert, at: float, why: str, **marks: object) -> AlertChanged:
+    """A change within the alert's state."""
+    return AlertChanged(at, replace(alert, **marks), alert.state, why)
+
+
+def full_labels(rule: Rule, key: AlertKey, severity: Severity) -> dict[str, str]:
+    """Labels as routes, receivers and people see them; the rule's own win over the series', name and severity over all."""
+    return {**dict(key.labels), **rule.labels, "alertname": rule.name, "severity": severity.value}

@@ -1,0 +1,383 @@
+"""sixfbd: runs the daemon, and what needs none: first configuration, checks of it, plugins, rules, one check, a journal.
+
+Owns words and exit codes. Every command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from sixfbd import __version__
+from sixfbd.control.address import clone_root
+from sixfbd.control.terminal import FAILED, Failure, QuietGroup, completion_script, print_json, print_lines
+
+if TYPE_CHECKING:
+    from sixfbd.config import CheckTable, Config, Problem, RuleProblem
+    from sixfbd.control.engine import CheckRun
+    from sixfbd.host import PluginCatalog
+    from sixfbd.model import Alert, Event, Labels, Rule
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SYSTEM_CONFIG: Final = Path("/etc/sixfbd/sixfbd.toml")
+EPILOG: Final = """\b
+Exit codes:
+   0  done; run: stopped in order
+   1  refused or failed; the line on stderr says why
+   2  the command line is wrong
+  78  run: the configuration is wrong
+
+The configuration is looked for at --config, $SIXFBD_CONFIG, .run/sixfbd.toml of the clone that sixfbd is installed
+from, then /etc/sixfbd/sixfbd.toml. The running daemon is asked with sixfbctl."""
+
+
+def find_config(environ: Mapping[str, str], given: Path | None = None) -> Path:
+    """Return the configuration's path: the one given, the environment's, the clone's, the system's."""
+    if given is not None:
+        return given
+    if named := environ.get("SIXFBD_CONFIG"):
+        return Path(named)
+    root = clone_root()
+    places = [SYSTEM_CONFIG] if root is None else [root / ".run" / "sixfbd.toml", SYSTEM_CONFIG]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def config_option(command: F) -> F:
+    """Let a command take --config."""
+    path = click.Path(path_type=Path)
+    return click.option("--config", "config_path", metavar="FILE", type=path, help="The configuration to use.")(command)
+
+
+def json_option(command: F) -> F:
+    """Let a command take --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+@click.group(cls=QuietGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sixfbd")
+def cli() -> None:
+    """Run sixfbd, and what needs no running daemon."""
+
+
+# ---- the daemon ------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@config_option
+@click.pass_context
+def run(ctx: click.Context, config_path: Path | None) -> None:
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
+    from sixfbd.daemon import run_daemon
+
+    ctx.exit(run_daemon(find_config(os.environ, config_path)))
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path(".run"))
+@click.option("--force", is_flag=True, help="Overwrite a configuration that is there.")
+def init(directory: Path, force: bool) -> None:
+    """Write a first configuration.
+
+    It is commented and ready to run, and goes to DIRECTORY with all that the daemon will keep; .run if left out.
+    """
+    from sixfbd.initial import InitError, write_initial
+
+    try:
+        written = write_initial(directory, force=force)
+    except InitError as error:
+        raise Failure(str(error)) from None
+    print_lines([f"wrote {path}" for path in written])
+
+
+# ---- the configuration -----------------------------------------------------------------------------------------------
+
+
+@cli.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@json_option
+@click.pass_context
+def check_config(ctx: click.Context, file: Path | None, as_json: bool) -> None:
+    """Name everything that is wrong in the configuration.
+
+    Exit code 1 if it cannot be used. Rules are compiled as well.
+    """
+    import msgspec
+
+    path = find_config(os.environ, file)
+    config, problems, _ = _checked(path)
+    if as_json:
+        print_json({"ok": config is not None, "file": str(path), "problems": msgspec.to_builtins(problems)})
+    else:
+        print_lines([*map(str, problems), _verdict(path, config, problems)])
+    ctx.exit(0 if config is not None else FAILED)
+
+
+def _verdict(path: Path, config: "Config | None", problems: "Sequence[Problem]") -> str:
+    counts = [
+        f"{count} {level}{'s' if count > 1 else ''}"
+        for level in ("error", "warning")
+        if (count := sum(problem.level == level for problem in problems))
+    ]
+    return f"{path}: {', '.join(counts) or 'fine'}" + (", usable" if counts and config is not None else "")
+
+
+@cli.group()
+def config() -> None:
+    """What may be configured, what is in force."""
+
+
+@config.command("schema")
+@config_option
+def config_schema(config_path: Path | None) -> None:
+    """Print the JSON Schema of all of it, plugins' options too."""
+    from sixfbd.schema import config_schema, encode_schema
+
+    click.echo(encode_schema(config_schema(_catalog(find_config(os.environ, config_path)))), nl=False)
+
+
+@config.command("show")
+@config_option
+@json_option
+def config_show(config_path: Path | None, as_json: bool) -> None:
+    """Print the configuration in force as TOML.
+
+    Files are merged, defaults filled in, secrets shown by their source.
+    """
+    from sixfbd.effective import as_toml, effective
+
+    config, _ = _loaded(find_config(os.environ, config_path))
+    if as_json:
+        print_json(effective(config))
+    else:
+        click.echo(as_toml(config), nl=False)
+
+
+@cli.command()
+@config_option
+@json_option
+def rules(config_path: Path | None, as_json: bool) -> None:
+    """The rules in force.
+
+    They are the defaults of plugins, changed and added to by the configuration.
+    """
+    import msgspec
+
+    from sixfbd.config import effective_rules
+    from sixfbd.control.tables import table
+
+    config, catalog = _loaded(find_config(os.environ, config_path))
+    found, _ = effective_rules(config, catalog.rules)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+    else:
+        print_lines(table(("rule", "severity", "for", "expression", "origin"), map(_rule_row, found), none="no rules"))
+
+
+def _rule_row(rule: "Rule") -> tuple[str, ...]:
+    from sixfbd.quantities import show_duration
+
+    levels = ", ".join(f"{level.severity} {level.when}" for level in rule.levels)
+    return (rule.name, str(rule.severity or levels), show_duration(rule.for_s), rule.expr, rule.origin)
+
+
+# ---- plugins, one check ----------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@config_option
+@json_option
+def plugins(config_path: Path | None, as_json: bool) -> None:
+    """What plugins bring, and those that are left out."""
+    import msgspec
+
+    from sixfbd.control.plugin_list import plugin_views
+    from sixfbd.control.show import show_plugins
+
+    views = plugin_views(_catalog(find_config(os.environ, config_path)))
+    if as_json:
+        print_json(msgspec.to_builtins(views))
+    else:
+        print_lines(show_plugins(views))
+
+
+@cli.group()
+def check() -> None:
+    """Checks of the configuration."""
+
+
+@check.command("try")
+@click.argument("name")
+@config_option
+@json_option
+@click.pass_context
+def check_try(ctx: click.Context, name: str, config_path: Path | None, as_json: bool) -> None:
+    """Run the check NAME once and show its report.
+
+    Nothing is written and nobody is told. Exit code 1 if nothing was measured (status unknown).
+    """
+    import msgspec
+    import trio
+
+    from sixfbd.config.text import did_you_mean
+    from sixfbd.control.show import show_check_run
+    from sixfbd.logs import configure_logging
+    from sixfbd.model import Status
+
+    path = find_config(os.environ, config_path)
+    config, catalog = _loaded(path)
+    if name not in config.checks:
+        raise Failure(f'{path}: there is no check "{name}"; {did_you_mean(name, config.checks) or "add [checks.NAME]"}')
+    configure_logging("warning", "console")
+    result = trio.run(_try_check, config.checks[name], catalog, config.site.name)
+    if as_json:
+        print_json(msgspec.to_builtins(result))
+    else:
+        print_lines(show_check_run(result))
+    ctx.exit(FAILED if result.status is Status.UNKNOWN else 0)
+
+
+class _NothingToRead:
+    """The read access of a check that is tried: an engine that has seen nothing."""
+
+    async def query(
+        self, expr: str, start: float, end: float, step: float
+    ) -> "Sequence[tuple[Labels, list[tuple[float, float]]]]":
+        return []
+
+    async def events(self, type: str, start: float, end: float) -> "Sequence[Event]":  # noqa: A002 - an event's field
+        return []
+
+    async def alerts(self, matchers: Mapping[str, str]) -> "Sequence[Alert]":
+        return []
+
+
+async def _try_check(table: "CheckTable", catalog: "PluginCatalog", site: str) -> "CheckRun":
+    import msgspec
+
+    from sixfbd.control.engine import CheckRun, number
+    from sixfbd.control.tables import labels
+    from sixfbd.instances import close_instance, make_check
+    from sixfbd.schedule import run_guarded
+    from sixfbd.world import RealWorld
+
+    async with RealWorld() as world:
+        instance = make_check(table, catalog.checks[table.plugin].cls, world, _NothingToRead(), site)
+        if instance.check is None:
+            raise Failure(f"check {table.name}: {instance.problem}")
+        began = time.monotonic()
+        try:
+            report, _, _ = await run_guarded(instance, None)
+        finally:
+            await close_instance(instance.check, table.name)
+    return CheckRun(
+        check=table.name,
+        status=report.status,
+        summary=report.summary,
+        duration_s=time.monotonic() - began,
+        samples=tuple(
+            (labels({"__name__": sample.metric, **dict(sample.labels)}), number(sample.value))
+            for sample in report.samples
+        ),
+        events=tuple(msgspec.to_builtins(event) for event in report.events),
+        more=report.more,
+    )
+
+
+# ---- a journal's file ------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def journal() -> None:
+    """A journal's file, such as a backup."""
+
+
+@journal.command("verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def journal_verify(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """Check a journal against itself; exit code 1 if wrong."""
+    from sixfbd.journal.errors import JournalError
+    from sixfbd.journal.verify import verify_file
+
+    try:
+        problems = verify_file(file)
+    except JournalError as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        print_json({"ok": not problems, "file": str(file), "problems": problems})
+    else:
+        print_lines(problems or [f"{file}: nothing is wrong"])
+    ctx.exit(FAILED if problems else 0)
+
+
+@journal.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+def journal_export(file: Path) -> None:
+    """Print all of it as lines of JSON, oldest first."""
+    from contextlib import closing
+
+    from sixfbd.journal.errors import JournalBroken, JournalError, mapped_errors
+    from sixfbd.journal.export import export_lines
+    from sixfbd.journal.schema import check_identity, connect
+
+    try:
+        if not file.is_file():
+            raise JournalBroken(f"{file}: there is no such file")
+        with mapped_errors(file), closing(connect(file)) as connection:
+            check_identity(connection, file)
+            for line in export_lines(connection):
+                click.echo(line, nl=False)
+    except JournalError as error:
+        raise Failure(str(error)) from None
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a shell's completion script.
+
+    For bash: eval "$(sixfbd completion bash)".
+    """
+    click.echo(completion_script(cli, "sixfbd", shell))
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+
+def _catalog(path: Path) -> "PluginCatalog":
+    from sixfbd.config import plugin_sources
+    from sixfbd.host import load_plugins
+
+    return load_plugins(plugin_sources(path))
+
+
+def _checked(path: Path) -> "tuple[Config | None, list[Problem], PluginCatalog]":
+    from sixfbd.config import check_config
+
+    catalog = _catalog(path)
+    return (*check_config(path, catalog, rule_problems), catalog)
+
+
+def _loaded(path: Path) -> "tuple[Config, PluginCatalog]":
+    config, problems, catalog = _checked(path)
+    if config is None:
+        raise Failure("\n".join(["the configuration cannot be used:", *map(str, problems)]))
+    return config, catalog
+
+
+def rule_problems(found: "Sequence[Rule]") -> "list[RuleProblem]":
+    """Return what compiling finds wrong with rules, each with line, column and a caret, in the configuration's form."""
+    from sixfbd.config import RuleProblem
+    from sixfbd.rules import bind_rules
+
+    return [RuleProblem(error.rule, error.text) for error in bind_rules(found).errors]
+
+
+def main() -> None:
+    """Run sixfbd with this process's arguments."""
+    cli(prog_name="sixfbd")

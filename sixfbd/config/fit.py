@@ -1,0 +1,204 @@
+"""What must fit together in a configuration beyond each key's own type: names, references, addresses, paths, routes.
+
+Pure but for the machine's time zones. Notes problems on the walk that made the values; changes nothing.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from sixfbd.config.convert import Walk
+from sixfbd.config.tables import Channel, CheckKeys, Config, RouteTable
+from sixfbd.config.text import KeyPath, did_you_mean, show_value
+from sixfbd.quantities import show_duration
+
+RESERVED_CHECKS: Final = frozenset({"sixfbd", "events"})
+"""Names of the engine's own series and of those made of events: no check may be called so."""
+MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of unix(7) with its final NUL
+LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_LISTEN = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
+_HOST = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Return (host, port) of `127.0.0.1:9632`, `[::1]:9632` or `localhost:9632`. Raises ValueError: what; the mend."""
+    mend = 'write "127.0.0.1:9632" or "[::1]:9632"'
+    found = _LISTEN.fullmatch(text)
+    if found is None:
+        raise ValueError(f"is not an address and a port; {mend}")
+    six, host, port = found.groups()
+    if int(port) > 65535:
+        raise ValueError(f"has a port above 65535; {mend}")
+    try:
+        if six is not None:
+            ipaddress.IPv6Address(six)
+        elif re.fullmatch("[0-9.]+", host):
+            ipaddress.IPv4Address(host)
+        elif not _HOST.fullmatch(host):
+            raise ValueError("not a host name")
+    except ValueError:
+        raise ValueError(f"is not an address and a port; {mend}") from None
+    return six or host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host reaches this machine alone. Of names only localhost does, whatever else resolves to."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def refuse_bad_name(walk: Walk, path: KeyPath, reserved: frozenset[str] = frozenset()) -> None:
+    """Note a problem if the last step of a path cannot be the name of a check, a notifier, a receiver or a token."""
+    name = str(path[-1])
+    if not _NAME.fullmatch(name):
+        walk.note(path, "is not a name", "letters, digits, _ and -, at most 64")
+    elif name in reserved:
+        walk.note(path, f"the name {name} is the engine's own", "choose another name")
+
+
+def fit(config: Config, names: Mapping[str, frozenset[str]], walk: Walk) -> None:
+    """Note everything that does not fit together.
+
+    `names` are the names that `notifiers` and `receivers` have in the text, those that could not be loaded included: a
+    reference to one of these is not wrong.
+    """
+    _fit_site(config, walk)
+    _fit_http(config, walk)
+    _fit_paths(config, walk)
+    _fit_quantities(config, walk)
+    for receiver, channels in config.receivers.items():
+        for kind, channel in channels.items():
+            _fit_channel(channel, ("receivers", receiver, kind), names["notifiers"], walk)
+            _warn_of_silent_channel(config, ("receivers", receiver, kind), walk)
+    if not walk.failed(("route",)):
+        _fit_route(config.route, ("route",), names["receivers"], walk, root=True)
+    if not names["receivers"]:
+        walk.warn(("receivers",), "there is none: nobody is told of an alert", "add [receivers.primary]")
+
+
+def _fit_site(config: Config, walk: Walk) -> None:
+    timezone = config.site.timezone
+    try:
+        if timezone != "UTC":  # which needs no database
+            ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):
+        walk.note(
+            ("site", "timezone"), "is not a time zone", 'write one such as "America/Chicago"', show_value(timezone)
+        )
+    refuse_bad_labels(config.site.external_labels, ("site", "external_labels"), walk)
+
+
+def refuse_bad_labels(labels: Mapping[str, str], path: KeyPath, walk: Walk) -> None:
+    """Note every label whose name Prometheus would not take."""
+    for name in labels:
+        if not LABEL_NAME.fullmatch(name):
+            walk.note((*path, name), "is not the name of a label", "letters, digits and _, no digit first")
+
+
+def _fit_http(config: Config, walk: Walk) -> None:
+    path = ("http", "listen")
+    listen = config.http.listen
+    try:
+        host, _ = parse_listen(listen)
+    except ValueError as error:
+        message, _, hint = str(error).partition("; ")
+        walk.note(path, message, hint, show_value(listen))
+        return
+    if not is_loopback(host) and not config.http.insecure_bind:
+        mend = "listen on 127.0.0.1 behind a proxy that has TLS, or set insecure_bind = true"
+        walk.note(path, "can be reached from outside, without TLS", mend, show_value(listen))
+    for place, name in enumerate(config.http.hosts):
+        if not _HOST.fullmatch(name):
+            walk.note(("http", "hosts", place), "is not a host name", 'write "monitor.example.com"', show_value(name))
+
+
+def _fit_paths(config: Config, walk: Walk) -> None:
+    paths: dict[KeyPath, str] = {
+        ("daemon", "state_directory"): config.daemon.state_directory,
+        ("daemon", "plugins_d"): config.daemon.plugins_d,
+        ("control", "socket"): config.control.socket,
+        **{("daemon", "plugin_directories", i): path for i, path in enumerate(config.daemon.plugin_directories)},
+    }
+    for path, value in paths.items():
+        if "\0" in value:
+            walk.note(path, "is not a path", "", show_value(value))
+    length = len(os.fsencode(config.control.socket))
+    if length > MAX_SOCKET_PATH:
+        hint = f"a Unix socket's path has at most {MAX_SOCKET_PATH} bytes; choose a shorter one"
+        walk.note(("control", "socket"), f"is {length} bytes long as a whole path", hint)
+
+
+def _fit_quantities(config: Config, walk: Walk) -> None:
+    for path, value in _quantities(config):
+        if value <= 0:
+            walk.note(path, "must be more than 0", "", show_value(str(value)))
+
+
+def _quantities(config: Config) -> Iterator[tuple[KeyPath, float]]:
+    daemon, http, journal = config.daemon, config.http, config.journal
+    yield ("daemon", "evaluation_interval"), daemon.evaluation_interval
+    yield ("http", "max_body"), http.max_body
+    yield ("http", "body_timeout"), http.body_timeout
+    yield ("http", "request_timeout"), http.request_timeout
+    yield ("journal", "samples"), journal.samples
+    yield ("journal", "events"), journal.events
+    yield ("journal", "alerts"), journal.alerts
+
+
+def fit_timing(keys: CheckKeys, interval: float, timeout: float, path: KeyPath, walk: Walk) -> None:
+    """Note a check's interval, timeout and jitter that contradict each other; those given in the text are blamed."""
+    for name, value in (("interval", interval), ("timeout", timeout)):
+        if value <= 0:
+            walk.note((*path, name), "must be more than 0", "", show_value(str(getattr(keys, name))))
+            return
+    if timeout > interval:
+        name = "interval" if keys.timeout is None else "timeout"
+        message = f"the timeout ({show_duration(timeout)}) is longer than the interval ({show_duration(interval)})"
+        walk.note((*path, name), message, "a run must end before the next one starts")
+    if keys.jitter is not None and keys.jitter > interval:
+        walk.note((*path, "jitter"), "is longer than the interval", "", show_value(str(keys.jitter)))
+
+
+def _fit_channel(channel: Channel, path: KeyPath, notifiers: frozenset[str], walk: Walk) -> None:
+    if channel.via not in notifiers:
+        hint = did_you_mean(channel.via, notifiers) or "there is no [notifiers.NAME]"
+        walk.note((*path, "via"), "is not a notifier", hint, show_value(channel.via))
+    for place, address in enumerate(channel.to):
+        if address in channel.to[:place]:
+            walk.note((*path, "to", place), "is there twice", "", show_value(address))
+
+
+def _warn_of_silent_channel(config: Config, path: KeyPath, walk: Walk) -> None:
+    kind = str(path[-1])
+    known = {name for severity in config.severities.values() for name in severity.channels}
+    if kind not in known:
+        hint = did_you_mean(kind, known)
+        walk.warn(path, f"no severity has the channel {kind}, so it is never used", hint)
+
+
+def _fit_route(route: RouteTable, path: KeyPath, receivers: frozenset[str], walk: Walk, *, root: bool) -> None:
+    from sixfbd.alerting.routes import parse_matcher  # late: that module is written in terms of our tables
+
+    if root and route.matchers:
+        walk.note((*path, "matchers"), "the first route takes everything", "move the matchers into [[route.routes]]")
+    if route.receiver and route.receiver not in receivers:
+        hint = did_you_mean(route.receiver, receivers) or "there is no [receivers.NAME]"
+        walk.note((*path, "receiver"), "is not a receiver", hint, show_value(route.receiver))
+    elif root and not route.receiver and receivers:
+        walk.note((*path, "receiver"), "is missing", did_you_mean("", receivers))
+    for place, text in enumerate(route.matchers):
+        try:
+            parse_matcher(text)
+        except ValueError as error:
+            message, _, hint = str(error).partition("; ")
+            walk.note((*path, "matchers", place), message, hint)
+    for place, child in enumerate(route.routes):
+        _fit_route(child, (*path, "routes", place), receivers, walk, root=False)

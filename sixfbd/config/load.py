@@ -1,0 +1,322 @@
+"""Loading the configuration: the text is read, every value converted, everything checked, every problem told at once.
+
+Owns the order of these steps and the form in which values come out (defaults filled in, paths absolute). Blocks: call
+it before the loop runs or in a worker thread.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import msgspec
+from msgspec import Struct
+
+from sixfbd.config.convert import Walk, fields_of
+from sixfbd.config.fit import RESERVED_CHECKS, fit, fit_timing, refuse_bad_name
+from sixfbd.config.rules import CompileRules, compile_problems, effective_rules
+from sixfbd.config.secret_sources import SecretSources
+from sixfbd.config.tables import (
+    DEFAULT_SEVERITIES,
+    TABLES,
+    Channel,
+    CheckKeys,
+    CheckTable,
+    Config,
+    Control,
+    Daemon,
+    NotifierKeys,
+    NotifierTable,
+    PluginSources,
+    RouteTable,
+    RuleTable,
+    SeverityTable,
+    Token,
+    default_route,
+)
+from sixfbd.config.text import Problem, Tree, did_you_mean, read_tree, show_key, show_value
+from sixfbd.model import Severity
+from sixfbd.plugin import PluginConfig
+from sixfbd.quantities import Duration
+
+if TYPE_CHECKING:
+    from sixfbd.host import PluginCatalog, PluginInfo
+
+S = TypeVar("S", bound=Struct)
+
+_ONCE: Final = {table.header: table.struct for table in TABLES if table.repeats == "once" and table.header != "route"}
+_HEADERS: Final = frozenset({table.header for table in TABLES} | {"receivers"})
+_CHECK_KEYS: Final = frozenset(field.key for field in fields_of(CheckKeys))
+_NOTIFIER_KEYS: Final = frozenset(field.key for field in fields_of(NotifierKeys))
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` has all of it, warnings included, and the text one line for each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def load_config(
+    path: Path,
+    plugins: "PluginCatalog",
+    compile_rules: CompileRules | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Return the configuration. Raises ConfigError with everything that is wrong."""
+    config, problems = check_config(path, plugins, compile_rules, environ)
+    if config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def check_config(
+    path: Path,
+    plugins: "PluginCatalog",
+    compile_rules: CompileRules | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Config | None, list[Problem]]:
+    """Return the configuration, or None, and all that is wrong or odd: errors make it None, warnings do not.
+
+    `compile_rules` is given the rules in force and tells what is wrong with their PromQL. `environ` (the process's
+    unless given) is where secrets of the environment and systemd's credentials are looked up. Never raises for what
+    the files hold.
+    """
+    tree, problems = read_tree(path)
+    if not problems:
+        walk = Walk(tree.file_of, SecretSources(_directory(path), os.environ if environ is None else environ))
+        config = _Reader(tree, walk, plugins, _directory(path)).read()
+        rules, rule_problems = effective_rules(config, plugins.rules)
+        problems = [*walk.problems, *rule_problems]
+        if compile_rules is not None:
+            problems += compile_problems(config, rules, compile_rules)
+    whole = not any(problem.level == "error" for problem in problems)
+    return (config if whole else None), [*problems, *_plugin_problems(plugins.failed)]
+
+
+def plugin_sources(path: Path) -> PluginSources:
+    """Return where a configuration says that plugins are, read leniently: what is wrong is told by `check_config`."""
+    tree, _ = read_tree(path)
+    daemon, site = _table(tree.values, "daemon"), _table(tree.values, "site")
+    defaults = Daemon()
+    given = daemon.get("plugin_directories")
+    directories = _texts(given) if isinstance(given, list) else defaults.plugin_directories
+    directory = _directory(path)
+    return PluginSources(
+        directories=tuple(Path(_absolute(directory, name)) for name in directories),
+        files_in=Path(_absolute(directory, (*_texts([daemon.get("plugins_d")]), defaults.plugins_d)[0])),
+        config=PluginConfig(
+            site=(*_texts([site.get("name")]), "")[0],
+            environment=(*_texts([site.get("environment")]), "")[0],
+            checks=tuple(_table(tree.values, "checks")),
+            notifiers=tuple(_table(tree.values, "notifiers")),
+        ),
+    )
+
+
+def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _texts(values: Sequence[object]) -> tuple[str, ...]:
+    return tuple(value for value in values if isinstance(value, str) and "\0" not in value)
+
+
+def _directory(path: Path) -> Path:
+    return path.absolute().parent
+
+
+def _absolute(directory: Path, path: str) -> str:
+    return os.path.normpath(directory / path)
+
+
+def _plugin_problems(failed: "Sequence[PluginInfo]") -> list[Problem]:
+    return [
+        Problem(
+            file=plugin.file or plugin.origin,
+            key=f"plugin {plugin.name}",
+            message=f"is left out: {plugin.problem}",
+            level="warning",
+        )
+        for plugin in failed
+    ]
+
+
+class _Reader:
+    """Makes the Config of a tree. A table that cannot be made is left out, so that the rest is checked as well."""
+
+    def __init__(self, tree: Tree, walk: Walk, plugins: "PluginCatalog", directory: Path) -> None:
+        self._tree = tree
+        self._walk = walk
+        self._plugins = plugins
+        self._directory = directory
+
+    def read(self) -> Config:
+        self._walk.unknown_keys(self._tree.values, _HEADERS, (), ())
+        once = {header: self._once(header, struct) for header, struct in _ONCE.items()}
+        receivers = {name: self._receiver(name, raw) for name, raw in self._named("receivers")}
+        config = Config(
+            **cast(dict[str, Any], once),
+            tokens=self._made("tokens", Token),
+            checks=self._present(self._check(name, raw) for name, raw in self._named("checks")),
+            notifiers=self._present(self._notifier(name, raw) for name, raw in self._named("notifiers")),
+            receivers=receivers,
+            route=self._route(tuple(receivers)),
+            severities=self._severities(),
+            files=self._tree.files,
+            text_hash=self._tree.text_hash,
+        )
+        config = self._with_rules(self._with_paths(config))
+        fit(
+            config,
+            {name: frozenset(_table(self._tree.values, name)) for name in ("notifiers", "receivers")},
+            self._walk,
+        )
+        return config
+
+    def _once(self, header: str, struct: type[Struct]) -> Struct:
+        raw = self._tree.values.get(header, {})
+        return self._walk.table(struct, raw, (header,)) or struct()
+
+    def _named(self, header: str) -> Iterator[tuple[str, Any]]:
+        """The tables `[header.NAME]`; a bad name is noted, its table still read."""
+        raw = self._tree.values.get(header, {})
+        if not isinstance(raw, dict):
+            self._walk.note((header,), "is not a table of tables", f"write [{header}.NAME]", show_value(raw))
+            return
+        for name, table in raw.items():
+            if header != "severities":
+                refuse_bad_name(self._walk, (header, name), RESERVED_CHECKS if header == "checks" else frozenset())
+            yield name, table
+
+    def _made(self, header: str, struct: type[S]) -> dict[str, S]:
+        made = {name: self._walk.table(struct, raw, (header, name)) for name, raw in self._named(header)}
+        return {name: table for name, table in made.items() if table is not None}
+
+    def _present(self, tables: Iterator[S | None]) -> dict[str, S]:
+        return {cast(Any, table).name: table for table in tables if table is not None}
+
+    def _check(self, name: str, raw: object) -> CheckTable | None:
+        path = ("checks", name)
+        keys, options = self._split(CheckKeys, _CHECK_KEYS, raw, path)
+        entry = self._entry(self._plugins.checks, keys, "check", name)
+        if keys is None or entry is None:
+            return None
+        interval = Duration(entry.cls.interval) if keys.interval is None else keys.interval
+        timeout = Duration(entry.cls.timeout) if keys.timeout is None else keys.timeout
+        if keys.timeout is None and keys.interval is not None:
+            timeout = min(timeout, interval)  # who asks for a shorter interval need not know the plugin's time limit
+        if not self._walk.failed((*path, "interval")) and not self._walk.failed((*path, "timeout")):
+            fit_timing(keys, interval, timeout, path, self._walk)
+        made = self._walk.table(entry.cls.Options, options, path, further=_CHECK_KEYS)
+        if made is None:
+            return None
+        return CheckTable(
+            name=name,
+            plugin=keys.plugin,
+            interval=interval,
+            timeout=timeout,
+            service=keys.service,
+            external=keys.external,
+            enabled=keys.enabled,
+            jitter=keys.jitter,
+            options=made,
+            where=self._tree.file_of(path),
+        )
+
+    def _notifier(self, name: str, raw: object) -> NotifierTable | None:
+        path = ("notifiers", name)
+        keys, options = self._split(NotifierKeys, _NOTIFIER_KEYS, raw, path)
+        entry = self._entry(self._plugins.notifiers, keys, "notifier", name)
+        if keys is None or entry is None:
+            return None
+        for key in ("timeout", "expiry", "retry_first", "retry_most"):
+            value = getattr(keys, key)
+            if value is not None and value <= 0:
+                self._walk.note((*path, key), "must be more than 0", "", show_value(str(value)))
+        if keys.retry_first > keys.retry_most:
+            self._walk.note((*path, "retry_most"), "is shorter than retry_first", "", show_value(str(keys.retry_most)))
+        made = self._walk.table(entry.cls.Options, options, path, further=_NOTIFIER_KEYS)
+        if made is None:
+            return None
+        return NotifierTable(
+            name=name,
+            plugin=keys.plugin,
+            timeout=Duration(entry.cls.timeout) if keys.timeout is None else keys.timeout,
+            concurrency=entry.cls.concurrency if keys.concurrency is None else keys.concurrency,
+            expiry=keys.expiry,
+            retry_first=keys.retry_first,
+            retry_most=keys.retry_most,
+            options=made,
+            where=self._tree.file_of(path),
+        )
+
+    def _split(
+        self, struct: type[S], own: frozenset[str], raw: object, path: tuple[str, ...]
+    ) -> tuple[S | None, dict[str, Any]]:
+        """Make the engine's keys of a table; return them and the plugin's keys as they are."""
+        if not isinstance(raw, dict):
+            return self._walk.table(struct, raw, path), {}
+        return (
+            self._walk.table(struct, {key: value for key, value in raw.items() if key in own}, path),
+            {key: value for key, value in raw.items() if key not in own},
+        )
+
+    def _entry(self, known: Mapping[str, Any], keys: Any, kind: str, name: str) -> Any:
+        """Return the plugin that a table names; an unknown one is noted with the nearest known one."""
+        if keys is None:
+            return None
+        entry = known.get(keys.plugin)
+        if entry is None:
+            hint = did_you_mean(keys.plugin, known) or "`sixfbd plugins` lists what is installed"
+            path = (f"{kind}s", name, "plugin")
+            self._walk.note(path, f"is not a {kind} plugin", hint, show_value(keys.plugin))
+        return entry
+
+    def _receiver(self, name: str, raw: object) -> dict[str, Channel]:
+        path = ("receivers", name)
+        if not isinstance(raw, dict):
+            self._walk.note(path, "is not a table of channels", 'write email = {via = "NOTIFIER"}', show_value(raw))
+            return {}
+        made = {kind: self._walk.table(Channel, channel, (*path, kind)) for kind, channel in raw.items()}
+        return {kind: channel for kind, channel in made.items() if channel is not None}
+
+    def _route(self, receivers: Sequence[str]) -> RouteTable:
+        raw = self._tree.values.get("route")
+        if raw is None:
+            return default_route(receivers)
+        root = default_route(receivers).receiver if "primary" in receivers else ""
+        return self._walk.table(RouteTable, raw, ("route",), base=RouteTable(receiver=root)) or RouteTable()
+
+    def _severities(self) -> dict[Severity, SeverityTable]:
+        made = dict(DEFAULT_SEVERITIES)
+        for name, raw in self._named("severities"):
+            if name not in list(Severity):
+                self._walk.note(("severities", name), "is not a severity", did_you_mean(name, list(Severity)))
+                continue
+            severity = Severity(name)
+            table = self._walk.table(SeverityTable, raw, ("severities", name), base=made[severity])
+            made[severity] = table or made[severity]
+        return made
+
+    def _with_paths(self, config: Config) -> Config:
+        daemon: Daemon = msgspec.structs.replace(
+            config.daemon,
+            state_directory=_absolute(self._directory, config.daemon.state_directory),
+            plugins_d=_absolute(self._directory, config.daemon.plugins_d),
+            plugin_directories=tuple(_absolute(self._directory, path) for path in config.daemon.plugin_directories),
+        )
+        control = Control(socket=_absolute(self._directory, config.control.socket))
+        return msgspec.structs.replace(config, daemon=daemon, control=control)
+
+    def _with_rules(self, config: Config) -> Config:
+        raw = self._tree.values.get("rules", [])
+        if not isinstance(raw, list):
+            self._walk.note(("rules",), "is not a list of tables", "write [[rules]]", show_value(raw))
+            return config
+        made = [(place, self._walk.table(RuleTable, table, ("rules", place))) for place, table in enumerate(raw)]
+        whole = [(place, table) for place, table in made if table is not None]
+        places = [(self._tree.file_of(("rules", place)), show_key(("rules", place))) for place, _ in whole]
+        return msgspec.structs.replace(config, rules=tuple(table for _, table in whole), rule_places=tuple(places))

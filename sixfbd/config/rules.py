@@ -1,0 +1,157 @@
+"""The rules that are in force: the defaults of the engine and the plugins, changed, dropped and added to by `[[rules]]`.
+
+Compiles no PromQL: that is the room `rules/`, which `check_config` is handed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from sixfbd.config.fit import LABEL_NAME
+from sixfbd.config.tables import Config, RuleTable
+from sixfbd.config.text import Problem, did_you_mean, show_value
+from sixfbd.model import Rule, RuleName
+from sixfbd.rules.levels import Condition
+
+_GIVEN_BY_ENGINE: Final = frozenset({"alertname", "severity"})
+
+
+class RuleProblem(Struct, frozen=True):
+    """What compiling found wrong with a rule; `message` may have several lines (with a caret under the place)."""
+
+    rule: str
+    message: str
+    level: Literal["error", "warning"] = "error"
+
+
+CompileRules: TypeAlias = Callable[[Sequence[Rule]], Iterable[RuleProblem]]
+
+
+class _Bench:
+    """One `[[rules]]` table at a time: notes its problems with file and key."""
+
+    def __init__(self, config: Config) -> None:
+        self.problems: list[Problem] = []
+        self._places = config.rule_places or tuple(("", f"rules[{place}]") for place in range(len(config.rules)))
+        self._place = 0
+
+    @property
+    def file(self) -> str:
+        return self._places[self._place][0]
+
+    def turn_to(self, place: int) -> None:
+        self._place = place
+
+    def note(self, key: str, message: str, hint: str = "", value: str | None = None) -> None:
+        file, table = self._places[self._place]
+        self.problems.append(Problem(file=file, key=f"{table}{key}", message=message, hint=hint, value=value))
+
+    def warn(self, key: str, message: str, hint: str = "") -> None:
+        file, table = self._places[self._place]
+        self.problems.append(Problem(file=file, key=f"{table}{key}", message=message, hint=hint, level="warning"))
+
+
+def effective_rules(config: Config, plugin_rules: Sequence[Rule]) -> tuple[list[Rule], list[Problem]]:
+    """Return the rules in force, and what is wrong with `[[rules]]`.
+
+    `plugin_rules` are the defaults, the engine's included (`PluginCatalog.rules`). A table of a default's name changes
+    the keys that it has: labels and annotations are added, a severity takes the place of levels and the other way
+    round. `enabled = false` drops a rule.
+    """
+    rules: dict[str, Rule] = {rule.name: rule for rule in plugin_rules}
+    bench = _Bench(config)
+    seen: set[str] = set()
+    for place, table in enumerate(config.rules):
+        bench.turn_to(place)
+        if table.name in seen:
+            bench.note(".name", "is the name of an earlier rule", "names are unique", show_value(table.name))
+            continue
+        seen.add(table.name)
+        if not _valid(table, rules.get(table.name), rules, bench):
+            continue
+        if table.enabled:
+            rules[table.name] = _overlaid(table, rules.get(table.name), bench.file)
+        else:
+            rules.pop(table.name, None)
+    interval_s = float(config.daemon.evaluation_interval)
+    return [msgspec.structs.replace(rule, interval_s=interval_s) for rule in rules.values()], bench.problems
+
+
+def _valid(table: RuleTable, default: Rule | None, rules: Mapping[str, Rule], bench: _Bench) -> bool:
+    before = len(bench.problems)
+    if table.severity is not None and table.levels is not None:
+        bench.note(".levels", "a rule has a severity or levels, not both", "remove one of them")
+    for place, level in enumerate(table.levels or ()):
+        for key, text in (("when", level.when), ("clear", level.clear)):
+            if text is not None and (wrong := _wrong_condition(text)):
+                message, _, hint = wrong.partition("; ")
+                bench.note(f".levels[{place}].{key}", message, hint)
+    for part, pairs in (("labels", table.labels), ("annotations", table.annotations)):
+        for name in pairs:
+            if not LABEL_NAME.fullmatch(name):
+                bench.note(f".{part}", f"{show_value(name)} is not a name", "letters, digits and _, no digit first")
+            elif part == "labels" and name in _GIVEN_BY_ENGINE:
+                bench.note(f".labels.{name}", "is set by the engine", "for the severity, write severity = ...")
+    if table.expr is not None and not table.expr.strip():
+        bench.note(".expr", "is empty", "write PromQL")
+    if default is None:
+        _valid_as_new(table, rules, bench)
+    return len(bench.problems) == before
+
+
+def _wrong_condition(text: str) -> str:
+    try:
+        Condition.parse(text)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _valid_as_new(table: RuleTable, rules: Mapping[str, Rule], bench: _Bench) -> None:
+    near = did_you_mean(table.name, rules)
+    hint = near if near.startswith("did") else ""
+    if not table.enabled:
+        if table.expr is None:
+            bench.warn(".name", f"there is no rule {show_value(table.name)} to drop", hint)
+        return
+    if table.expr is None:
+        bench.note(".expr", f"is missing, and no default rule is called {show_value(table.name)}", hint)
+    if table.severity is None and table.levels is None:
+        bench.note(".severity", "is missing", 'write severity = "high", or levels')
+
+
+def _overlaid(table: RuleTable, default: Rule | None, file: str) -> Rule:
+    rule = default or Rule(name=RuleName(table.name), expr="")
+    given: dict[str, Any] = {
+        "expr": table.expr,
+        "for_s": None if table.for_ is None else float(table.for_),
+        "keep_firing_for_s": None if table.keep_firing_for is None else float(table.keep_firing_for),
+        "evaluate": table.evaluate,
+        "labels": {**rule.labels, **table.labels},
+        "annotations": {**rule.annotations, **table.annotations},
+        "origin": file,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    if table.severity is not None:
+        changes |= {"severity": table.severity, "levels": ()}
+    if table.levels is not None:
+        changes |= {"severity": None, "levels": table.levels}
+    return msgspec.structs.replace(rule, **changes)
+
+
+def compile_problems(config: Config, rules: Sequence[Rule], compile_rules: CompileRules) -> list[Problem]:
+    """Return what compiling the rules finds. What is wrong with a plugin's own expression is a warning only."""
+    ours = {table.name: place for place, table in enumerate(config.rules)}
+    origins = {rule.name: rule.origin for rule in rules}
+    found = []
+    for problem in compile_rules(rules):
+        place = ours.get(problem.rule)
+        if place is not None and config.rules[place].expr is not None:
+            file, key = config.rule_places[place] if config.rule_places else ("", f"rules[{place}]")
+            found.append(Problem(file=file, key=f"{key}.expr", message=problem.message, level=problem.level))
+        else:
+            file = origins.get(RuleName(problem.rule), "")
+            found.append(Problem(file=file, key=f"rule {problem.rule}", message=problem.message, level="warning"))
+    return found

@@ -1,0 +1,118 @@
+"""Where the configuration's secrets come from: systemd credentials, files, the environment.
+
+Reads them when the configuration is loaded; a value leaves this module only inside a `Secret`, never in a message.
+"""
+
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from sixfbd.config.text import UnreadableError, did_you_mean, read_regular
+from sixfbd.quantities import Secret
+
+SOURCES: Final = ("credential", "file", "env")
+MAX_SECRET_BYTES: Final = 64 * 1024
+FORM: Final = 'write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'
+
+
+class SecretError(Exception):
+    """A secret cannot be had. `hint` says how to mend it; neither shows a value."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class SecretSources:
+    """The places to look: `directory` is the configuration file's, which paths are relative to."""
+
+    def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._environ = environ
+
+    def resolve(self, form: object) -> tuple[Secret, str]:
+        """Return the secret that `{file|env|credential = NAME}` names, and a warning or "". Raises SecretError."""
+        source, name = _parse_form(form)
+        warning = ""
+        if source == "env":
+            value = self._from_environment(name)
+        elif source == "credential":
+            value = self._from_credential(name)
+        else:
+            value, warning = _read(self._directory / name)
+        value = value.removesuffix("\n").removesuffix("\r")
+        if not value:
+            raise SecretError(f"the secret of {source} {name} is empty")
+        return Secret(value, f"{source} {name}"), warning
+
+    def _from_environment(self, name: str) -> str:
+        value = self._environ.get(name)
+        if value is None:
+            raise SecretError(f"the environment has no {name}", "set it, or name another source")
+        if not _encodable(value):
+            raise SecretError(f"the environment's {name} is not UTF-8")
+        return value
+
+    def _from_credential(self, name: str) -> str:
+        """One credential a file, or a key of the credential `secrets`, a TOML file of `name = "value"` lines."""
+        folder = self._environ.get("CREDENTIALS_DIRECTORY", "")
+        if not folder:
+            raise SecretError(
+                f"credential {name}: no credentials were passed, $CREDENTIALS_DIRECTORY is not set",
+                "start under systemd with LoadCredential=, or use file or env",
+            )
+        try:
+            passed = {path.name for path in Path(folder).iterdir()}
+        except OSError as error:
+            raise SecretError(f"$CREDENTIALS_DIRECTORY cannot be read: {error.strerror}") from None
+        if name in passed:
+            return _read(Path(folder) / name)[0]
+        value = _collection(Path(folder) / "secrets").get(name) if "secrets" in passed else None
+        if not isinstance(value, str):
+            mend = f'add LoadCredential={name}:PATH to the unit, or {name} = "..." to the credential file `secrets`'
+            raise SecretError(f"credential {name} was not passed", mend)
+        return value
+
+
+def _parse_form(form: object) -> tuple[str, str]:
+    if not isinstance(form, dict):
+        raise SecretError("a secret is not written into the configuration itself", FORM)
+    for key in form:
+        if key not in SOURCES:
+            raise SecretError(f"{str(key)[:40]} is not a source of secrets", did_you_mean(key, SOURCES))
+    if len(form) != 1:
+        raise SecretError("a secret has exactly one source", FORM)
+    ((source, name),) = form.items()
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise SecretError(f"{source} is not a name", FORM)
+    return source, name
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """Return the text of a file and a warning if everybody can read it."""
+    try:
+        data, mode = read_regular(path, MAX_SECRET_BYTES)
+        text = data.decode()
+    except UnreadableError as error:
+        mend = "write the secret into it, mode 0600" if error.missing else ""
+        raise SecretError(f"the secret's file {path} {error}", mend) from None
+    except UnicodeDecodeError:
+        raise SecretError(f"the secret's file {path} is not UTF-8") from None
+    return text, f"can be read by everybody; chmod 600 {path}" if mode & stat.S_IROTH else ""
+
+
+def _collection(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path)[0])
+    except (ValueError, RecursionError):
+        raise SecretError(f"{path} is not TOML", 'write lines of the form name = "value"') from None
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,299 @@
+"""The tables of the configuration: their keys, types, defaults, and a line on each key, which `sixfbd init`, the JSON
+Schema and the error messages show. No reading, no checking."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from sixfbd.model import Level, Severity
+from sixfbd.plugin import PluginConfig
+from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, Secret, Size
+
+
+class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration: frozen, unknown keys refused."""
+
+
+class Site(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[site]`: whose shop this is; in every message and report."""
+
+    name: Annotated[str, Meta(description="Name of the site, shown in every message.", min_length=1)] = "workshop"
+    environment: Annotated[str, Meta(description="Such as production or staging.")] = "production"
+    timezone: Annotated[str, Meta(description="IANA time zone of the site's days and hours.")] = "UTC"
+    currency: Annotated[str, Meta(description="ISO 4217 code that reports are in.", pattern="^[A-Z]{3}$")] = "USD"
+    url: Annotated[str, Meta(description="The shop's own address.", pattern="^(https?://.+)?$")] = ""
+    external_labels: Annotated[dict[str, str], Meta(description="Labels added to what leaves this daemon.")] = field(
+        default_factory=dict
+    )
+
+
+class Daemon(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[daemon]`: where it keeps its state, and which plugins it loads."""
+
+    state_directory: Annotated[str, Meta(description="Where journal.db and samples.db live.")] = "/var/lib/sixfbd"
+    evaluation_interval: Annotated[Duration, Meta(description="Tick of rules that no change touches.")] = Duration(
+        15 * SECOND
+    )
+    stop_timeout: Annotated[Duration, Meta(description="How long a stop may drain.")] = Duration(10 * SECOND)
+    plugin_directories: Annotated[tuple[str, ...], Meta(description="Directories of plugin packages.")] = (
+        "/usr/local/lib/sixfbd/plugins",
+    )
+    plugins_d: Annotated[str, Meta(description="Directory of single-file plugins; relative to this file.")] = (
+        "plugins.d"
+    )
+
+
+class Http(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[http]`: the local port."""
+
+    listen: Annotated[str, Meta(description="Address and port; port 0 takes a free one.")] = "127.0.0.1:9632"
+    hosts: Annotated[tuple[str, ...], Meta(description="Host names accepted besides loopback's.")] = ()
+    insecure_bind: Annotated[bool, Meta(description="Allow an address that is not loopback without TLS.")] = False
+    max_body: Annotated[Size, Meta(description="Largest request body.")] = Size(4 * 1024 * 1024)
+    body_timeout: Annotated[Duration, Meta(description="Time limit for reading a body.")] = Duration(30 * SECOND)
+    request_timeout: Annotated[Duration, Meta(description="Time limit for answering.")] = Duration(30 * SECOND)
+
+
+class Control(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control]`: the local Unix socket that sixfbctl talks to."""
+
+    socket: Annotated[str, Meta(description="Path of the socket.")] = "/run/sixfbd/control.sock"
+
+
+class WindowTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[window]`: what is held in memory."""
+
+    memory: Annotated[Size, Meta(description="Memory for sealed chunks read back from disk.")] = Size(64 * 1024 * 1024)
+    max_series_per_check: Annotated[int, Meta(description="Series that one check may have.", ge=1)] = 20_000
+
+
+class JournalTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[journal]`: how long what is kept."""
+
+    samples: Annotated[Duration, Meta(description="Raw samples are kept this long.")] = Duration(30 * DAY)
+    events: Annotated[Duration, Meta(description="Events are kept this long.")] = Duration(396 * DAY)
+    alerts: Annotated[Duration, Meta(description="Alerts and deliveries are kept this long.")] = Duration(730 * DAY)
+
+
+class Log(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[log]`: what the daemon writes to standard error."""
+
+    level: Annotated[
+        str, Meta(description="debug, info, warning or error.", pattern="^(debug|info|warning|error)$")
+    ] = "info"
+    format: Annotated[
+        str, Meta(description="console, json, or auto (console on a terminal).", pattern="^(auto|console|json)$")
+    ] = "auto"
+
+
+class Token(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tokens.NAME]`: a fixed access token."""
+
+    secret: Annotated[Secret, Meta(description="The token itself.")]
+    scopes: Annotated[
+        tuple[Literal["events", "alerts", "read"], ...],
+        Meta(description="What it allows: events, alerts, read.", min_length=1),
+    ] = ("events",)
+
+
+class CheckKeys(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The engine's own keys of `[checks.NAME]`; every other key is an option of the plugin."""
+
+    plugin: Annotated[str, Meta(description="Name of the check plugin.")]
+    interval: Annotated[Duration | None, Meta(description="Time from start to start of two runs.")] = None
+    timeout: Annotated[Duration | None, Meta(description="Time limit of one run.")] = None
+    service: Annotated[str | None, Meta(description="Entry of /api/health that it fills.", min_length=1)] = None
+    external: Annotated[str | None, Meta(description="External entry of /api/health that it fills.", min_length=1)] = (
+        None
+    )
+    enabled: Annotated[bool, Meta(description="Whether it runs.")] = True
+    jitter: Annotated[Duration | None, Meta(description="The first run starts at chance within this time.")] = None
+
+
+class NotifierKeys(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The engine's own keys of `[notifiers.NAME]`; every other key is an option of the plugin."""
+
+    plugin: Annotated[str, Meta(description="Name of the notifier plugin.")]
+    timeout: Annotated[Duration | None, Meta(description="Time limit of one try.")] = None
+    concurrency: Annotated[int | None, Meta(description="Messages sent at once.", ge=1, le=64)] = None
+    expiry: Annotated[Duration, Meta(description="A message is given up after this time.")] = Duration(24 * HOUR)
+    retry_first: Annotated[Duration, Meta(description="Wait before the second try; doubles with each.")] = Duration(
+        1 * SECOND
+    )
+    retry_most: Annotated[Duration, Meta(description="Longest wait between two tries.")] = Duration(5 * MINUTE)
+
+
+class CheckTable(Struct, frozen=True, kw_only=True):
+    """`[checks.NAME]` as loaded: defaults of the plugin filled in, the plugin's keys in `options`."""
+
+    name: str
+    plugin: str
+    interval: Duration
+    timeout: Duration
+    service: str | None = None
+    external: str | None = None
+    enabled: bool = True
+    jitter: Duration | None = None
+    options: Any = None  # the plugin's Options
+    where: str = ""  # file, for later messages
+
+
+class NotifierTable(Struct, frozen=True, kw_only=True):
+    """`[notifiers.NAME]` as loaded: defaults of the plugin filled in, the plugin's keys in `options`."""
+
+    name: str
+    plugin: str
+    timeout: Duration
+    concurrency: int
+    expiry: Duration = Duration(24 * HOUR)
+    retry_first: Duration = Duration(1 * SECOND)
+    retry_most: Duration = Duration(5 * MINUTE)
+    options: Any = None
+    where: str = ""
+
+
+class Channel(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of `[receivers.NAME]`: which notifier, and to which addresses."""
+
+    via: Annotated[str, Meta(description="Name of a notifier.")]
+    to: Annotated[
+        tuple[str, ...],
+        Meta(description="Addresses; may be left out where the notifier has only one.", min_length=1),
+    ] = ("",)
+
+
+class RouteTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[route]` and its `routes`, as Alertmanager's: a tree of matchers."""
+
+    receiver: Annotated[str, Meta(description="Who is told; inherited from the parent where left out.")] = ""
+    matchers: Annotated[tuple[str, ...], Meta(description='Such as severity="critical"; all must match.')] = ()
+    continue_: Annotated[bool, Meta(description="Whether later siblings are tried after this one matched.")] = field(
+        default=False, name="continue"
+    )
+    routes: Annotated[tuple["RouteTable", ...], Meta(description="Routes below this one; the first that matches.")] = ()
+
+
+class SeverityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[severities.NAME]`: how a severity looks and by which channels it is told."""
+
+    color: Annotated[str, Meta(description="Colour in messages and on pages.", pattern="^#[0-9A-Fa-f]{6}$")] = "#36B9CC"
+    icon: Annotated[str, Meta(description="Sign before the title of a message.", max_length=16)] = ""
+    channels: Annotated[tuple[str, ...], Meta(description="Kinds of channel of a receiver that are used.")] = ()
+
+
+class RuleTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[rules]]`: a rule of one's own, or single keys of a default rule of the same name."""
+
+    name: Annotated[str, Meta(description="Name of the rule; a default rule's name changes that one.", min_length=1)]
+    expr: Annotated[str | None, Meta(description="PromQL; each series that it returns is an alert.")] = None
+    for_: Annotated[Duration | None, Meta(description="How long it must hold before the alert fires.")] = field(
+        default=None, name="for"
+    )
+    keep_firing_for: Annotated[
+        Duration | None, Meta(description="How long the alert still fires after it last held.")
+    ] = None
+    severity: Annotated[Severity | None, Meta(description="low, medium, high or critical.")] = None
+    levels: Annotated[
+        tuple[Level, ...] | None,
+        Meta(
+            description='Instead of a severity: {severity, when = "<= 5", clear = "> 6"}, by the value.', min_length=1
+        ),
+    ] = None
+    labels: Annotated[dict[str, str], Meta(description="Labels of its alerts.")] = field(default_factory=dict)
+    annotations: Annotated[dict[str, str], Meta(description="Texts of its alerts; {{ $labels.x }}, {{ $value }}.")] = (
+        field(default_factory=dict)
+    )
+    evaluate: Annotated[
+        Literal["change", "interval"] | None,
+        Meta(description="When it is judged: at each change, or on its tick only."),
+    ] = None
+    enabled: Annotated[bool, Meta(description="false drops it.")] = True
+
+
+_QUIET: Final = ("email", "slack", "discord", "webhook", "log")
+_LOUD: Final = ("sms", *_QUIET)
+DEFAULT_SEVERITIES: Final = MappingProxyType(
+    {
+        Severity.LOW: SeverityTable(color="#36B9CC", icon="ℹ️", channels=_QUIET),
+        Severity.MEDIUM: SeverityTable(color="#F6C23E", icon="⚠️", channels=_QUIET),
+        Severity.HIGH: SeverityTable(color="#E74A3B", icon="🚨", channels=_LOUD),
+        Severity.CRITICAL: SeverityTable(color="#000000", icon="💀", channels=_LOUD),
+    }
+)
+"""SEED S17."""
+
+
+def default_route(receivers: Sequence[str]) -> RouteTable:
+    """Return the route of a configuration without one (SEED S17): everything to primary, critical also to secondary.
+
+    With no receiver at all its receiver is "": nobody is told.
+    """
+    if not receivers:
+        return RouteTable()
+    if "secondary" not in receivers:
+        return RouteTable(receiver="primary")
+    critical = RouteTable(receiver="secondary", matchers=('severity="critical"',), continue_=True)
+    return RouteTable(receiver="primary", routes=(critical, RouteTable()))
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration, defaults filled in, paths absolute.
+
+    `files` are all files read, in order, `text_hash` the sha256 over them; `rule_places` has the file and the key of
+    each of `rules`, for later messages.
+    """
+
+    site: Site = Site()
+    daemon: Daemon = Daemon()
+    http: Http = Http()
+    control: Control = Control()
+    window: WindowTable = WindowTable()
+    journal: JournalTable = JournalTable()
+    log: Log = Log()
+    tokens: dict[str, Token] = field(default_factory=dict)
+    checks: dict[str, CheckTable] = field(default_factory=dict)
+    notifiers: dict[str, NotifierTable] = field(default_factory=dict)
+    receivers: dict[str, dict[str, Channel]] = field(default_factory=dict)
+    route: RouteTable = RouteTable()
+    severities: dict[Severity, SeverityTable] = field(default_factory=lambda: dict(DEFAULT_SEVERITIES))
+    rules: tuple[RuleTable, ...] = ()
+    files: tuple[str, ...] = ()
+    text_hash: str = ""
+    rule_places: tuple[tuple[str, str], ...] = ()
+
+
+class PluginSources(Struct, frozen=True, kw_only=True):
+    """Where to look for plugins, and what hooks may know of the configuration. Paths are absolute."""
+
+    directories: tuple[Path, ...] = ()
+    files_in: Path | None = None
+    config: PluginConfig = PluginConfig()
+
+
+class TableInfo(Struct, frozen=True):
+    """One table as documentation and schema see it: its header, what it is, its struct, and how it repeats."""
+
+    header: str
+    struct: type[Struct]
+    repeats: Literal["once", "named", "list"] = "once"
+
+
+TABLES: Final[tuple[TableInfo, ...]] = (
+    TableInfo("site", Site),
+    TableInfo("daemon", Daemon),
+    TableInfo("http", Http),
+    TableInfo("control", Control),
+    TableInfo("window", WindowTable),
+    TableInfo("journal", JournalTable),
+    TableInfo("log", Log),
+    TableInfo("tokens", Token, "named"),
+    TableInfo("checks", CheckKeys, "named"),
+    TableInfo("notifiers", NotifierKeys, "named"),
+    TableInfo("route", RouteTable),
+    TableInfo("severities", SeverityTable, "named"),
+    TableInfo("rules", RuleTable, "list"),
+)
+"""Every table but `[receivers.NAME]`, which holds channels by kind."""

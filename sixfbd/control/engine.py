@@ -1,0 +1,342 @@
+"""What the control socket asks of the engine, and the forms of the answers; `--json` of sixfbctl prints them as they are.
+
+`ControlEngine` is implemented by the daemon; `control.methods` turns it into the methods' table. Times are engine time
+in unix seconds, durations in seconds. Import-light: sixfbctl reads answers with these forms.
+"""
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from msgspec import Raw, Struct, field
+
+from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
+from sixfbd.model import (
+    Actor,
+    Alert,
+    AlertState,
+    CheckState,
+    Json,
+    Message,
+    Obligation,
+    Rule,
+    Severity,
+    Status,
+    StoredEvent,
+)
+
+Number: TypeAlias = float | str
+"""A sample's value: NaN and the infinities as text, for JSON has no form for them."""
+
+
+def number(value: float) -> Number:
+    """Return the JSON form of a sample's value: the number, or "NaN", "+Inf", "-Inf"."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+
+
+class StatusView(Struct, frozen=True, kw_only=True):
+    """`status`: the daemon at a glance. `checks`, `alerts` and `messages` count by status, severity and state."""
+
+    version: str
+    pid: int
+    now: float
+    started_at: float
+    site: str
+    state: str = "running"  # starting, running, stopping
+    volatile: bool = False
+    config_files: tuple[str, ...] = ()
+    config_hash: str = ""
+    state_directory: str = ""
+    http: str = ""  # URL of the local port, for people and scripts on this machine
+    listening: tuple[str, ...] = ()  # everything that it answers at
+    checks: dict[str, int] = field(default_factory=dict)
+    paused: tuple[str, ...] = ()
+    alerts: dict[str, int] = field(default_factory=dict)
+    pending_alerts: int = 0
+    messages: dict[str, int] = field(default_factory=dict)
+    oldest_message_s: float | None = None
+    rules: int = 0
+    series: int = 0
+    events: int = 0
+    awaited: tuple[str, ...] = ()  # warm-up: checks that have not reported since the start
+    blind_before_start_s: float | None = None
+    problems: tuple[str, ...] = ()  # plugins left out, rules that fail, what was refused
+
+
+class CheckRun(Struct, frozen=True, kw_only=True):
+    """`check.run`, `sixfbd check try`: one run's report. `samples` are (series, value)."""
+
+    check: str
+    status: Status
+    summary: str
+    duration_s: float
+    samples: tuple[tuple[str, Number], ...] = ()
+    events: tuple[Json, ...] = ()
+    more: bool = False
+
+
+class SeriesLine(Struct, frozen=True):
+    """One series: its name as PromQL writes it, its last value and when that was; `stale` once it has ended."""
+
+    series: str
+    kind: str
+    value: Number | None = None
+    at: float | None = None
+    stale: bool = False
+
+
+class SeriesView(Struct, frozen=True):
+    """`series`: at most the asked number of them, and how many matched in all."""
+
+    series: tuple[SeriesLine, ...]
+    total: int
+
+
+class QuerySeries(Struct, frozen=True):
+    """One series of a query's answer; `labels` with `__name__`, `points` as (time, value), oldest first."""
+
+    labels: dict[str, str]
+    points: tuple[tuple[float, Number], ...]
+
+
+class QueryView(Struct, frozen=True):
+    """`query`: `type` is scalar, vector, matrix or string. A scalar is one series without labels; a string's text is the
+    label `text` of one without points."""
+
+    type: str
+    series: tuple[QuerySeries, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class OutboxView(Struct, frozen=True):
+    """`outbox.list`: messages, newest first, and the number of open obligations by state."""
+
+    messages: tuple[Message, ...]
+    obligations: dict[str, int] = field(default_factory=dict)
+
+
+class AlertView(Struct, frozen=True, kw_only=True):
+    """`alerts`: one alert, flat, for scripts. `labels` are all of its labels, `alertname` and `severity` included."""
+
+    id: str
+    rule: str
+    state: AlertState
+    severity: Severity
+    since: float
+    value: Number
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    fired_at: float | None = None
+    resolved_at: float | None = None
+    acked_by: str | None = None
+    acked_at: float | None = None
+    blind: bool = False
+    reason: str = ""
+    checks: tuple[str, ...] = ()
+
+
+def alert_view(alert: Alert) -> AlertView:
+    """Return the flat form of an alert."""
+    return AlertView(
+        id=alert.id,
+        rule=alert.key.rule,
+        state=alert.state,
+        severity=alert.severity,
+        since=alert.since,
+        value=alert.value,
+        labels=alert.labels,
+        annotations=alert.annotations,
+        fired_at=alert.fired_at,
+        resolved_at=alert.resolved_at,
+        acked_by=alert.acked_by,
+        acked_at=alert.acked_at,
+        blind=alert.blind,
+        reason=alert.reason,
+        checks=alert.checks,
+    )
+
+
+class EmitView(Struct, frozen=True):
+    """`events.emit`: the event's id and number; `duplicate` if it was known. Durable when answered."""
+
+    id: str
+    seq: int | None = None
+    duplicate: bool = False
+
+
+class MessageView(Struct, frozen=True):
+    """`outbox.show`: one message, what it carries and all that happened to it, oldest first."""
+
+    message: Message
+    obligations: tuple[Obligation, ...]
+    history: tuple[MessageChanged, ...]
+
+
+class Routed(Struct, frozen=True):
+    """One receiver that the route tree names for an alert, and the way there: the matchers of each node passed."""
+
+    receiver: str
+    path: tuple[str, ...] = ()
+
+
+StoryRecord: TypeAlias = AlertChanged | Acked | Owed | ObligationChanged | MessageChanged | Audited
+
+
+class WhyView(Struct, frozen=True, kw_only=True):
+    """`why`: one incident. `records` are the journal's own that concern it, in commit order."""
+
+    alert: Alert
+    rule: Rule | None = None
+    routes: tuple[Routed, ...] = ()
+    records: tuple[StoryRecord, ...] = ()
+
+
+class PluginOption(Struct, frozen=True):
+    """One option of a plugin: `required` without a default."""
+
+    name: str
+    type: str
+    required: bool = False
+    default: str = ""
+
+
+class PluginView(Struct, frozen=True, kw_only=True):
+    """`plugins`: one name that a plugin brings, or one plugin that was left out (`error` says why)."""
+
+    name: str
+    kind: str  # check, notifier, rules, events; plugin where it was left out as a whole
+    origin: str
+    version: str = ""
+    doc: str = ""
+    options: tuple[PluginOption, ...] = ()
+    used_by: tuple[str, ...] = ()
+    error: str = ""
+
+
+class TokenView(Struct, frozen=True, kw_only=True):
+    """`token.list`: an access token without the token; `fixed`: from the configuration."""
+
+    name: str
+    scopes: tuple[str, ...]
+    made_at: float | None = None
+    by: str = ""
+    fixed: bool = False
+    revoked: bool = False
+
+
+class TokenMade(Struct, frozen=True):
+    """`token.create`: the only time that the token itself is shown."""
+
+    name: str
+    token: str
+    scopes: tuple[str, ...]
+
+
+class ReloadView(Struct, frozen=True):
+    """`reload`: what changed, in words. An invalid configuration is Refused and changes nothing."""
+
+    changed: tuple[str, ...]
+    config_hash: str = ""
+
+
+class StopView(Struct, frozen=True):
+    """`stop`: the stop began; the process `pid` ends within `within_s`."""
+
+    pid: int
+    within_s: float
+
+
+class JournalView(Struct, frozen=True):
+    """`journal.status`: named facts of both files, in the order in which they are shown."""
+
+    facts: dict[str, Any]
+
+
+class VerifyView(Struct, frozen=True):
+    """`journal.verify`: what was checked (a count each) and what is wrong, in words."""
+
+    checked: dict[str, int]
+    problems: tuple[str, ...] = ()
+
+
+class BackupView(Struct, frozen=True):
+    """`journal.backup`: the file written, as the daemon's user."""
+
+    path: str
+    size_bytes: int
+
+
+class ControlEngine(Protocol):
+    """The daemon as seen from the control socket. Methods raise `protocol.Refused` to say no, with the mend.
+
+    They are called from the loop, any number at once, and must not block it. Those that take an actor change something
+    and return when that is durable. Streams are async iterators; they are closed (`aclose`) when the client leaves.
+    """
+
+    async def status(self) -> StatusView: ...
+    async def checks(self) -> Sequence[CheckState]: ...
+    async def run_check(self, name: str, actor: Actor) -> CheckRun: ...
+    async def pause_check(self, name: str, paused: bool, actor: Actor) -> str:
+        """Return what was done, in words."""
+        ...
+
+    async def series(self, matcher: str, limit: int) -> SeriesView:
+        """`matcher`: a selector as in PromQL; "" matches all."""
+        ...
+
+    async def query(self, expr: str, at: float | None) -> QueryView:
+        """`at` None: now."""
+        ...
+
+    async def query_range(self, expr: str, start: float, end: float, step: float) -> QueryView: ...
+    async def alerts(self) -> Sequence[Alert]:
+        """Return the pending and firing alerts, worst and oldest first."""
+        ...
+
+    async def ack(self, alert: str, comment: str, actor: Actor) -> str:
+        """Return what was done, in words. `alert`: an incident id."""
+        ...
+
+    async def emit(
+        self,
+        type: str,  # noqa: A002 - an event's field
+        data: dict[str, Any],
+        id: str | None,  # noqa: A002 - an event's field
+        timestamp: float | None,
+        actor: Actor,
+    ) -> EmitView: ...
+    async def events(self, type: str | None, limit: int) -> Sequence[StoredEvent]:  # noqa: A002 - an event's field
+        """Return the last `limit` events, of one type if given, oldest first."""
+        ...
+
+    def follow_events(self, type: str | None, after: int | None) -> AsyncIterator[StoredEvent]:  # noqa: A002 - an event's field
+        """Yield stored events with a number above `after` (None: those to come) for as long as it is read."""
+        ...
+
+    async def outbox(self, state: str | None, limit: int) -> OutboxView:
+        """Return the newest `limit` messages; `state` None: in any, "open": in one of `model.OPEN_STATES`."""
+        ...
+
+    async def message(self, id: str) -> MessageView: ...  # noqa: A002 - a message's field
+    async def why(self, alert: str) -> WhyView: ...
+    async def plugins(self) -> Sequence[PluginView]: ...
+    async def create_token(self, name: str, scopes: tuple[str, ...], actor: Actor) -> TokenMade: ...
+    async def tokens(self) -> Sequence[TokenView]: ...
+    async def revoke_token(self, name: str, actor: Actor) -> str: ...
+    async def reload(self, actor: Actor) -> ReloadView: ...
+    async def stop(self, actor: Actor) -> StopView:
+        """Begin the stop; the answer leaves before the socket closes."""
+        ...
+
+    async def journal_status(self) -> JournalView: ...
+    async def journal_verify(self) -> VerifyView: ...
+    async def journal_backup(self, path: str, actor: Actor) -> BackupView: ...
+    def journal_export(self) -> AsyncIterator[Json | Raw]:
+        """Yield every record and event as a JSON object (msgspec.Raw: encoded already), oldest first."""
+        ...
+
+    async def audit(self, actor: Actor, command: str, outcome: str) -> None:
+        """Write down who commanded what and what came of it; called once after each method that changes something."""
+        ...

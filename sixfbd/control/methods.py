@@ -1,0 +1,263 @@
+"""The methods' table of the control socket: names, docs, parameters, and which engine call answers each.
+
+A method that changes something is audited here, whatever comes of it, so that no method can forget to.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+import structlog
+import trio
+from msgspec import Meta, Struct
+
+from sixfbd.control.engine import AlertView, ControlEngine, QueryView, alert_view
+from sixfbd.control.protocol import Refused
+from sixfbd.model import Actor
+
+log = structlog.get_logger("sixfbd.control")
+
+CALL_TIMEOUT_S: Final = 60.0
+LONG_CALL_TIMEOUT_S: Final = 1800.0  # what reads or writes a whole journal
+AUDIT_TIMEOUT_S: Final = 5.0
+MAX_AUDITED_TEXT: Final = 1000  # characters
+MAX_POINTS: Final = 11_000  # per series, as Prometheus' query_range
+
+Run: TypeAlias = Callable[[Any, Actor], Awaitable[object] | AsyncIterator[object]]
+P = TypeVar("P", bound=Struct)
+
+
+class Method(Struct, frozen=True):
+    """One method: `run` gets the parsed `params` and who calls; it returns a value, or an iterator for a stream.
+
+    `timeout_s` bounds a call; a stream has no end of its own.
+    """
+
+    doc: str
+    params: type[Struct]
+    run: Run
+    stream: bool = False
+    timeout_s: float = CALL_TIMEOUT_S
+
+
+class _Params(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters by name; unknown ones are refused."""
+
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+Expression: TypeAlias = Annotated[str, Meta(min_length=1, max_length=16_384)]
+Limit: TypeAlias = Annotated[int, Meta(ge=1, le=10_000)]
+
+
+class Nothing(_Params, frozen=True, forbid_unknown_fields=True):
+    """A method without parameters."""
+
+
+class OneCheck(_Params, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[Name, Meta(description="Name of a check.")]
+
+
+class SeriesParams(_Params, frozen=True, forbid_unknown_fields=True):
+    matcher: Annotated[str, Meta(max_length=16_384, description='A selector such as up{job="shop"}; "" for all.')] = ""
+    limit: Limit = 1000
+
+
+class QueryParams(_Params, frozen=True, forbid_unknown_fields=True):
+    expr: Annotated[Expression, Meta(description="PromQL.")]
+    at: Annotated[float | None, Meta(description="Unix seconds; now if left out.")] = None
+
+
+class RangeParams(_Params, frozen=True, forbid_unknown_fields=True):
+    expr: Annotated[Expression, Meta(description="PromQL.")]
+    start: Annotated[float, Meta(description="Unix seconds.")]
+    end: Annotated[float, Meta(description="Unix seconds.")]
+    step: Annotated[float, Meta(gt=0, description="Seconds.")]
+
+
+class AckParams(_Params, frozen=True, forbid_unknown_fields=True):
+    alert: Annotated[Name, Meta(description="Id of a firing alert.")]
+    comment: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class OneAlert(_Params, frozen=True, forbid_unknown_fields=True):
+    alert: Annotated[Name, Meta(description="Id of an alert.")]
+
+
+class EmitParams(_Params, frozen=True, forbid_unknown_fields=True):
+    type: Annotated[Name, Meta(description="Such as ticket_sale.")]
+    data: dict[str, Any] = {}
+    id: Annotated[str | None, Meta(description="Made up if left out; a known one is a duplicate.")] = None
+    timestamp: Annotated[float | None, Meta(description="Unix seconds; now if left out.")] = None
+
+
+class EventsParams(_Params, frozen=True, forbid_unknown_fields=True):
+    type: str | None = None
+    limit: Limit = 50
+
+
+class FollowParams(_Params, frozen=True, forbid_unknown_fields=True):
+    type: str | None = None
+    after: Annotated[int | None, Meta(description="Number of the last event known; those to come if left out.")] = None
+
+
+class OutboxParams(_Params, frozen=True, forbid_unknown_fields=True):
+    state: Annotated[
+        Literal["open", "pending", "sending", "unknown", "accepted", "delivered", "dead", "suppressed"] | None,
+        Meta(description="In this state only; open: not yet done with (pending, sending, unknown)."),
+    ] = None
+    limit: Limit = 100
+
+
+class OneMessage(_Params, frozen=True, forbid_unknown_fields=True):
+    id: Annotated[Name, Meta(description="Id of a message.")]
+
+
+class TokenParams(_Params, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    scopes: Annotated[tuple[str, ...], Meta(min_length=1, description="Of events, alerts, read.")] = ("events",)
+
+
+class OneToken(_Params, frozen=True, forbid_unknown_fields=True):
+    name: Name
+
+
+class BackupParams(_Params, frozen=True, forbid_unknown_fields=True):
+    path: Annotated[str, Meta(pattern="^/", max_length=4096, description="Absolute path of the file to write.")]
+
+
+def methods_of(engine: ControlEngine) -> dict[str, Method]:
+    """Return the whole table, `rpc.commands` included, which describes the others."""
+    table = {**_reading(engine), **_changing(engine)}
+
+    async def describe(params: Nothing, actor: Actor) -> dict[str, Any]:
+        return {name: described(method) for name, method in sorted(table.items())}
+
+    table["rpc.commands"] = _method("List the methods: docs and JSON Schemas of their parameters.", Nothing, describe)
+    return table
+
+
+def described(method: Method) -> dict[str, Any]:
+    """Return what `rpc.commands` says of a method."""
+    return {"doc": method.doc, "stream": method.stream, "params": msgspec.json.schema(method.params)}
+
+
+def _reading(engine: ControlEngine) -> dict[str, Method]:
+    async def query_range(p: RangeParams, actor: Actor) -> QueryView:
+        return await engine.query_range(p.expr, p.start, p.end, _fitting_step(p))
+
+    async def alerts(p: Nothing, actor: Actor) -> list[AlertView]:
+        return [alert_view(alert) for alert in await engine.alerts()]
+
+    return {
+        "status": _method("The daemon at a glance.", Nothing, lambda p, _: engine.status()),
+        "checks": _method("All checks and their last reports.", Nothing, lambda p, _: engine.checks()),
+        "series": _method(
+            "Series and their last values.", SeriesParams, lambda p, _: engine.series(p.matcher, p.limit)
+        ),
+        "query": _method("Evaluate PromQL at one time.", QueryParams, lambda p, _: engine.query(p.expr, p.at)),
+        "query_range": _method("Evaluate PromQL over a span.", RangeParams, query_range),
+        "alerts": _method("Pending and firing alerts, worst first.", Nothing, alerts),
+        "events.list": _method("The last events.", EventsParams, lambda p, _: engine.events(p.type, p.limit)),
+        "events.follow": _stream(
+            "Events as they come.", FollowParams, lambda p, _: engine.follow_events(p.type, p.after)
+        ),
+        "outbox.list": _method("Messages, newest first.", OutboxParams, lambda p, _: engine.outbox(p.state, p.limit)),
+        "outbox.show": _method("One message and its history.", OneMessage, lambda p, _: engine.message(p.id)),
+        "why": _method("The whole story of one alert.", OneAlert, lambda p, _: engine.why(p.alert)),
+        "plugins": _method("What plugins brought, and those left out.", Nothing, lambda p, _: engine.plugins()),
+        "token.list": _method("Access tokens by name.", Nothing, lambda p, _: engine.tokens()),
+        "journal.status": _method("Sizes, counts, ages.", Nothing, lambda p, _: engine.journal_status()),
+        "journal.verify": _method(
+            "Check the journal against itself.",
+            Nothing,
+            lambda p, _: engine.journal_verify(),
+            timeout_s=LONG_CALL_TIMEOUT_S,
+        ),
+        "journal.export": _stream(
+            "Every record and event as JSON, oldest first.", Nothing, lambda p, _: engine.journal_export()
+        ),
+    }
+
+
+def _changing(engine: ControlEngine) -> dict[str, Method]:
+    # An event is not audited: it is written down whole, with its source.
+    emit = _method("Take one event in.", EmitParams, lambda p, who: engine.emit(p.type, p.data, p.id, p.timestamp, who))
+    audited = {
+        "check.run": _method(
+            "Run a check now.", OneCheck, lambda p, who: engine.run_check(p.name, who), timeout_s=600.0
+        ),
+        "check.pause": _method("Stop running a check.", OneCheck, lambda p, who: engine.pause_check(p.name, True, who)),
+        "check.resume": _method("Run it again.", OneCheck, lambda p, who: engine.pause_check(p.name, False, who)),
+        "ack": _method("Take a firing alert on.", AckParams, lambda p, who: engine.ack(p.alert, p.comment, who)),
+        "token.create": _method(
+            "Make an access token.", TokenParams, lambda p, who: engine.create_token(p.name, p.scopes, who)
+        ),
+        "token.revoke": _method("Make a token worthless.", OneToken, lambda p, who: engine.revoke_token(p.name, who)),
+        "reload": _method(
+            "Take the configuration in anew, all or nothing.", Nothing, lambda p, who: engine.reload(who)
+        ),
+        "stop": _method("Drain and stop.", Nothing, lambda p, who: engine.stop(who)),
+        "journal.backup": _method(
+            "Write a copy of the journal to a file.",
+            BackupParams,
+            lambda p, who: engine.journal_backup(p.path, who),
+            timeout_s=LONG_CALL_TIMEOUT_S,
+        ),
+    }
+    return {"events.emit": emit, **{name: _audited(engine, name, method) for name, method in audited.items()}}
+
+
+def _method(
+    doc: str, params: type[P], run: Callable[[P, Actor], Awaitable[object]], *, timeout_s: float = CALL_TIMEOUT_S
+) -> Method:
+    return Method(doc, params, run, timeout_s=timeout_s)
+
+
+def _stream(doc: str, params: type[P], run: Callable[[P, Actor], AsyncIterator[object]]) -> Method:
+    return Method(doc, params, run, stream=True)
+
+
+def _audited(engine: ControlEngine, name: str, method: Method) -> Method:
+    async def run(params: Struct, actor: Actor) -> object:
+        outcome = "cut off"
+        try:
+            answer = method.run(params, actor)
+            assert isinstance(answer, Awaitable)
+            result = await answer
+            outcome = "ok"
+            return result
+        except Exception as error:
+            outcome = f"refused: {error}" if isinstance(error, Refused) else f"failed: {type(error).__name__}"
+            raise
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(AUDIT_TIMEOUT_S):
+                await _audit(engine, actor, _command_text(name, params), outcome[:MAX_AUDITED_TEXT])
+
+    return msgspec.structs.replace(method, run=run)
+
+
+async def _audit(engine: ControlEngine, actor: Actor, command: str, outcome: str) -> None:
+    log.info("control.command", by=actor.name, command=command, outcome=outcome)
+    try:
+        await engine.audit(actor, command, outcome)
+    except Exception as error:  # noqa: BLE001 - the command itself took effect; its answer must not be lost for this
+        log.error("control.audit_failed", by=actor.name, command=command, error=str(error))
+
+
+def _command_text(name: str, params: Struct) -> str:
+    words = msgspec.json.encode(params).decode()
+    return name if words == "{}" else f"{name} {words}"[:MAX_AUDITED_TEXT]
+
+
+def _fitting_step(p: RangeParams) -> float:
+    if p.end < p.start:
+        raise Refused("the end is before the start; swap them")
+    if (p.end - p.start) / p.step > MAX_POINTS:
+        wanted = (p.end - p.start) / MAX_POINTS
+        raise Refused(f"more than {MAX_POINTS} points a series; take a step of at least {wanted:.0f} s")
+    return p.step
+
+
+def shown_params(table: Mapping[str, Method], name: str) -> list[str]:
+    """Return the names of a method's parameters, for messages."""
+    return [parameter.encode_name for parameter in msgspec.structs.fields(table[name].params)]

@@ -1,0 +1,360 @@
+"""How the daemon's answers look to people: one function per answer, values to lines. Pure; sixfbctl prints them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import click
+import msgspec
+
+from sixfbd.control.engine import (
+    AlertView,
+    CheckRun,
+    JournalView,
+    MessageView,
+    OutboxView,
+    PluginView,
+    QuerySeries,
+    QueryView,
+    SeriesView,
+    StatusView,
+    StoryRecord,
+    TokenView,
+    WhyView,
+)
+from sixfbd.control.tables import age, clock_time, colored, count_line, facts, labels, size, spark, table, time
+from sixfbd.control.tables import clean as plain
+from sixfbd.control.tables import span as shown_span
+from sixfbd.control.tables import value as shown_value
+from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
+from sixfbd.model import Alert, CheckState, Obligation, StoredEvent
+
+
+def show_status(status: StatusView) -> list[str]:
+    """Return the daemon at a glance, problems last."""
+    state = "volatile: the disk takes no writes; nothing is kept" if status.volatile else status.state
+    pairs = [
+        ("sixfbd", f"{status.version}, {state}, pid {status.pid}, up {shown_span(status.now - status.started_at)}"),
+        ("site", status.site),
+        ("dashboard", status.http or ", ".join(status.listening) or "nowhere"),
+        ("configuration", f"{', '.join(status.config_files)} ({status.config_hash[:12]})"),
+        ("state", status.state_directory),
+        ("checks", count_line(status.checks) + (f"; paused: {', '.join(status.paused)}" if status.paused else "")),
+        ("alerts", count_line(status.alerts) + (f"; {status.pending_alerts} pending" if status.pending_alerts else "")),
+        ("messages", count_line(status.messages) + _oldest(status.oldest_message_s)),
+        ("rules, series", f"{status.rules} rules, {status.series} series, {status.events} events"),
+    ]
+    if status.awaited:
+        pairs.append(("warming up", f"waiting for {', '.join(status.awaited)}"))
+    if status.blind_before_start_s:
+        pairs.append(("blind", f"for {shown_span(status.blind_before_start_s)} before this start"))
+    return [*facts(pairs), *(colored(f"problem: {plain(problem)}", "unhealthy") for problem in status.problems)]
+
+
+def _oldest(oldest_s: float | None) -> str:
+    return "" if oldest_s is None else f"; the oldest open one {shown_span(oldest_s)} old"
+
+
+def show_checks(checks: Sequence[CheckState], now: float) -> list[str]:
+    return table(
+        ("check", "status", "plugin", "every", "last run", "took", "summary"),
+        [
+            (
+                check.name,
+                "paused" if check.paused else str(check.status),
+                check.plugin,
+                shown_span(check.interval_s),
+                "running" if check.running else age(check.last_run_at, now),
+                "-" if check.duration_s is None else shown_span(check.duration_s),
+                check.summary,
+            )
+            for check in checks
+        ],
+        none="no checks are configured; add a [checks.NAME] table",
+    )
+
+
+def show_check_run(run: CheckRun) -> list[str]:
+    """Return one report: status and summary, then its samples and events."""
+    head = f"{run.check}: {colored(str(run.status))} after {shown_span(run.duration_s)}: {plain(run.summary)}"
+    lines = [head, *facts((series, shown_value(value)) for series, value in run.samples)]
+    lines += [f"event {plain(msgspec.json.encode(event).decode())}" for event in run.events]
+    return [*lines, "there is more to read; the next run goes on"] if run.more else lines
+
+
+def show_series(view: SeriesView, now: float) -> list[str]:
+    rows = [
+        (line.series, shown_value(line.value) + (" (ended)" if line.stale else ""), age(line.at, now), line.kind)
+        for line in view.series
+    ]
+    lines = table(("series", "value", "when", "kind"), rows, none="no series match")
+    hidden = view.total - len(view.series)
+    return [*lines, f"and {hidden} more; give a matcher or a higher --limit"] if hidden > 0 else lines
+
+
+def show_query(view: QueryView) -> list[str]:
+    """Return one line a series: its value, or over a span its least, mean, most, last and a small chart."""
+    if view.type == "string":
+        return [plain(text) for series in view.series for text in series.labels.values()]
+    if view.type == "matrix":
+        heads: tuple[str, ...] = ("series", "points", "min", "avg", "max", "last", "chart")
+        rows: list[tuple[str, ...]] = [_span_row(series) for series in view.series]
+    else:
+        heads = ("series", "value")
+        rows = [(labels(series.labels), shown_value(series.points[-1][1])) for series in view.series if series.points]
+    lines = table(heads, rows, none="no data: nothing matches, or the series have ended")
+    return [*lines, *(f"warning: {plain(warning)}" for warning in view.warnings)]
+
+
+def _span_row(series: QuerySeries) -> tuple[str, ...]:
+    numbers = [float(value) for _, value in series.points]
+    if not numbers:
+        return (labels(series.labels), "0", "-", "-", "-", "-", "")
+    drawn = (min(numbers), sum(numbers) / len(numbers), max(numbers), numbers[-1])
+    return (labels(series.labels), str(len(numbers)), *(shown_value(_whole(n)) for n in drawn), spark(numbers))
+
+
+def _whole(number: float) -> float | str:
+    """NaN and infinities have no whole form: as text."""
+    return number if number - number == 0 else str(number)
+
+
+def show_alerts(alerts: Sequence[AlertView], now: float) -> list[str]:
+    return table(
+        ("id", "severity", "state", "since", "alert", "value", "acked by", "summary"),
+        [
+            (
+                alert.id,
+                str(alert.severity),
+                f"{alert.state}{' (blind)' if alert.blind else ''}",
+                age(alert.since, now),
+                _flat_name(alert),
+                shown_value(alert.value),
+                alert.acked_by or "-",
+                alert.annotations.get("summary", ""),
+            )
+            for alert in alerts
+        ],
+        none="no alerts",
+    )
+
+
+def _flat_name(alert: AlertView) -> str:
+    own = {name: text for name, text in alert.labels.items() if name not in ("alertname", "severity")}
+    return labels({"__name__": alert.rule, **own})
+
+
+def _alert_name(alert: Alert) -> str:
+    return labels({"__name__": alert.key.rule, **dict(alert.key.labels)})
+
+
+def show_event(stored: StoredEvent) -> str:
+    """Return one event as a line."""
+    data = msgspec.json.encode(stored.event.data).decode()
+    return plain(f"{stored.seq}  {time(stored.event.timestamp)}  {stored.event.type}  {stored.event.id}  {data}")
+
+
+def show_outbox(view: OutboxView, now: float) -> list[str]:
+    rows = [
+        (
+            message.id,
+            message.state,
+            message.target.receiver,
+            _target(message.target.notifier, message.target.address),
+            age(message.created_at, now),
+            str(message.attempt),
+            age(message.next_try_at, now) if message.state in ("pending", "unknown") else "-",
+            message.last_error,
+        )
+        for message in view.messages
+    ]
+    heads = ("message", "state", "receiver", "through", "made", "tries", "next", "last error")
+    return [*table(heads, rows, none="no messages"), f"obligations: {count_line(view.obligations)}"]
+
+
+def _target(notifier: str, address: str) -> str:
+    return f"{notifier} {address}".rstrip()
+
+
+def show_message(view: MessageView) -> list[str]:
+    message = view.message
+    pairs = [
+        ("message", message.id),
+        ("state", message.state),
+        ("to", f"{message.target.receiver} through {_target(message.target.notifier, message.target.address)}"),
+        ("made", time(message.created_at)),
+        ("expires", time(message.expires_at)),
+        ("tries", f"{message.attempt}{' (the last possibly a repeat)' if message.possibly_repeated else ''}"),
+        ("provider's id", message.provider_id or "-"),
+    ]
+    if message.last_error:
+        pairs.append(("last error", message.last_error))
+    lines = facts(pairs) + [f"carries {_obligation(owed)}" for owed in view.obligations]
+    return lines + _timeline((change.at, _message_words(change)) for change in view.history)
+
+
+def _obligation(owed: Obligation) -> str:
+    about = _alert_name(owed.about) if owed.about is not None else owed.text
+    reason = f" ({owed.reason})" if owed.reason else ""
+    return plain(f"{owed.kind} {owed.severity} {about}: {owed.state}{reason}")
+
+
+def show_plugins(plugins: Iterable[PluginView]) -> list[str]:
+    """Return a table of what plugins bring, and a line for each that was left out."""
+    views = list(plugins)
+    rows = [
+        (
+            plugin.name,
+            plugin.kind,
+            plugin.version or "-",
+            plugin.origin,
+            plugin.doc,
+            " ".join(option.name + ("*" if option.required else "") for option in plugin.options),
+        )
+        for plugin in views
+        if not plugin.error
+    ]
+    left_out = [
+        colored(f"left out: {plain(f'{plugin.name} ({plugin.origin}): {plugin.error}')}", "unhealthy")
+        for plugin in views
+        if plugin.error
+    ]
+    return [
+        *table(("name", "kind", "version", "origin", "what", "options (* required)"), rows, "no plugins"),
+        *left_out,
+    ]
+
+
+def show_tokens(tokens: Sequence[TokenView]) -> list[str]:
+    return table(
+        ("token", "scopes", "made", "by"),
+        [
+            (
+                token.name + (" (revoked)" if token.revoked else ""),
+                ", ".join(token.scopes),
+                "configuration" if token.fixed else time(token.made_at),
+                token.by or "-",
+            )
+            for token in tokens
+        ],
+        none="no tokens; make one with: sixfbctl token create NAME --scope events",
+    )
+
+
+def show_journal(view: JournalView) -> list[str]:
+    return facts((name.replace("_", " "), _fact(name, fact)) for name, fact in view.facts.items())
+
+
+def _fact(name: str, fact: object) -> str:
+    if isinstance(fact, int | float) and not isinstance(fact, bool):
+        if name.endswith("_bytes"):
+            return size(fact)
+        if name.endswith("_at"):
+            return time(fact)
+        if name.endswith("_s"):
+            return shown_span(fact)
+        return shown_value(fact)
+    return fact if isinstance(fact, str) else msgspec.json.encode(fact).decode()
+
+
+# ---- why -----------------------------------------------------------------------------------------------------------------
+
+
+def show_why(why: WhyView) -> list[str]:
+    """Return the whole story of one incident: what it is, the rule, who is told, and what happened in order."""
+    alert = why.alert
+    head = [
+        f"{colored(_alert_name(alert), str(alert.severity))} is {alert.state} since {time(alert.since)}",
+        *facts(_why_facts(why)),
+    ]
+    return [*head, "", *_timeline(_story(why.records))]
+
+
+def _why_facts(why: WhyView) -> Iterator[tuple[str, str]]:
+    alert = why.alert
+    yield "incident", alert.id
+    yield "severity", str(alert.severity)
+    if summary := alert.annotations.get("summary"):
+        yield "summary", summary
+    if why.rule is not None:
+        yield "rule", why.rule.expr
+        yield "held for", f"{shown_span(why.rule.for_s)}, keeps firing {shown_span(why.rule.keep_firing_for_s)}"
+        yield "rule from", why.rule.origin
+    for level in why.rule.levels if why.rule is not None else ():
+        yield "level", f"{level.severity} when {level.when}" + (f", until {level.clear}" if level.clear else "")
+    for routed in why.routes:
+        yield "routed to", f"{routed.receiver} by {' > '.join(routed.path) or 'the default route'}"
+    if alert.acked_by:
+        yield "acked by", f"{alert.acked_by} at {time(alert.acked_at)}"
+    if alert.blind:
+        yield "blind", f"the checks that feed it do not report: {', '.join(alert.checks)}"
+    if not why.routes:
+        yield "routed to", "nobody: no route names a receiver"
+
+
+def _story(records: Iterable[StoryRecord]) -> Iterator[tuple[float, list[str]]]:
+    targets: dict[str, str] = {}
+    for record in records:
+        if isinstance(record, Owed):
+            owed = record.obligation
+            targets[owed.id] = f"{owed.kind} to {owed.target.receiver} through " + _target(
+                owed.target.notifier, owed.target.address
+            )
+        yield record.at, _record_words(record, targets)
+
+
+def _record_words(record: StoryRecord, targets: dict[str, str]) -> list[str]:
+    match record:
+        case AlertChanged():
+            return _transition_words(record)
+        case Acked():
+            return [f"acknowledged by {record.by}" + (f": {record.comment}" if record.comment else "")]
+        case Owed():
+            owed = record.obligation
+            reason = f" ({owed.reason})" if owed.reason else ""
+            return [f"owed: {targets[owed.id]}: {owed.state}{reason}"]
+        case ObligationChanged():
+            return [f"{targets.get(record.id, record.id)}: {record.state} ({record.reason})"]
+        case MessageChanged():
+            return _message_words(record)
+        case Audited():
+            return [f"{record.by} commanded {record.command}: {record.outcome}"]
+
+
+def _transition_words(record: AlertChanged) -> list[str]:
+    alert = record.alert
+    change = f"{record.previous} → {alert.state}" if record.previous != alert.state else f"still {alert.state}"
+    why = f" ({record.why or alert.reason})" if record.why or alert.reason else ""
+    first = f"{change}, {alert.severity}, value {shown_value(alert.value)}{why}"
+    return [
+        first,
+        *(
+            f"  read {seen.series} = {shown_value(seen.value)} at {clock_time(seen.at_ms / 1000)}"
+            for seen in alert.evidence
+        ),
+    ]
+
+
+def _message_words(record: MessageChanged) -> list[str]:
+    message = record.message
+    to = f"{message.target.receiver} through {_target(message.target.notifier, message.target.address)}"
+    words = f"message {message.id} to {to}: {message.state}"
+    if message.attempt:
+        words += f", try {message.attempt}"
+    if record.what:
+        words += f": {record.what}"
+    elif message.last_error:
+        words += f": {message.last_error}"
+    return [words]
+
+
+def _timeline(entries: Iterable[tuple[float, list[str]]]) -> list[str]:
+    """Return entries under their days, each with its time; further lines of an entry are set in."""
+    lines: list[str] = []
+    day = ""
+    for at, words in entries:
+        today = time(at)[:10]
+        if today != day:
+            day = today
+            lines.append(click.style(day, bold=True))
+        lines.append(f"  {clock_time(at)}  {plain(words[0])}")
+        lines += [" " * 16 + plain(more) for more in words[1:]]
+    return lines

@@ -1,0 +1,609 @@
+"""sixfbctl: asks and commands the running daemon over its control socket; tables for people, `--json` for scripts.
+
+Owns words and exit codes; what an answer means is the daemon's, how it looks is `control.show`'s. Imports neither trio
+nor the engine, so that it answers at once.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+from click.shell_completion import CompletionItem
+
+from sixfbd import __version__
+from sixfbd.control import show
+from sixfbd.control.address import find_socket, how_to_start, is_answered
+from sixfbd.control.client import (
+    ControlClient,
+    ControlError,
+    NotAllowedError,
+    NotRunningError,
+    is_lost,
+)
+from sixfbd.control.engine import (
+    AlertView,
+    CheckRun,
+    EmitView,
+    JournalView,
+    MessageView,
+    OutboxView,
+    PluginView,
+    QueryView,
+    SeriesView,
+    StatusView,
+    TokenView,
+    VerifyView,
+    WhyView,
+)
+from sixfbd.control.protocol import RpcError
+from sixfbd.control.tables import count_line, size
+from sixfbd.control.terminal import (
+    LOST,
+    NOT_RUNNING,
+    Failure,
+    QuietGroup,
+    completion_script,
+    print_json,
+    print_lines,
+)
+from sixfbd.model import CheckState, StoredEvent
+from sixfbd.quantities import Duration
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+CALL_TIMEOUT_S: Final = 60.0
+COMPLETION_TIMEOUT_S: Final = 1.0
+STOP_POLL_S: Final = 0.1
+STATES: Final = ("pending", "sending", "unknown", "accepted", "delivered", "dead", "suppressed")
+RANGE_POINTS: Final = 240  # of `query --range` without --step
+EPILOG: Final = """\b
+Exit codes:
+  0  done
+  1  refused or failed; the line on stderr says why
+  2  the command line is wrong
+  3  the daemon is not running
+  4  no answer in time, or the connection was lost
+
+The socket is looked for at --socket, $SIXFBD_SOCKET, the .run directory of the clone that sixfbctl is installed
+from, then /run/sixfbd/control.sock."""
+
+
+class Session:
+    """Where to ask, how long to wait, how to print."""
+
+    def __init__(self, path: Path, timeout_s: float, as_json: bool) -> None:
+        self.path = path
+        self.timeout_s = timeout_s
+        self.as_json = as_json
+
+    @contextmanager
+    def connect(self) -> Iterator[ControlClient]:
+        with _as_exit_codes(self.path), ControlClient(self.path, self.timeout_s) as client:
+            yield client
+
+    def ask(self, method: str, /, **params: Any) -> Any:
+        """Return one method's result as decoded JSON."""
+        with self.connect() as client:
+            return client.call(method, **params)
+
+    def show(self, result: Any, form: type[T], lines: Callable[[T], list[str]]) -> T:
+        """Print a result, as it is or as lines; return it in its form."""
+        value = msgspec.convert(result, form, strict=False)
+        if self.as_json:
+            print_json(result)
+        else:
+            print_lines(lines(value))
+        return value
+
+    def say(self, result: Any, words: str) -> None:
+        """Print a result as it is, or the words for it."""
+        if self.as_json:
+            print_json(result)
+        else:
+            click.echo(words)
+
+
+@contextmanager
+def _as_exit_codes(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotRunningError as error:
+        raise Failure(f"sixfbd is not running ({error}); start it with: {how_to_start(path)}", NOT_RUNNING) from None
+    except NotAllowedError as error:
+        raise Failure(str(error)) from None
+    except ControlError as error:
+        raise Failure(str(error), LOST) from None
+    except RpcError as error:
+        if is_lost(error):
+            raise Failure(error.message, LOST) from None
+        raise Failure("\n".join([error.message, *_details(error.data)])) from None
+
+
+def _details(data: Any) -> list[str]:
+    return [f"  {line}" for line in data] if isinstance(data, list) else []
+
+
+def _want_json(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and isinstance(ctx.obj, Session):
+        ctx.obj.as_json = True
+
+
+def json_option(command: F) -> F:
+    """Let a command take --json behind its name as well."""
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=_want_json, help="Print the answer as JSON, for scripts."
+    )(command)
+
+
+@click.group(cls=QuietGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--socket", "socket_path", metavar="PATH", help="The daemon's control socket.")
+@click.option(
+    "--timeout", default=CALL_TIMEOUT_S, show_default=True, metavar="SECONDS", help="Longest wait for an answer."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print answers as JSON, for scripts.")
+@click.version_option(__version__, prog_name="sixfbctl")
+@click.pass_context
+def cli(ctx: click.Context, socket_path: str | None, timeout: float, as_json: bool) -> None:
+    """Ask and command the running sixfbd."""
+    ctx.obj = Session(find_socket(os.environ, socket_path), timeout, as_json)
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+# ---- completion by asking the daemon ---------------------------------------------------------------------------------
+
+
+def _offered(ctx: click.Context, method: str, incomplete: str) -> list[dict[str, Any]]:
+    given = ctx.find_root().params.get("socket_path")
+    with (
+        suppress(ControlError, RpcError),
+        ControlClient(find_socket(os.environ, given), COMPLETION_TIMEOUT_S) as client,
+    ):
+        return list(client.call(method))
+    return []
+
+
+def _complete_check(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    checks = _offered(ctx, "checks", incomplete)
+    return [CompletionItem(c["name"], help=c["status"]) for c in checks if c["name"].startswith(incomplete)]
+
+
+def _complete_alert(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    alerts = _offered(ctx, "alerts", incomplete)
+    return [CompletionItem(a["id"], help=a["rule"]) for a in alerts if a["id"].startswith(incomplete)]
+
+
+def _complete_token(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    tokens = _offered(ctx, "token.list", incomplete)
+    return [CompletionItem(t["name"]) for t in tokens if t["name"].startswith(incomplete)]
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@json_option
+@pass_session
+def status(session: Session) -> None:
+    """The daemon at a glance."""
+    session.show(session.ask("status"), StatusView, show.show_status)
+
+
+@cli.command()
+@json_option
+@pass_session
+def checks(session: Session) -> None:
+    """All checks and their last reports."""
+    session.show(session.ask("checks"), list[CheckState], lambda view: show.show_checks(view, time.time()))
+
+
+@cli.command()
+@click.argument("matcher", default="")
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000), help="At most this many.")
+@json_option
+@pass_session
+def series(session: Session, matcher: str, limit: int) -> None:
+    """Series and their last values.
+
+    MATCHER is a selector such as 'up{job="shop"}'.
+    """
+    result = session.ask("series", matcher=matcher, limit=limit)
+    session.show(result, SeriesView, lambda view: show.show_series(view, time.time()))
+
+
+@cli.command()
+@click.argument("expr")
+@click.option("--at", metavar="TIME", help="Evaluate then instead of now.")
+@click.option("--range", "span", metavar="DURATION", help="Evaluate over the last DURATION, such as 1h.")
+@click.option("--start", metavar="TIME", help="Evaluate over a span from here on.")
+@click.option("--end", metavar="TIME", help="End of the span; now if left out.")
+@click.option(
+    "--step", metavar="DURATION", help=f"Distance of the points; the span's {RANGE_POINTS}th part if left out."
+)
+@json_option
+@pass_session
+def query(
+    session: Session, expr: str, at: str | None, span: str | None, start: str | None, end: str | None, step: str | None
+) -> None:
+    """Evaluate PromQL, at one time or over a span.
+
+    TIME is 2026-11-23T21:07:30Z, unix seconds, or -2h: so long ago.
+    """
+    now = time.time()
+    if span is None and start is None:
+        if end is not None or step is not None:
+            raise click.UsageError("--end and --step belong to --start or --range")
+        result = session.ask("query", expr=expr, at=None if at is None else _time(at, now))
+    else:
+        if at is not None or (span is not None and start is not None):
+            raise click.UsageError("give one of --at, --range and --start")
+        last = now if end is None else _time(end, now)
+        first = last - _duration(span) if span is not None else _time(start or "", now)
+        step_s = max((last - first) / RANGE_POINTS, 1.0) if step is None else _duration(step)
+        result = session.ask("query_range", expr=expr, start=first, end=last, step=step_s)
+    session.show(result, QueryView, show.show_query)
+
+
+def _duration(text: str) -> float:
+    try:
+        return float(Duration.parse(text))
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} {error}") from None
+
+
+def _time(text: str, now: float) -> float:
+    if text.startswith("-"):
+        return now - _duration(text[1:])
+    try:
+        return float(text)
+    except ValueError:
+        pass  # not unix seconds; a date then
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except ValueError:
+        raise click.UsageError(f"{text!r} is not a time; write 2026-11-23T21:07:30Z, unix seconds, or -2h") from None
+
+
+@cli.command()
+@json_option
+@pass_session
+def alerts(session: Session) -> None:
+    """Pending and firing alerts, worst first."""
+    session.show(session.ask("alerts"), list[AlertView], lambda view: show.show_alerts(view, time.time()))
+
+
+@cli.command()
+@click.argument("alert", shell_complete=_complete_alert)
+@json_option
+@pass_session
+def why(session: Session, alert: str) -> None:
+    """The whole story of one alert.
+
+    What was read, decided, owed, tried and acknowledged, in order. ALERT is an id of `sixfbctl alerts`.
+    """
+    session.show(session.ask("why", alert=alert), WhyView, show.show_why)
+
+
+@cli.command()
+@json_option
+@pass_session
+def plugins(session: Session) -> None:
+    """What plugins brought, and those that were left out."""
+    session.show(session.ask("plugins"), list[PluginView], show.show_plugins)
+
+
+# ---- checks, alerts --------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def check() -> None:
+    """Run a check at once, pause and resume it."""
+
+
+@check.command("run")
+@click.argument("name", shell_complete=_complete_check)
+@json_option
+@pass_session
+def check_run(session: Session, name: str) -> None:
+    """Run the check NAME now and show its report."""
+    session.show(session.ask("check.run", name=name), CheckRun, show.show_check_run)
+
+
+@check.command("pause")
+@click.argument("name", shell_complete=_complete_check)
+@json_option
+@pass_session
+def check_pause(session: Session, name: str) -> None:
+    """Stop running a check until it is resumed.
+
+    That holds over restarts too.
+    """
+    result = session.ask("check.pause", name=name)
+    session.say(result, result)
+
+
+@check.command("resume")
+@click.argument("name", shell_complete=_complete_check)
+@json_option
+@pass_session
+def check_resume(session: Session, name: str) -> None:
+    """Run the check NAME again."""
+    result = session.ask("check.resume", name=name)
+    session.say(result, result)
+
+
+@cli.command()
+@click.argument("alert", metavar="ID", shell_complete=_complete_alert)
+@click.option("--comment", default="", help="Shown with the acknowledgement.")
+@json_option
+@pass_session
+def ack(session: Session, alert: str, comment: str) -> None:
+    """Take a firing alert on.
+
+    It neither repeats nor escalates until it ends.
+    """
+    result = session.ask("ack", alert=alert, comment=comment)
+    session.say(result, result)
+
+
+# ---- events ----------------------------------------------------------------------------------------------------------
+
+
+@cli.group(invoke_without_command=True)
+@click.option("--follow", "-f", is_flag=True, help="Print events as they come, until Ctrl-C.")
+@click.option("--type", "event_type", metavar="TYPE", help="Events of this type only.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="The last so many.")
+@json_option
+@click.pass_context
+def events(ctx: click.Context, follow: bool, event_type: str | None, limit: int) -> None:
+    """The last events, those to come, one of your own."""
+    if ctx.invoked_subcommand is not None:
+        return
+    session = ctx.find_object(Session)
+    assert session is not None
+    with session.connect() as client:
+        known = client.call("events.list", type=event_type, limit=limit)
+        if session.as_json and not follow:
+            print_json(known)
+            return
+        for event in known:
+            _print_event(session, event)
+        if not known and not follow:
+            click.echo("no events")
+        if follow:
+            last = known[-1]["seq"] if known else None
+            for event in client.stream("events.follow", type=event_type, after=last):
+                _print_event(session, event)
+
+
+def _print_event(session: Session, event: Any) -> None:
+    if session.as_json:
+        click.echo(json.dumps(event, ensure_ascii=False))
+    else:
+        click.echo(show.show_event(msgspec.convert(event, StoredEvent)))
+
+
+@events.command()
+@click.argument("event_type", metavar="TYPE")
+@click.argument("pairs", metavar="KEY=VALUE...", nargs=-1)
+@click.option("--id", "event_id", metavar="ID", help="Its id; an id known for 7 days is a duplicate.")
+@click.option("--timestamp", metavar="TIME", help="When it happened; now if left out.")
+@json_option
+@pass_session
+def emit(
+    session: Session, event_type: str, pairs: tuple[str, ...], event_id: str | None, timestamp: str | None
+) -> None:
+    """Tell the daemon of one event.
+
+    A VALUE that reads as JSON is taken so (quantity=2, vip=true, tags='["a"]'), any other as text; note='"5"' is the
+    text 5.
+    """
+    at = None if timestamp is None else _time(timestamp, time.time())
+    result = session.ask("events.emit", type=event_type, data=_data(pairs), id=event_id, timestamp=at)
+    session.show(result, EmitView, _emit_words)
+
+
+def _emit_words(view: EmitView) -> list[str]:
+    number = "" if view.seq is None else f" as number {view.seq}"
+    return [f"known already{number}: {view.id}" if view.duplicate else f"taken{number}: {view.id}"]
+
+
+def _data(pairs: tuple[str, ...]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"{pair!r} is not KEY=VALUE")
+        try:
+            data[key] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            data[key] = text
+    return data
+
+
+# ---- outbox ----------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def outbox() -> None:
+    """What is owed and what was sent."""
+
+
+@outbox.command("list")
+@click.option("--state", type=click.Choice(STATES), help="Those in this state only.")
+@click.option("--open", "still_open", is_flag=True, help="Those not yet done with: pending, sending, unknown.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000), help="The last so many.")
+@json_option
+@pass_session
+def outbox_list(session: Session, state: str | None, still_open: bool, limit: int) -> None:
+    """Messages, newest first."""
+    result = session.ask("outbox.list", state="open" if still_open else state, limit=limit)
+    session.show(result, OutboxView, lambda view: show.show_outbox(view, time.time()))
+
+
+@outbox.command("show")
+@click.argument("message", metavar="ID")
+@json_option
+@pass_session
+def outbox_show(session: Session, message: str) -> None:
+    """One message, what it carries and every try."""
+    session.show(session.ask("outbox.show", id=message), MessageView, show.show_message)
+
+
+# ---- tokens ----------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def token() -> None:
+    """Access tokens of the HTTP interface."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, default=("events",), show_default=True, help="events, alerts or read."
+)
+@json_option
+@pass_session
+def token_create(session: Session, name: str, scopes: tuple[str, ...]) -> None:
+    """Make a token and print it, the only time."""
+    result = session.ask("token.create", name=name, scopes=scopes)
+    session.say(result, result["token"])
+
+
+@token.command("list")
+@json_option
+@pass_session
+def token_list(session: Session) -> None:
+    """Tokens by name, without the tokens."""
+    session.show(session.ask("token.list"), list[TokenView], show.show_tokens)
+
+
+@token.command("revoke")
+@click.argument("name", shell_complete=_complete_token)
+@json_option
+@pass_session
+def token_revoke(session: Session, name: str) -> None:
+    """Make the token NAME worthless at once."""
+    result = session.ask("token.revoke", name=name)
+    session.say(result, result)
+
+
+# ---- journal ---------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def journal() -> None:
+    """The journal: its state, its truth, copies of it."""
+
+
+@journal.command("status")
+@json_option
+@pass_session
+def journal_status(session: Session) -> None:
+    """Sizes, counts and ages."""
+    session.show(session.ask("journal.status"), JournalView, show.show_journal)
+
+
+@journal.command("verify")
+@json_option
+@pass_session
+@click.pass_context
+def journal_verify(ctx: click.Context, session: Session) -> None:
+    """Check it against itself; exit code 1 if wrong."""
+    session.timeout_s = max(session.timeout_s, 1800)
+    view = session.show(session.ask("journal.verify"), VerifyView, _verify_words)
+    ctx.exit(1 if view.problems else 0)
+
+
+def _verify_words(view: VerifyView) -> list[str]:
+    checked = f" ({count_line(view.checked)})" if view.checked else ""
+    return [*view.problems] or [f"nothing is wrong{checked}"]
+
+
+@journal.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@pass_session
+def journal_backup(session: Session, file: Path) -> None:
+    """Write a whole copy to FILE while the daemon runs.
+
+    The daemon writes it, as its own user, and overwrites nothing.
+    """
+    session.timeout_s = max(session.timeout_s, 1800)
+    result = session.ask("journal.backup", path=str(file.absolute()))
+    session.say(result, f"wrote {result['path']} ({size(result['size_bytes'])})")
+
+
+@journal.command("export")
+@pass_session
+def journal_export(session: Session) -> None:
+    """Print all of it as lines of JSON, oldest first."""
+    with session.connect() as client:
+        for line in client.stream("journal.export"):
+            click.echo(json.dumps(line, ensure_ascii=False, separators=(",", ":")))
+
+
+# ---- the daemon ------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@json_option
+@pass_session
+def reload(session: Session) -> None:
+    """Take the configuration in anew, all or nothing."""
+    result = session.ask("reload")
+    session.say(result, "\n".join(result["changed"]) or "nothing has changed")
+
+
+@cli.command()
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Return when the daemon has ended.")
+@json_option
+@pass_session
+def stop(session: Session, wait: bool) -> None:
+    """Drain and stop the daemon."""
+    result = session.ask("stop")
+    if wait:
+        _await_end(session.path, result["pid"], result["within_s"] + 5)
+    session.say(result, "stopped" if wait else "stopping")
+
+
+def _await_end(path: Path, pid: int, within_s: float) -> None:
+    give_up_at = time.monotonic() + within_s
+    while _lives(pid) or is_answered(path):
+        if time.monotonic() > give_up_at:
+            raise Failure(f"the daemon (pid {pid}) has not ended within {within_s:g} s", LOST)
+        time.sleep(STOP_POLL_S)
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process exists and is no zombie that its parent has yet to collect."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a shell's completion script.
+
+    For bash: eval "$(sixfbctl completion bash)".
+    """
+    click.echo(completion_script(cli, "sixfbctl", shell))
+
+
+def main() -> None:
+    """Run sixfbctl with this process's arguments."""
+    cli(prog_name="sixfbctl")

@@ -1,0 +1,206 @@
+"""The daemon: opens the parts in the order of the data's way, runs them, and leaves them in the opposite one.
+
+The only module that knows all the parts. A stop is an event, never a cancel, until the deadline.
+"""
+
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from sixfbd import __version__, systemd, upkeep
+from sixfbd.config import Config, ConfigError, effective_rules, load_config, plugin_sources
+from sixfbd.control.address import ControlSocketError
+from sixfbd.control.methods import methods_of
+from sixfbd.control.protocol import Refused
+from sixfbd.control.server import serve_control
+from sixfbd.host import PluginCatalog, load_plugins
+from sixfbd.http.server import ListenError, bind_listener, serve_http
+from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK, Intake
+from sixfbd.journal.database import JournalDatabase
+from sixfbd.journal.errors import JournalError
+from sixfbd.journal.samples import open_samples
+from sixfbd.judge import Judge
+from sixfbd.logs import configure_logging
+from sixfbd.model import Actor, CheckName, Report, Sample
+from sixfbd.outbox.workers import Outbox
+from sixfbd.readers.for_control import ControlView
+from sixfbd.readers.for_http import HttpView
+from sixfbd.readers.queries import EngineReader
+from sixfbd.reload import bind, declare_checks, make_instances, place_of, policy_of, reload, summary_of
+from sixfbd.rules.engine import RuleEngine
+from sixfbd.running import Running
+from sixfbd.schedule import Schedule
+from sixfbd.vitals import Vitals
+from sixfbd.window.window import Window
+from sixfbd.world import RealWorld
+
+log = structlog.get_logger("sixfbd.daemon")
+
+EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit does not restart on it
+SERVERS_GRACE_S: Final = 2.5
+DRAIN_S: Final = 3.0
+FIRST_ROUND_S: Final = 5.0  # what the first evaluation of all rules may take before the daemon is ready
+
+
+def run_daemon(config_path: Path) -> int:
+    """Run until stopped; return the exit code: 0 stopped in order, 78 bad configuration, 1 could not start or run."""
+    catalog = load_plugins(plugin_sources(config_path))
+    try:
+        config = load_config(config_path, catalog)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    configure_logging(config.log.level, config.log.format)
+    failures: BaseExceptionGroup[Exception] | None = None
+    try:
+        trio.run(_run, config_path, catalog, config, restrict_keyboard_interrupt_to_checkpoints=True)
+    except* (JournalError, ListenError, ControlSocketError) as group:
+        failures = group
+    for line in dict.fromkeys(str(error) for error in _leaves(failures)):
+        print(f"sixfbd: {line}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> None:
+    state_directory = Path(config.daemon.state_directory)
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(bind_listener(config.http.listen))
+        world = await stack.enter_async_context(RealWorld())
+        window = Window(config.window.memory)
+        journal = await stack.enter_async_context(
+            JournalDatabase(
+                state_directory / "journal.db",
+                keep_events_s=config.journal.events,
+                keep_records_s=config.journal.alerts,
+            )
+        )
+        store = await stack.enter_async_context(open_samples(state_directory / "samples.db", window))
+        await world.offload(window.restore_steps, journal, round(world.clock.now() * 1000))
+
+        async def deliver(check: CheckName, report: Report, own: Sequence[Sample]) -> list[str]:
+            refusals = await intake.report(check, report, own)
+            running.changed.ring()
+            return refusals
+
+        rules, _ = effective_rules(config, catalog.rules)
+        bound, problems = bind(rules)
+        schedule = Schedule(world, deliver, journal.cursor)
+        policy = policy_of(config, catalog, bound, rules, world, lambda found: summary_of(schedule.state, found))
+        judge = Judge(journal, world.clock, policy)
+        evaluator = RuleEngine(
+            bound,
+            snapshot_of=window.snapshot,
+            clock=world.clock,
+            emit=judge.submit,
+            blind_checks=lambda names: [name for name in names if schedule.is_blind(name)],
+            offload=world.offload,
+            interval_s=config.daemon.evaluation_interval,
+        )
+        intake = Intake(
+            journal,
+            window,
+            world.clock,
+            persist=store.put,
+            touch=evaluator.touch,
+            committed=judge.events_committed,
+        )
+        intake.declare_types(list(catalog.event_types.values()))
+        window.bind(bound.touched)
+        reader = EngineReader(window, journal, lambda: judge.state.alerts.values())
+        checks, notifiers = make_instances(config, catalog, world, reader)
+        await stack.enter_async_context(
+            judge.running(__version__, config.text_hash, last_alive_at=journal.last_alive_at)
+        )
+        outbox = Outbox(judge, world.clock, notifiers, place_of(config, ""), drain_s=DRAIN_S)
+        running = Running(
+            config_path=config_path,
+            config=config,
+            catalog=catalog,
+            rules=rules,
+            problems=(*problems, *(f"plugin {one.name} is left out: {one.problem}" for one in catalog.failed)),
+            world=world,
+            journal=journal,
+            store=store,
+            window=window,
+            intake=intake,
+            schedule=schedule,
+            evaluator=evaluator,
+            judge=judge,
+            outbox=outbox,
+            vitals=Vitals(),
+            reader=reader,
+            started_at=world.clock.now(),
+            checks=checks,
+            notifiers=notifiers,
+        )
+        await stack.enter_async_context(outbox.running())
+        declare_checks(intake, checks, catalog, config)
+        await _serve(running, listener)
+
+
+async def _serve(running: Running, listener: socket.socket) -> None:
+    """Run everything that has a task, until the stop; then servers, schedule and rules end, and the outbox drains."""
+    view = HttpView(running)
+    control = ControlView(running, partial(reload, running))
+    config = running.config
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(_obey_signals, running)
+        running.judge.listen(lambda records: running.changed.ring())
+        await tasks.start(running.evaluator.run)
+        with trio.move_on_after(FIRST_ROUND_S):
+            await running.evaluator.evaluate_all()
+        async with trio.open_nursery() as servers:
+            serve = partial(serve_http, view, config.http, listener=listener, stop=running.stop)
+            running.url = await servers.start(partial(serve, grace_s=SERVERS_GRACE_S))
+            running.outbox.place = place_of(config, running.url)
+            answer = partial(serve_control, Path(config.control.socket), methods_of(control), stop=running.stop)
+            await servers.start(partial(answer, clock=running.world.clock))
+            await tasks.start(running.schedule.run)
+            for name, instance in running.checks.items():
+                running.schedule.add(instance, paused=name in running.judge.state.paused)
+            _end_gone_checks(running)
+            upkeep.report_once(running, view)
+            upkeep.begin(running, view, tasks)
+            running.ready = True
+            systemd.ready(f"{len(running.checks)} checks, {len(running.rules)} rules")
+            log.info("daemon.ready", url=running.url, control=config.control.socket, checks=len(running.checks))
+            await running.stop.wait()
+            running.ready = False
+            systemd.stopping()
+            log.info("daemon.stopping")
+            servers.cancel_scope.deadline = trio.current_time() + SERVERS_GRACE_S
+        tasks.cancel_scope.cancel()
+
+
+def _end_gone_checks(running: Running) -> None:
+    """End the series of checks that a configuration before this one had."""
+    now_ms = round(running.world.clock.now() * 1000)
+    known = {*running.checks, ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK}
+    for name in running.window.checks():
+        if name not in known:
+            running.store.put(running.window.end_check(name, now_ms).rows)
+
+
+async def _obey_signals(running: Running) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                with suppress(Refused):  # said by reload in the log; an invalid configuration changes nothing
+                    await reload(running, Actor("signal SIGHUP"))
+            else:
+                running.stop.set()
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """Return what a group is made of, groups in it opened."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [] if error is None else [error]

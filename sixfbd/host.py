@@ -1,0 +1,558 @@
+"""The plugin host: finds plugins, loads them, learns what they bring, and blames the one that is broken.
+
+Owns the catalog of what may be configured. A plugin with anything wrong is left out whole and named with its file and
+what does not match; the others load. The order is fixed: entry points by name, then the plugin directories as
+configured, then the single files, each by name; of two plugins that bring the same name the later is left out. A module
+is imported once per process: plugin code is not reloadable. Makes no instance of anything and starts nothing.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from traceback import walk_tb
+from types import ModuleType
+from typing import Any, Final
+
+import msgspec
+import pluggy
+from msgspec import Struct
+
+from sixfbd import hookspecs
+from sixfbd.config.convert import bounded_type, fields_of
+from sixfbd.config.tables import CheckKeys, NotifierKeys, PluginSources
+from sixfbd.config.text import did_you_mean
+from sixfbd.model import Rule
+from sixfbd.plugin import ANY, Check, EventType, Metric, Metrics, Notifier, PluginConfig
+from sixfbd.rules.defaults import ENGINE_RULES
+
+ENTRY_POINTS: Final = "sixfbd.plugins"
+_ENGINE_KEYS: Final = {
+    "check": frozenset(field.key for field in fields_of(CheckKeys)),
+    "notifier": frozenset(field.key for field in fields_of(NotifierKeys)),
+}
+_HOOKS: Final = {
+    name: tuple(inspect.signature(spec).parameters)
+    for name, spec in vars(hookspecs).items()
+    if inspect.isfunction(spec) and hasattr(spec, "sixfbd_spec")
+}
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+_EVENT_TYPE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,63}")
+
+
+class PluginInfo(Struct, frozen=True, kw_only=True):
+    """One plugin as `sixfbd plugins` lists it. `problem` set: it is left out, and why."""
+
+    name: str
+    module: str
+    origin: str  # the distribution, or the path
+    file: str = ""  # "" if the module was not found
+    version: str = ""
+    doc: str = ""
+    checks: tuple[str, ...] = ()
+    notifiers: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    event_types: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it brings, such as ("check", "rules")."""
+        brought = {"check": self.checks, "notifier": self.notifiers, "rules": self.rules, "events": self.event_types}
+        return tuple(kind for kind, names in brought.items() if names)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEntry:
+    """A check class by the name that `[checks.NAME] plugin` takes; `plugin` brought it."""
+
+    name: str
+    cls: type[Check[Any]]
+    plugin: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierEntry:
+    """A notifier class by the name that `[notifiers.NAME] plugin` takes; `plugin` brought it."""
+
+    name: str
+    cls: type[Notifier[Any]]
+    plugin: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginCatalog:
+    """What may be configured. `rules` are the default rules, the engine's own first; `metrics` all declared metrics."""
+
+    checks: Mapping[str, CheckEntry] = field(default_factory=dict)
+    notifiers: Mapping[str, NotifierEntry] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ENGINE_RULES
+    event_types: Mapping[str, EventType] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    plugins: tuple[PluginInfo, ...] = ()
+
+    @property
+    def failed(self) -> tuple[PluginInfo, ...]:
+        """The plugins that are left out."""
+        return tuple(plugin for plugin in self.plugins if plugin.problem is not None)
+
+
+class _BrokenError(Exception):
+    """A plugin is broken; the text says what does not match."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """A plugin before it is loaded. `root` is what its own frames' files begin with, "" if only the module tells."""
+
+    name: str
+    module: str
+    origin: str
+    load: Callable[[], object]
+    version: str = ""
+    root: str = ""
+
+
+@dataclass(slots=True)
+class _Brought:
+    """What one plugin brings, valid in itself."""
+
+    checks: dict[str, type[Check[Any]]] = field(default_factory=dict)
+    notifiers: dict[str, type[Notifier[Any]]] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    event_types: dict[str, EventType] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The catalog while it fills."""
+
+    checks: dict[str, CheckEntry] = field(default_factory=dict)
+    notifiers: dict[str, NotifierEntry] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=lambda: {rule.name: rule for rule in ENGINE_RULES})
+    event_types: dict[str, EventType] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    owners: dict[tuple[str, str], str] = field(
+        default_factory=lambda: {("rule", r.name): "engine" for r in ENGINE_RULES}
+    )
+    plugins: dict[str, PluginInfo] = field(default_factory=dict)
+
+
+def load_plugins(sources: PluginSources) -> PluginCatalog:
+    """Load every plugin that can be found. Never raises for what a plugin does, KeyboardInterrupt excepted.
+
+    Imports modules, so it blocks: call it before the loop runs or in a worker thread.
+    """
+    shelf = _Shelf()
+    for found in _find(sources):
+        info = PluginInfo(name=found.name, module=found.module, origin=found.origin, version=found.version)
+        name = found.name if found.name not in shelf.plugins else f"{found.name} ({found.origin})"
+        try:
+            if found.name in shelf.plugins:
+                other = shelf.plugins[found.name].origin
+                raise _BrokenError(f"the plugin name {found.name} is taken by {other}; rename one of them")
+            shelf.plugins[name] = _take(found, info, sources.config, shelf)
+        except _BrokenError as error:
+            shelf.plugins[name] = msgspec.structs.replace(info, file=_file_of(found), problem=str(error))
+    return PluginCatalog(
+        checks=shelf.checks,
+        notifiers=shelf.notifiers,
+        rules=tuple(shelf.rules.values()),
+        event_types=shelf.event_types,
+        metrics=shelf.metrics,
+        plugins=tuple(shelf.plugins.values()),
+    )
+
+
+# ---- finding -----------------------------------------------------------------------------------------------------------
+
+
+def _find(sources: PluginSources) -> Iterator[_Found]:
+    yield from _entry_points()
+    for directory in sources.directories:
+        for path in _listed(directory):
+            if (path / "__init__.py").is_file():
+                yield _package(path)
+    if sources.files_in is not None:
+        for path in _listed(sources.files_in):
+            if path.suffix == ".py":
+                yield _single_file(path)
+
+
+def _listed(directory: Path) -> list[Path]:
+    """The visible entries of a directory by name; none if it is not there or cannot be read (it need not exist)."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.name[0] not in "._")
+    except OSError:
+        return []
+
+
+def _entry_points() -> Iterator[_Found]:
+    points = {(point.name, point.value): point for point in metadata.entry_points(group=ENTRY_POINTS)}
+    for (name, value), point in sorted(points.items(), key=lambda pair: pair[0]):
+        dist = point.dist
+        origin = value if dist is None else f"{dist.name} {dist.version}"
+        yield _Found(name, point.module, origin, point.load, "" if dist is None else dist.version)
+
+
+def _package(path: Path) -> _Found:
+    load = partial(_import_file, path.name, path / "__init__.py", path)
+    return _Found(path.name, path.name, str(path), load, root=str(path))
+
+
+def _single_file(path: Path) -> _Found:
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    module = f"sixfbd_plugin_{re.sub('[^A-Za-z0-9_]', '_', path.stem)}_{digest}"
+    return _Found(path.stem, module, str(path), partial(_import_file, module, path, None), root=str(path))
+
+
+def _import_file(name: str, file: Path, package: Path | None) -> ModuleType:
+    if (loaded := sys.modules.get(name)) is not None:
+        if getattr(loaded, "__file__", None) != str(file):
+            raise _BrokenError(f"a module called {name} is loaded already; rename the directory")
+        return loaded
+    if package is not None and importlib.util.find_spec(name) is not None:
+        raise _BrokenError(f"a module called {name} is installed already; rename the directory")
+    spec = importlib.util.spec_from_file_location(
+        name, file, submodule_search_locations=None if package is None else [str(package)]
+    )
+    if spec is None or spec.loader is None:
+        raise _BrokenError(f"{file} is not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # msgspec looks annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+# ---- loading -----------------------------------------------------------------------------------------------------------
+
+
+def _take(found: _Found, info: PluginInfo, config: PluginConfig, shelf: _Shelf) -> PluginInfo:
+    """Load one plugin and put what it brings on the shelf; raises _BrokenError and leaves the shelf as it was."""
+    if not _NAME.fullmatch(found.name):
+        raise _BrokenError(f"{found.name!r} is not a plugin name: letters, digits, _ and -, at most 64")
+    plugin = _contained(found.load, "import", found)
+    brought = _contained(partial(_ask, plugin, found, config), "loading", found)
+    _refuse_taken(brought, shelf)
+    _put(brought, found.name, shelf)
+    doc = inspect.getdoc(plugin) if isinstance(plugin, ModuleType) else inspect.getdoc(type(plugin))
+    version = found.version or getattr(plugin, "__version__", "")
+    return msgspec.structs.replace(
+        info,
+        file=_file_of(found),
+        version=version if isinstance(version, str) else "",
+        doc=(doc or "").strip().partition("\n")[0],
+        checks=tuple(brought.checks),
+        notifiers=tuple(brought.notifiers),
+        rules=tuple(str(rule.name) for rule in brought.rules),
+        event_types=tuple(brought.event_types),
+    )
+
+
+def _contained(call: Callable[[], Any], doing: str, found: _Found) -> Any:
+    """Call plugin code; whatever it raises, sys.exit included, becomes _BrokenError with the plugin's own line."""
+    try:
+        return call()
+    except (KeyboardInterrupt, _BrokenError):
+        raise
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a plugin must not end the daemon; nothing here awaits
+        raise _BrokenError(f"{doing} failed: {_describe(error)}{_place(error, found)}") from None
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())[:200]
+    except Exception:  # noqa: BLE001 - a plugin's exception may fail to say what it is
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _place(error: BaseException, found: _Found) -> str:
+    """Return " (FILE:LINE)" of the innermost frame in the plugin, or of the syntax error; no values of variables."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    module = found.module.replace(".", "/")
+    own = [
+        (file, line)
+        for file, line in frames
+        if (found.root and file.startswith(found.root))
+        or (not found.root and (file.endswith(f"{module}.py") or f"{module}/" in file))
+    ]
+    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
+
+
+def _file_of(found: _Found) -> str:
+    return found.root or str(getattr(sys.modules.get(found.module), "__file__", None) or "")
+
+
+def _ask(plugin: object, found: _Found, config: PluginConfig) -> _Brought:
+    """Register the plugin by itself, call its hooks, and check what they return."""
+    _refuse_misfits(plugin, found)
+    manager = pluggy.PluginManager("sixfbd")
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(plugin, found.name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise _BrokenError(" ".join(str(error).split())) from None
+    results: dict[str, object] = {}
+    for hook in _HOOKS:
+        caller = getattr(manager.hook, hook)
+        if not caller.get_hookimpls():
+            continue
+        returned = _contained(partial(caller, config=config), f"{hook}()", found)
+        if not returned:
+            raise _BrokenError(f"{hook}() returned None; is `return` missing?")
+        results[hook] = returned[0]
+    if not results:
+        raise _BrokenError(f"it implements no hook; there are {', '.join(sorted(_HOOKS))}")
+    return _validated(results)
+
+
+def _refuse_misfits(plugin: object, found: _Found) -> None:
+    """Name every function that means to be a hook and is not one; pluggy would say less, or nothing."""
+    faults = []
+    for name, function in inspect.getmembers(plugin, inspect.isroutine):
+        marks = getattr(function, "sixfbd_impl", None)
+        if not isinstance(marks, dict):
+            own = getattr(function, "__module__", None) == getattr(plugin, "__name__", found.module)
+            if name.startswith("sixfbd_") and own:
+                faults.append(f"{name}() is not marked; write @hookimpl above it")
+            continue
+        hook = marks.get("specname") or name
+        if hook not in _HOOKS:
+            faults.append(f"{hook}() is not a hook; {did_you_mean(hook, _HOOKS)}")
+        else:
+            faults += _signature_faults(function, hook)
+    if faults:
+        raise _BrokenError("; ".join(faults))
+
+
+def _signature_faults(function: Callable[..., object], hook: str) -> list[str]:
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return [f"{hook}() is async; hooks are plain functions"]
+    faults = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
+            faults.append(f"{hook}(): write the argument {parameter.name} plainly, with neither * nor a default")
+        elif parameter.name not in _HOOKS[hook]:
+            faults.append(f"{hook}() has no argument {parameter.name}; it may take ({', '.join(_HOOKS[hook])})")
+    return faults
+
+
+# ---- checking what hooks return ------------------------------------------------------------------------------------------
+
+
+def _validated(results: Mapping[str, object]) -> _Brought:
+    brought = _Brought()
+    for name, cls in _mapping(results, "sixfbd_checks").items():
+        brought.checks[name] = _check_class(name, cls)
+        _declare(brought.metrics, cls.metrics, f"check {name}")
+    for name, cls in _mapping(results, "sixfbd_notifiers").items():
+        brought.notifiers[name] = _notifier_class(name, cls)
+        _declare(brought.metrics, cls.metrics, f"notifier {name}")
+    for event_type in _sequence(results, "sixfbd_events", EventType):
+        _event_type(event_type, brought)
+        _declare(brought.metrics, event_type.metrics, f"event type {event_type.name}")
+    brought.rules = tuple(_sequence(results, "sixfbd_rules", Rule))
+    for rule in brought.rules:
+        _check_rule(rule)
+    if repeated := _repeated([rule.name for rule in brought.rules]):
+        raise _BrokenError(f"sixfbd_rules() returned two rules called {repeated}")
+    return brought
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for place, name in enumerate(names) if name in names[:place]), None)
+
+
+def _mapping(results: Mapping[str, object], hook: str) -> dict[str, Any]:
+    returned = results.get(hook, {})
+    if not isinstance(returned, Mapping):
+        raise _BrokenError(f"{hook}() returned {_a(returned)}, not a mapping of names to classes")
+    for name in returned:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise _BrokenError(f"{hook}() returned the name {name!r}; letters, digits, _ and -, at most 64")
+    return dict(returned)
+
+
+def _sequence(results: Mapping[str, object], hook: str, wanted: type) -> list[Any]:
+    returned = results.get(hook, ())
+    if not isinstance(returned, list | tuple):
+        raise _BrokenError(f"{hook}() returned {_a(returned)}, not a list of {wanted.__name__}s")
+    for item in returned:
+        if not isinstance(item, wanted):
+            raise _BrokenError(f"{hook}() returned {_a(item)} among its {wanted.__name__}s")
+    return list(returned)
+
+
+def _a(value: object) -> str:
+    return f"the class {value.__qualname__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def _check_class(name: str, cls: object) -> type[Check[Any]]:
+    if not (isinstance(cls, type) and issubclass(cls, Check)):
+        raise _BrokenError(f"sixfbd_checks()[{name!r}] is {_a(cls)}, not a subclass of Check")
+    _check_method(cls, "run", Check.run)
+    _check_options(cls, "check")
+    _check_limits(cls, ("interval", "timeout"))
+    if cls.timeout > cls.interval:
+        raise _BrokenError(f"{cls.__qualname__}.timeout is longer than its interval")
+    for key in ("service", "external"):
+        if not isinstance(getattr(cls, key), str | types.NoneType):
+            raise _BrokenError(f"{cls.__qualname__}.{key} is {_a(getattr(cls, key))}, not a str or None")
+    return cls
+
+
+def _notifier_class(name: str, cls: object) -> type[Notifier[Any]]:
+    if not (isinstance(cls, type) and issubclass(cls, Notifier)):
+        raise _BrokenError(f"sixfbd_notifiers()[{name!r}] is {_a(cls)}, not a subclass of Notifier")
+    _check_method(cls, "deliver", Notifier.deliver)
+    if cls.can_look_up:
+        _check_method(cls, "lookup", Notifier.lookup)
+    _check_options(cls, "notifier")
+    _check_limits(cls, ("timeout", "concurrency"))
+    return cls
+
+
+def _check_method(cls: type, name: str, inherited: object) -> None:
+    method = getattr(cls, name)
+    if method is inherited:
+        raise _BrokenError(f"{cls.__qualname__} has no method {name}()")
+    if not inspect.iscoroutinefunction(inspect.unwrap(method)):
+        raise _BrokenError(f"{cls.__qualname__}.{name}() is not async; write `async def {name}`")
+
+
+def _check_limits(cls: type, names: Sequence[str]) -> None:
+    for name in names:
+        value = getattr(cls, name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise _BrokenError(f"{cls.__qualname__}.{name} is {value!r}, not a number above 0")
+
+
+def _check_options(cls: type[Check[Any]] | type[Notifier[Any]], kind: str) -> None:
+    options = cls.Options
+    if not (isinstance(options, type) and issubclass(options, Struct)):
+        raise _BrokenError(f"{cls.__qualname__}.Options is {_a(options)}, not a msgspec Struct")
+    _check_table(options, set())
+    if shared := _ENGINE_KEYS[kind] & {option.key for option in fields_of(options)}:
+        raise _BrokenError(f"{cls.__qualname__}.Options has the key {min(shared)}, which is the engine's; rename it")
+
+
+def _check_table(table: type[Struct], seen: set[type[Struct]]) -> None:
+    """Raise _BrokenError if configuration cannot give a table, or one inside it."""
+    if table in seen:
+        return
+    seen.add(table)
+    try:
+        shapes = [option.shape for option in fields_of(table)]
+    except (TypeError, NameError) as error:
+        raise _BrokenError(f"Options: {error}") from None
+    while shapes:
+        shape = shapes.pop()
+        shapes += shape.inner
+        if shape.kind == "table":
+            _check_table(shape.type, seen)
+        elif shape.kind in ("text", "whole", "number"):
+            _refuse_unfit_bounds(table, bounded_type(shape))
+
+
+def _refuse_unfit_bounds(table: type[Struct], bounded: Any) -> None:
+    try:
+        msgspec.inspect.type_info(bounded)
+    except TypeError as error:
+        raise _BrokenError(f"Options: {table.__qualname__}: {error}") from None
+
+
+def _event_type(event_type: EventType, brought: _Brought) -> None:
+    name = event_type.name
+    if not isinstance(name, str) or not _EVENT_TYPE.fullmatch(name):
+        raise _BrokenError(
+            f"{name!r} is not the name of an event type: letters, digits, _ . -, at most 64, a letter first"
+        )
+    if not (isinstance(event_type.data, type) and issubclass(event_type.data, Struct)):
+        raise _BrokenError(f"event type {name}: its data is {_a(event_type.data)}, not a msgspec Struct")
+    if name in brought.event_types:
+        raise _BrokenError(f"sixfbd_events() returned two event types called {name}")
+    brought.event_types[name] = event_type
+
+
+def _check_rule(rule: Rule) -> None:
+    if not rule.name or not isinstance(rule.name, str):
+        raise _BrokenError("sixfbd_rules() returned a rule without a name")
+    if (rule.severity is None) == (not rule.levels):
+        raise _BrokenError(f"rule {rule.name} needs either a severity or levels")
+
+
+def _declare(declared: dict[str, Metric], metrics: Metrics, where: str) -> None:
+    """Add metrics to those declared; raise _BrokenError for one that is no metric or that contradicts another of its name."""
+    if metrics is ANY:
+        return
+    if not isinstance(metrics, list | tuple):
+        raise _BrokenError(f"{where}: metrics is {_a(metrics)}, not a list of metrics")
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise _BrokenError(f"{where}: metrics holds {_a(metric)}, not a metric")
+        if not isinstance(metric.name, str) or not _METRIC.fullmatch(metric.name):
+            raise _BrokenError(f"{where}: {metric.name!r} is not the name of a metric")
+        if metric.name.startswith("sixfbd_"):
+            raise _BrokenError(f"{where}: metric {metric.name}: names that begin with sixfbd_ are the engine's")
+        for label in metric.labels:
+            if not isinstance(label, str) or not _LABEL.fullmatch(label) or label == "check":
+                raise _BrokenError(f"{where}: metric {metric.name} cannot have the label {label!r}")
+        if (other := declared.setdefault(metric.name, metric)) is not metric:
+            _refuse_contradiction(metric, other, where)
+
+
+def _refuse_contradiction(metric: Metric, other: Metric, where: str) -> None:
+    if (metric.kind, metric.labels) != (other.kind, other.labels):
+        raise _BrokenError(
+            f"{where}: metric {metric.name} is a {metric.kind} of {list(metric.labels)} here "
+            f"and a {other.kind} of {list(other.labels)} elsewhere; give one of them another name"
+        )
+
+
+# ---- the shelf -----------------------------------------------------------------------------------------------------------
+
+
+def _names(brought: _Brought) -> Iterator[tuple[str, str]]:
+    yield from (("check", name) for name in brought.checks)
+    yield from (("notifier", name) for name in brought.notifiers)
+    yield from (("rule", rule.name) for rule in brought.rules)
+    yield from (("event type", name) for name in brought.event_types)
+
+
+def _refuse_taken(brought: _Brought, shelf: _Shelf) -> None:
+    for kind, name in _names(brought):
+        if (owner := shelf.owners.get((kind, name))) is not None:
+            who = "the engine" if owner == "engine" else f"plugin {owner} ({shelf.plugins[owner].origin})"
+            raise _BrokenError(f"the {kind} {name} is registered already, by {who}")
+    for metric in brought.metrics.values():
+        if metric.name in shelf.metrics:
+            _refuse_contradiction(metric, shelf.metrics[metric.name], "another plugin declared it first")
+
+
+def _put(brought: _Brought, plugin: str, shelf: _Shelf) -> None:
+    shelf.owners.update(dict.fromkeys(_names(brought), plugin))
+    shelf.checks.update({name: CheckEntry(name, cls, plugin) for name, cls in brought.checks.items()})
+    shelf.notifiers.update({name: NotifierEntry(name, cls, plugin) for name, cls in brought.notifiers.items()})
+    shelf.event_types.update(brought.event_types)
+    for metric in brought.metrics.values():
+        shelf.metrics.setdefault(metric.name, metric)
+    for rule in brought.rules:
+        shelf.rules[rule.name] = msgspec.structs.replace(rule, origin=rule.origin or f"plugin {plugin}")

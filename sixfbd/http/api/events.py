@@ -1,0 +1,271 @@
+"""/api/events: events come in (one, many, or as lines), are listed, and are followed as a stream.
+
+Owns the wire's forms. What makes an event valid, and whether it is a repeat, the engine's door says.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import trio
+from msgspec import UNSET, Struct, UnsetType, field
+from quart import Response, request
+
+from sixfbd.http import parameters
+from sixfbd.http.answers import Refusal, show_time, success
+from sixfbd.http.engine import EngineUnavailable, EventResult
+from sixfbd.http.guard import caller
+from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
+from sixfbd.http.streams import CONTENT_TYPE, news, stream
+from sixfbd.model import Event, StoredEvent
+
+NDJSON: Final = "application/x-ndjson"
+MEDIA: Final = ("application/json", NDJSON)
+MAX_EVENTS: Final = 5000  # of one request; validating them takes the loop some 20 ms
+MAX_LISTED: Final = 1000
+LISTED: Final = 100
+STREAM_PAGE: Final = 200
+SMALL: Final = 64 * 1024  # bytes that are decoded in the loop; more goes to a thread
+
+
+class EventIn(Struct, frozen=True, forbid_unknown_fields=True):
+    """An event as it is sent. Without `id` one is made and returned; without `timestamp` it is now."""
+
+    type: str
+    id: str | UnsetType = UNSET
+    timestamp: str | float | UnsetType = UNSET
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class EventView(Struct, frozen=True, rename="camel"):
+    """An event as it is kept; `seq` numbers events in the order in which they were taken, without gaps."""
+
+    seq: int
+    id: str
+    type: str
+    timestamp: str
+    received_at: str
+    source: str
+    data: dict[str, Any]
+
+
+class RefusedView(Struct, frozen=True):
+    """An event that was not taken: its place in the request counted from 0, the field, and what is wrong with it."""
+
+    index: int
+    field: str
+    message: str
+
+
+class ResultView(Struct, frozen=True, omit_defaults=True):
+    """What became of the event at `index`: accepted, duplicate or refused."""
+
+    index: int
+    status: str
+    id: str | None = None
+    seq: int | None = None
+
+
+class Taken(Struct, frozen=True):
+    """The account of one request: every event is in exactly one of the three."""
+
+    accepted: int
+    duplicates: int
+    refused: list[RefusedView]
+    results: list[ResultView]
+
+
+class Listed(Struct, frozen=True):
+    """Events, oldest first; `next` is what `after` takes to go on from here."""
+
+    events: list[EventView]
+    next: int
+
+
+def view_of(stored: StoredEvent) -> EventView:
+    event = stored.event
+    return EventView(
+        seq=stored.seq,
+        id=event.id,
+        type=event.type,
+        timestamp=show_time(event.timestamp),
+        received_at=show_time(stored.received_at),
+        source=stored.source,
+        data=event.data,
+    )
+
+
+# ---- events come in ----------------------------------------------------------------------------------------------------
+
+
+def read_body(body: bytes, media: str) -> list[Any]:
+    """Return the items of a body; an NDJSON line that is no JSON becomes a RefusedView in its place.
+
+    Raises Refusal if the body as a whole cannot be read, UnicodeDecodeError if it is not UTF-8.
+    """
+    body.decode("utf-8")  # the whole of it: a decoder would name the first bad value only
+    if media == NDJSON:
+        lines = [(number, line) for number, line in enumerate(body.splitlines(), 1) if line.strip()]
+        return [_read_line(index, number, line) for index, (number, line) in enumerate(lines)]
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refusal(400, "bad_json", f"the body is not JSON: {error}") from error
+    return decoded if isinstance(decoded, list) else [decoded]
+
+
+def _read_line(index: int, number: int, line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return RefusedView(index, "", f"line {number} is not JSON: {error}")
+
+
+def read_event(room: Room, index: int, item: Any) -> Event | RefusedView:
+    """Return the event that an item of a body stands for, or what is wrong with its form."""
+    if isinstance(item, RefusedView):
+        return item
+    try:
+        read = msgspec.convert(item, EventIn)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        return RefusedView(index, where.strip("`."), f"{what}; an event is {{id, type, timestamp, data}}")
+    at = room.engine.now() if read.timestamp is UNSET else parameters.read_time(read.timestamp)
+    if at is None:
+        return RefusedView(index, "timestamp", "is not a time; write 2026-11-23T21:07:30.123Z or unix seconds")
+    return Event(read.id if isinstance(read.id, str) else room.engine.new_id(), read.type, at, read.data)
+
+
+async def _items() -> list[Any]:
+    media = request.mimetype or MEDIA[0]
+    if media not in MEDIA:
+        raise Refusal(415, "unsupported_media_type", f"the body is {media}; send {' or '.join(MEDIA)}")
+    body = await parameters.whole_body()
+    items = read_body(body, media) if len(body) <= SMALL else await trio.to_thread.run_sync(read_body, body, media)
+    if not items:
+        raise Refusal(400, "no_events", "the body holds no event")
+    if len(items) > MAX_EVENTS:
+        raise Refusal(413, "too_many_events", f"{len(items)} events in one request; send at most {MAX_EVENTS}")
+    return items
+
+
+async def post(room: Room) -> Response:
+    read = [read_event(room, index, item) for index, item in enumerate(await _items())]
+    events = [(index, one) for index, one in enumerate(read) if isinstance(one, Event)]
+    results: Sequence[EventResult] = ()
+    if events:
+        try:
+            results = await room.engine.put_events(f"token:{caller().name}", [event for _, event in events])
+        except EngineUnavailable as error:
+            raise Refusal(503, "unavailable", str(error), headers={"Retry-After": "5"}) from error
+    taken = account(read, [(index, event, result) for (index, event), result in zip(events, results, strict=True)])
+    if taken.accepted or taken.duplicates:
+        return success(taken)
+    first = taken.refused[0]
+    summary = f"no event was taken; the first is refused: {first.field + ': ' if first.field else ''}{first.message}"
+    raise Refusal(400, "events_refused", summary, more={"refused": taken.refused})
+
+
+def account(read: Sequence[Event | RefusedView], put: Sequence[tuple[int, Event, EventResult]]) -> Taken:
+    """Return what became of each event, in the request's order."""
+    refused = {one.index: one for one in read if isinstance(one, RefusedView)}
+    results = {index: ResultView(index, "refused") for index in refused}
+    for index, event, result in put:
+        results[index] = ResultView(index, result.status, event.id, result.seq)
+        if result.status == "refused":
+            refused[index] = RefusedView(index, result.field, result.message)
+    statuses = [result.status for result in results.values()]
+    return Taken(
+        accepted=statuses.count("accepted"),
+        duplicates=statuses.count("duplicate"),
+        refused=[refused[index] for index in sorted(refused)],
+        results=[results[index] for index in sorted(results)],
+    )
+
+
+# ---- events are read -----------------------------------------------------------------------------------------------------
+
+
+async def listed(room: Room) -> Response:
+    types = parameters.listed(request.args, "type")
+    limit = parameters.integer(request.args, "limit", LISTED, 1, MAX_LISTED) or LISTED
+    after = parameters.integer(request.args, "after", None, 0, 2**62)
+    last = room.engine.last_seq()
+    if after is None:
+        found = await room.engine.last_events(types, limit)
+    else:
+        found = await room.engine.events_after(after, types, limit)
+        last = max(after, last) if len(found) < limit else found[-1].seq
+    return success(Listed([view_of(stored) for stored in found], max([last, *(stored.seq for stored in found)])))
+
+
+async def follow(room: Room) -> Response:
+    after = parameters.integer(request.args, "after", None, 0, 2**62)
+    seen = request.headers.get("Last-Event-ID")
+    if seen is not None:  # what a client that comes again sends; it knows better than the URL that it began with
+        if not (seen.isascii() and seen.isdigit() and len(seen) < 20):
+            raise Refusal(400, "bad_parameter", f"Last-Event-ID is not the number of an event: {seen!r:.60}")
+        after = int(seen)
+    types = parameters.listed(request.args, "type")
+    return stream(room, _pieces(room, room.engine.last_seq() if after is None else after, types))
+
+
+async def _pieces(room: Room, after: int, types: Sequence[str]) -> AsyncIterator[bytes]:
+    """Yield every event after `after`, from the journal: a slow client costs nobody anything but its own delay."""
+    while not room.stopping.is_set():
+        last = room.engine.last_seq()
+        found = await room.engine.events_after(after, types, STREAM_PAGE)
+        if found:
+            yield b"".join(_piece(stored) for stored in found)
+        after = found[-1].seq if len(found) == STREAM_PAGE else max([after, last, *(stored.seq for stored in found)])
+        if len(found) == STREAM_PAGE or after < room.engine.last_seq():
+            continue
+        if await news(room, partial(room.engine.wait_events, after)) is None:
+            yield b": ping\n\n"
+
+
+def _piece(stored: StoredEvent) -> bytes:
+    return b"id: %d\ndata: %b\n\n" % (stored.seq, msgspec.json.encode(view_of(stored)))
+
+
+TYPES: Final = Parameter("type", "query", "Only events of these types.", repeated=True)
+
+ROUTES: Final = (
+    Route(
+        "/api/events",
+        listed,
+        "List events, oldest first: the last ones, or those after a number.",
+        {200: Answer("", Listed, envelope="house")},
+        parameters=(
+            Parameter("after", "query", "Only events numbered above this.", int),
+            Parameter("limit", "query", f"At most so many, {LISTED} if left out, {MAX_LISTED} at most.", int),
+            TYPES,
+        ),
+    ),
+    Route(
+        "/api/events",
+        post,
+        "Send events. Answered 200 when those accepted are durable.",
+        {
+            200: Answer("At least one was accepted or known already; refused ones are named.", Taken, envelope="house"),
+            400: Answer("None was taken: the body cannot be read, or `error.refused` names every event."),
+            415: Answer(f"The body is neither of {' and '.join(MEDIA)}."),
+        },
+        methods=("POST",),
+        scope="events",
+        body=Body({MEDIA[0]: EventIn | list[EventIn], NDJSON: {"type": "string"}}, "One event, an array, or lines."),
+    ),
+    Route(
+        "/api/events/stream",
+        follow,
+        "Follow events as they are taken (server-sent events; the id is the event's number).",
+        {200: Answer("Events as `data`, each as in GET /api/events.", {"type": "string"}, CONTENT_TYPE.split(";")[0])},
+        parameters=(
+            Parameter("after", "query", "Begin after this number; left out: from now on.", int),
+            Parameter("Last-Event-ID", "header", "Go on after this number."),
+            TYPES,
+        ),
+        limited=False,
+    ),
+)

@@ -1,0 +1,96 @@
+"""How the page says quantities, ages and the state of the whole: pure functions of values and a time."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from sixfbd.model import Alert, AlertState, CheckState, Severity, Status
+from sixfbd.quantities import DAY, HOUR, MINUTE
+
+Tone = Literal["good", "warn", "bad", "unknown"]
+TONES: Final[dict[Status, Tone]] = {
+    Status.HEALTHY: "good",
+    Status.DEGRADED: "warn",
+    Status.UNHEALTHY: "bad",
+    Status.UNKNOWN: "unknown",
+}
+
+
+class Glance(Struct, frozen=True):
+    """The state of the whole in one sentence, and what stands behind it in another."""
+
+    tone: Tone
+    headline: str
+    detail: str
+
+
+def glance(ready: tuple[bool, str], checks: Sequence[CheckState], alerts: Sequence[Alert]) -> Glance:
+    """Return the worst that is true: not ready, firing alerts, checks that are not healthy, nothing known, all well."""
+    firing = [alert for alert in alerts if alert.state is AlertState.FIRING]
+    pending = len(alerts) - len(firing)
+    statuses = Counter(check.status for check in checks if not check.paused)
+    known = [f"{statuses[status]} {status}" for status in Status if statuses[status]]
+    paused = sum(check.paused for check in checks)
+    parts = [plural(len(checks), "check") + (": " if known else "") + ", ".join(known)]
+    parts += [f"{paused} paused"] if paused else []
+    parts += [plural(pending, "pending alert")] if pending else []
+    detail = " · ".join(parts)
+    if not ready[0]:
+        return Glance("bad", "The daemon is not ready", ready[1] or detail)
+    if firing:
+        severe = any(alert.severity.rank >= Severity.HIGH.rank for alert in firing)
+        return Glance("bad" if severe else "warn", f"{plural(len(firing), 'alert')} firing", detail)
+    troubled = statuses[Status.UNHEALTHY] + statuses[Status.DEGRADED]
+    if troubled:
+        return Glance("warn", f"{plural(troubled, 'check')} not healthy", detail)
+    if statuses[Status.UNKNOWN] or not statuses:
+        return Glance("unknown", "Not everything is known yet" if statuses else "Nothing is checked yet", detail)
+    return Glance("good", "All is well", detail)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def age(at: float | None, now: float) -> str:
+    """Return "12 s ago", "in 3 min", "just now"; "never" for None. static/page.js says the same as time passes."""
+    if at is None:
+        return "never"
+    seconds = round(abs(now - at))
+    if seconds < 1:
+        return "just now"
+    text = _long(seconds)
+    return f"{text} ago" if at <= now else f"in {text}"
+
+
+def _long(seconds: int) -> str:
+    for unit, size in (("d", DAY), ("h", HOUR), ("min", MINUTE)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{seconds} s"
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a value as people read it: "23.4 %", "120 ms", "1.2 GiB", "1.2 k"."""
+    if not math.isfinite(value):
+        return "?"
+    if unit == "ratio":
+        return f"{value * 100:.1f} %"
+    if unit == "seconds":
+        return f"{value * 1000:.0f} ms" if abs(value) < 1 else f"{value:.3g} s"
+    return (
+        _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+        if unit == "bytes"
+        else _scaled(value, 1000, ("", "k", "M", "G"))
+    )
+
+
+def _scaled(value: float, base: int, units: Sequence[str]) -> str:
+    power = 0
+    while abs(value) >= base and power < len(units) - 1:
+        value /= base
+        power += 1
+    return f"{value:.3g} {units[power]}".rstrip()

@@ -1,0 +1,195 @@
+"""What the HTTP room needs of the rest of the daemon, as one protocol, and the values and errors that pass through it.
+
+The room owns the forms on the wire; whoever implements `HttpEngine` owns the facts. Nothing here does I/O.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+from msgspec import Struct, field
+from prometheus_client import Metric
+
+from sixfbd.config import Site
+from sixfbd.model import Actor, Alert, CheckState, Event, Outcome, StoredEvent
+
+Point: TypeAlias = tuple[float, float]
+"""Unix seconds and a value; NaN and infinities are values."""
+
+
+class QueryRefused(Exception):  # noqa: N818 - says what became of the query, as TemporaryFailure does
+    """The query cannot be read: its text is wrong at `line` and `column`, counted from 1 (None: no place to name)."""
+
+    def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+class QueryFailed(Exception):  # noqa: N818 - says what became of the query, as TemporaryFailure does
+    """The query reads well but has no answer with the data there is, such as a match of many to many."""
+
+
+class QueryTooLong(Exception):  # noqa: N818 - says what became of the query, as TemporaryFailure does
+    """The query was given up: it ran longer, or would read more, than a query may."""
+
+
+class EngineUnavailable(Exception):  # noqa: N818 - says what became of the write, as TemporaryFailure does
+    """The daemon cannot take a write now (volatile mode, stopping); the text says why and what to do."""
+
+
+class ResultSeries(Struct, frozen=True):
+    """One series of a query's answer. `labels` include `__name__` where PromQL keeps it."""
+
+    labels: dict[str, str]
+    points: tuple[Point, ...]
+
+
+class QueryAnswer(Struct, frozen=True):
+    """The value of a query: one point per series for a vector, one series without labels for a scalar.
+
+    A string's only content is `text`, at the time of `series[0]`'s point.
+    """
+
+    kind: Literal["vector", "matrix", "scalar", "string"]
+    series: tuple[ResultSeries, ...] = ()
+    text: str = ""
+
+
+class EventResult(Struct, frozen=True):
+    """What became of one event. `seq` is set when accepted (and when the duplicate's number is known)."""
+
+    status: Literal["accepted", "duplicate", "refused"]
+    seq: int | None = None
+    field: str = ""
+    message: str = ""
+
+
+class TokenInfo(Struct, frozen=True):
+    """Whose token it is, and what it allows: `read`, `events`, `alerts`."""
+
+    name: str
+    scopes: tuple[str, ...]
+
+
+class Answered(Struct, frozen=True):
+    """One request that was answered, for the daemon's own `sixfbd_http_*`. `route` is the pattern, "" if none matched."""
+
+    method: str
+    route: str
+    status: int
+    duration_s: float
+
+
+class SparkLine(Struct, frozen=True):
+    """One line of a chart: its legend, and points oldest first; a missing point is a gap."""
+
+    legend: str
+    points: tuple[Point, ...]
+
+
+class Spark(Struct, frozen=True):
+    """A small chart of the last hour. `unit` is one of ratio, seconds, bytes, count; `start` and `end` in unix seconds."""
+
+    title: str
+    unit: Literal["ratio", "seconds", "bytes", "count"]
+    start: float
+    end: float
+    lines: tuple[SparkLine, ...] = field(default_factory=tuple)
+
+
+class HttpEngine(Protocol):
+    """Everything that the room asks of the daemon. Called in the trio loop; an `async` method may be cancelled at any wait."""
+
+    @property
+    def version(self) -> str:
+        """The daemon's version."""
+        ...
+
+    @property
+    def site(self) -> Site:
+        """Whose shop this is."""
+        ...
+
+    def now(self) -> float:
+        """Engine time, unix seconds."""
+        ...
+
+    def new_id(self) -> str:
+        """A fresh id for an event that came without one."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether the daemon is started and not volatile, and if not, why."""
+        ...
+
+    def checks(self) -> Sequence[CheckState]:
+        """Return the configured checks, in the order in which they are to be shown."""
+        ...
+
+    def alerts(self) -> Sequence[Alert]:
+        """Return the pending and the firing alerts."""
+        ...
+
+    def token(self, secret: str) -> TokenInfo | None:
+        """Return whose token this is, None if nobody's; takes the same time whichever it is."""
+        ...
+
+    def answered(self, request: Answered) -> None:
+        """Count one request."""
+        ...
+
+    async def health(self) -> dict[str, Any]:
+        """Return the body of /api/health (SEED S19), ready for JSON; its `status` decides the answer's status."""
+        ...
+
+    async def families(self) -> Sequence[Metric]:
+        """Return the metric families of /metrics, each name once."""
+        ...
+
+    async def query(self, expr: str, time: float) -> QueryAnswer:
+        """Evaluate PromQL at one time. Raises QueryRefused, QueryFailed or QueryTooLong."""
+        ...
+
+    async def query_range(self, expr: str, start: float, end: float, step: float) -> QueryAnswer:
+        """Evaluate PromQL each `step` seconds from `start` to `end`: a matrix. Raises as `query` does."""
+        ...
+
+    async def series(self, selectors: Sequence[str], start: float, end: float) -> Sequence[Mapping[str, str]]:
+        """Return the labels, `__name__` included, of the series with samples in the span that match any selector.
+
+        Without selectors: of all. Raises QueryRefused for a selector that is none.
+        """
+        ...
+
+    async def sparks(self) -> Sequence[Spark]:
+        """Return the charts of the page, the last hour of each; those without data may be left out."""
+        ...
+
+    async def put_events(self, source: str, events: Sequence[Event]) -> Sequence[EventResult]:
+        """Take events, one result for each in their order; durable on return. Raises EngineUnavailable: none was taken."""
+        ...
+
+    def last_seq(self) -> int:
+        """Return the number of the last committed event, 0 if there is none; `events_after` already sees it."""
+        ...
+
+    async def events_after(self, seq: int, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
+        """Return the first `limit` events numbered above `seq`, oldest first; of `types` only, if any are named."""
+        ...
+
+    async def last_events(self, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
+        """Return the last `limit` events, oldest first; of `types` only, if any are named."""
+        ...
+
+    async def wait_events(self, seq: int) -> None:
+        """Return when an event numbered above `seq` is committed; at once if one already is."""
+        ...
+
+    async def wait_changed(self, generation: int) -> int:
+        """Return the state's generation when it is above `generation`: it grows when a check reports, an alert changes or an
+        event is committed. -1 returns at once."""
+        ...
+
+    async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
+        """Acknowledge a firing alert by its id; durable when the outcome is ok. Raises EngineUnavailable."""
+        ...

@@ -1,0 +1,96 @@
+"""Who may come in: host names (against DNS rebinding), tokens and their scopes, requests that came through a proxy.
+
+Decides from headers and addresses; the engine knows the tokens.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+from quart import g, request
+
+from sixfbd.config import Http
+from sixfbd.http.answers import Refusal
+from sixfbd.http.engine import HttpEngine, TokenInfo
+from sixfbd.http.routes import Scope
+
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+NOT_LISTENED_TO: Final = ("0.0.0.0", "[::]")  # nobody calls these: no Host header may have them
+MAX_HEAD_BYTES: Final = 16 * 1024
+CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+
+
+def split_host(host: str) -> tuple[str, str]:
+    """Split a Host header into name (lower case, IPv6 in brackets) and port ("" if there is none)."""
+    name, colon, port = host.strip().lower().rpartition(":")
+    if not colon or not port.isdigit() or (name.startswith("[") and not name.endswith("]")):
+        name, port = host.strip().lower(), ""
+    return name.removesuffix("."), port
+
+
+def allowed_hosts(config: Http) -> frozenset[tuple[str, str]]:
+    """Return the (name, port) pairs that a Host header may have; port "" stands for any."""
+    listen = split_host(config.listen)[0]
+    own = () if listen in NOT_LISTENED_TO else (listen,)
+    return frozenset(split_host(host) for host in (*LOOPBACK_NAMES, *own, *config.hosts))
+
+
+def check_head(path: bytes, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise Refusal if path, query and headers are larger than MAX_HEAD_BYTES together.
+
+    hypercorn cuts off a head that comes slowly; one that comes at once passes it whatever its size.
+    """
+    size = len(path) + len(query) + sum(len(name) + len(value) for name, value in headers)
+    if size > MAX_HEAD_BYTES:
+        raise Refusal(431, "head_too_large", f"path and headers are {size} bytes; at most {MAX_HEAD_BYTES} are read")
+
+
+def check_host(hosts: Iterable[str], allowed: frozenset[tuple[str, str]]) -> None:
+    """Raise Refusal unless there is one Host header and it names us (RFC 9110 sections 7.2 and 15.5.20)."""
+    given = [host for host in hosts if host.strip()]
+    if len(given) != 1:
+        raise Refusal(400, "bad_host", "a request needs one Host header")
+    name, port = split_host(given[0])
+    if (name, "") not in allowed and (name, port) not in allowed:
+        raise Refusal(
+            421, "unknown_host", f"{given[0]!r:.100} is not a name of this daemon; add it to `hosts` in [http] if it is"
+        )
+
+
+def is_direct(client: str | None, header_names: Iterable[str]) -> bool:
+    """Tell whether a request came from this machine itself: a loopback or Unix peer, and no proxy's headers."""
+    if any(name == "forwarded" or name.startswith("x-forwarded-") for name in map(str.lower, header_names)):
+        return False
+    if client is None:
+        return True
+    address = ipaddress.ip_address(client.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def check_scope(engine: HttpEngine, scope: Scope) -> None:
+    """Raise Refusal unless the request at hand may do what needs `scope`; notes whose token it was for `caller`."""
+    peer = request.scope.get("client")
+    client = None if peer is None else str(peer[0])
+    if scope == "open" or (scope == "read" and is_direct(client, request.headers.keys())):
+        return
+    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not secret.strip():
+        raise Refusal(
+            401,
+            "token_needed",
+            f'this needs a token with the scope {scope!r}: send "Authorization: Bearer ..."; '
+            f"`sixfbctl token create --scope {scope}` makes one",
+            headers=CHALLENGE,
+        )
+    token = engine.token(secret.strip())
+    if token is None:
+        raise Refusal(401, "token_unknown", "no token like this is known; it may have been revoked", headers=CHALLENGE)
+    if scope not in token.scopes:
+        raise Refusal(403, "token_scope", f"the token {token.name!r} does not have the scope {scope!r}")
+    g.token = token
+
+
+def caller() -> TokenInfo:
+    """Return whose token let the request at hand in; only in views whose scope always needs one."""
+    token: TokenInfo = g.token
+    return token

@@ -1,0 +1,87 @@
+"""A route: its path, its view, who may use it, and what it takes and answers. One table makes the app and its OpenAPI."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import trio
+from quart import Response
+
+from sixfbd.config import Http
+from sixfbd.http.engine import HttpEngine
+from sixfbd.http.recent import Recent
+
+METRICS_KEEP_S: Final = 1.0
+PAGE_KEEP_S: Final = 1.0
+SPARKS_KEEP_S: Final = 5.0
+
+
+class Room:
+    """What views share: the engine, the limits, the stop, what was just rendered, and how many streams are open."""
+
+    def __init__(self, engine: HttpEngine, config: Http, stopping: trio.Event) -> None:
+        self.engine = engine
+        self.config = config
+        self.stopping = stopping
+        self.metrics: Recent[bytes] = Recent(METRICS_KEEP_S)
+        self.pages: Recent[str] = Recent(PAGE_KEEP_S)
+        self.sparks: Recent[Any] = Recent(SPARKS_KEEP_S)
+        self.streams = 0
+
+
+View: TypeAlias = Callable[..., Awaitable[Response]]
+"""Called with the room and the path's parameters by name."""
+
+Scope: TypeAlias = Literal["open", "read", "events", "alerts"]
+"""What a request needs: `open` nothing, ever; `read` a token unless it comes straight from loopback; others always one."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter. `form` is a Python type or a JSON Schema."""
+
+    name: str
+    where: Literal["query", "path", "header"]
+    doc: str
+    form: Any = str
+    required: bool = False
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: `form` (a Python type or a JSON Schema) as it is, or inside the house's or Prometheus' envelope."""
+
+    doc: str
+    form: Any = None
+    media: str = "application/json"
+    envelope: Literal["bare", "house", "prometheus"] = "bare"
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request's body may be, by media type."""
+
+    media: Mapping[str, Any]
+    doc: str = ""
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Route:
+    """One path and its methods. `answers` names the successes and the errors of its own; the common ones are added."""
+
+    path: str
+    view: View
+    summary: str
+    answers: Mapping[int, Answer]
+    methods: tuple[str, ...] = ("GET",)
+    scope: Scope = "read"
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None
+    limited: bool = True  # False: a stream, which has no time limit
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name: the view's, with its path where one view serves two."""
+        return f"{self.view.__name__} {self.path}"

@@ -1,0 +1,67 @@
+"""Server-sent events: streams that end when the daemon stops, say that they live, and are limited in number.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+import structlog
+import trio
+from quart import Response, request
+
+from sixfbd.http.answers import Refusal
+from sixfbd.http.routes import Room
+
+log = structlog.get_logger("sixfbd.http")
+
+PING_S: Final = 15.0
+RETRY_MS: Final = 2000
+MAX_STREAMS: Final = 64
+CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
+
+
+def stream(room: Room, pieces: AsyncIterator[bytes]) -> Response:
+    """Answer with a stream of ready-made pieces, which ends by itself when the room stops. HEAD gets the head alone."""
+    headers = {"Cache-Control": "no-store"}
+    if request.method == "HEAD":
+        return Response(b"", content_type=CONTENT_TYPE, headers=headers)
+    if room.streams >= MAX_STREAMS:
+        raise Refusal(503, "too_many_streams", f"{MAX_STREAMS} streams are open already; close one or poll instead")
+    response = Response(_counted(room, pieces), content_type=CONTENT_TYPE, headers=headers)
+    response.timeout = None
+    return response
+
+
+async def _counted(room: Room, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    room.streams += 1
+    try:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        async with aclosing(pieces):  # type: ignore[type-var]  # an async generator, which AsyncIterator does not say
+            async for piece in pieces:
+                yield piece
+    except Exception:
+        log.exception("http.stream_failed")  # the answer has begun: the client sees it cut, nobody else would see why
+        raise
+    finally:
+        room.streams -= 1
+
+
+async def news(room: Room, wait: Callable[[], Awaitable[object]]) -> bool | None:
+    """Wait for `wait` to return: True. None after PING_S without news, False when the room stops."""
+    came = False
+    with trio.move_on_after(PING_S):
+        async with trio.open_nursery() as nursery:
+
+            async def until_stop() -> None:
+                await room.stopping.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until_stop)
+            await wait()
+            came = True
+            nursery.cancel_scope.cancel()
+    if room.stopping.is_set():
+        return False
+    return True if came else None

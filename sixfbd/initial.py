@@ -1,0 +1,252 @@
+"""What `sixfbd init` writes: a commented configuration that passes `check-config`, and what it needs beside it.
+
+The explanations are the descriptions of the tables and of the plugins' options; `etc/sixfbd.toml`, the packaged
+default, is the same text for the place `system`. Overwrites nothing unless it is told to.
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import tomli_w
+from msgspec import Struct
+
+from sixfbd.config.tables import (
+    Channel,
+    CheckKeys,
+    Control,
+    Daemon,
+    Http,
+    JournalTable,
+    Log,
+    NotifierKeys,
+    PluginSources,
+    RuleTable,
+    Site,
+    Token,
+    WindowTable,
+)
+from sixfbd.host import PluginCatalog, load_plugins
+from sixfbd.plugin import Check, Notifier
+from sixfbd.schema import OptionDoc, describe_options, toml_value
+
+Place: TypeAlias = Literal["run", "system"]
+"""A run directory of one's own, or the system's /etc/sixfbd."""
+
+CONFIG_NAME: Final = "sixfbd.toml"
+TOKEN_NAME: Final = "events"
+_LISTEN: Final = toml_value(Http().listen)
+_WIDTH: Final = 110
+
+_HEAD: Final = """\
+# Configuration of sixfbd. A line such as #key = value shows a default; remove the # to change it.
+# `sixfbd check-config` names everything that is wrong; `sixfbd config schema` knows every key;
+# files in conf.d/ beside this one are merged over it in the order of their names.
+"""
+_SECRETS: Final = """\
+# A secret is never written here, but where it is found: {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}.
+"""
+
+
+class InitError(Exception):
+    """`sixfbd init` cannot write; the text says what, where, and the mend."""
+
+
+def initial_config(place: Place, catalog: PluginCatalog) -> str:
+    """Return the text of the first configuration for a place."""
+    run = place == "run"
+    daemon = {"state_directory": "state"} if run else {"state_directory": Daemon().state_directory}
+    control = {"socket": "control.sock"} if run else {"socket": Control().socket}
+    token = {
+        "secret": {"file": f"tokens/{TOKEN_NAME}"} if run else {"credential": "events_token"},
+        "scopes": ["events"],
+    }
+    site = Site()
+    sections = [
+        _HEAD,
+        _section("site", Site, {"name": site.name, "environment": site.environment, "timezone": site.timezone}),
+        _section("daemon", Daemon, daemon),
+        _section("http", Http, {"listen": _LISTEN}),
+        _section("control", Control, control),
+        _section("window", WindowTable, {}),
+        _section("journal", JournalTable, {}),
+        _section("log", Log, {}),
+        _SECRETS + _section(f"tokens.{TOKEN_NAME}", Token, token, "what may post events", example=not run),
+        *_checks(catalog),
+        *_notifiers(catalog),
+        *_receivers(),
+        _rule(),
+    ]
+    return "\n".join(sections)
+
+
+def write_initial(
+    directory: Path, catalog: PluginCatalog | None = None, *, force: bool = False, keep: bool = False
+) -> list[Path]:
+    """Make a run directory: configuration, state directory, token for events. Return the files written.
+
+    Directories that it makes have mode 0700, files 0600. A configuration that exists is refused (InitError); with
+    `force` it is overwritten, with `keep` left as it is. A token that exists is always kept. A run that was cut off is
+    completed by the next one.
+    """
+    config = directory / CONFIG_NAME
+    if config.exists() and not force and not keep:
+        raise InitError(f"{config} exists and is left as it is; `sixfbd init --force` overwrites it")
+    text = initial_config("run", load_plugins(PluginSources()) if catalog is None else catalog)
+    token = directory / "tokens" / TOKEN_NAME
+    try:
+        _make_directories(directory)
+        written = [token] if _write(token, secrets.token_urlsafe(32) + "\n", overwrite=False) else []
+        written += [config] if _write(config, text, overwrite=force) else []
+    except OSError as error:
+        raise InitError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
+    return written
+
+
+def _make_directories(directory: Path) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    for path in (directory, *(directory / name for name in ("state", "tokens", "conf.d", "plugins.d"))):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _write(path: Path, text: str, *, overwrite: bool) -> bool:
+    """Write a whole file with mode 0600, or none of it; return whether it was written."""
+    if path.exists() and not overwrite:
+        return False
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+# ---- the sections --------------------------------------------------------------------------------------------------------
+
+
+def _checks(catalog: PluginCatalog) -> list[str]:
+    sections = []
+    if (entry := catalog.checks.get("system")) is not None:
+        sections.append(_plugin_section("checks.system", CheckKeys, entry.cls, {"plugin": "system"}))
+    if (entry := catalog.checks.get("webhook")) is not None:
+        own = {"plugin": "webhook", "url": f"http://{_LISTEN}/healthz"}
+        shop = {"plugin": "webhook", "interval": "1m", "url": "https://shop.example.com/", "expected_status": ["2xx"]}
+        sections.append(_plugin_section("checks.self", CheckKeys, entry.cls, own))
+        sections.append(_example("checks.shop", CheckKeys, entry.cls, shop))
+    if (entry := catalog.checks.get("scrape")) is not None:
+        values = {"plugin": "scrape", "targets": [f"http://{_LISTEN}/metrics"]}
+        sections.append(_example("checks.own-metrics", CheckKeys, entry.cls, values))
+    return sections
+
+
+def _notifiers(catalog: PluginCatalog) -> list[str]:
+    sections = []
+    if (entry := catalog.notifiers.get("log")) is not None:
+        sections.append(_plugin_section("notifiers.log", NotifierKeys, entry.cls, {"plugin": "log"}))
+    if (entry := catalog.notifiers.get("webhook")) is not None:
+        values = {"plugin": "webhook", "url": {"file": "tokens/webhook-url"}}
+        sections.append(_example("notifiers.webhook", NotifierKeys, entry.cls, values))
+    return sections
+
+
+def _receivers() -> list[str]:
+    """Who is told, channel by channel; without a [route] everything goes to primary, critical alerts to secondary too."""
+    options = describe_options(Channel)
+    explained = [f"# {option.key} ({option.type}): {option.description}" for option in options]
+    who = {"primary": "Who is told of everything.", "secondary": "Who is told of critical alerts as well."}
+    lines = ["# Receivers: who is told, by which channels. Each channel names a notifier.", *explained]
+    for name, doc in who.items():
+        lines += ["", f"# {doc}", f"[receivers.{name}]", f"log = {_toml({'via': 'log'})}"]
+        lines += [f"#webhook = {_toml({'via': 'webhook'})}"]
+    return ["\n".join(lines) + "\n"]
+
+
+def _rule() -> str:
+    """A rule of a default's name changes that one; `sixfbd plugins` names the default rules."""
+    values = {"name": "CheckStale", "severity": "medium", "labels": {"team": "shop"}}
+    return _section("[rules]", RuleTable, values, example=True)
+
+
+def _plugin_section(
+    header: str, keys: type[Struct], cls: type[Check[Any]] | type[Notifier[Any]], values: Mapping[str, Any]
+) -> str:
+    """A table with a plugin: the engine's keys with the plugin's own defaults, then every option."""
+    lines = [f"# {_first_line(cls)}", f"[{header}]"]
+    for option in describe_options(keys):
+        default = toml_value(getattr(cls, option.key, None)) if option.default is None else option.default
+        lines += _key_lines(option, default, values)
+    for option in describe_options(cls.Options):
+        lines += _key_lines(option, option.default, values)
+    return "\n".join(lines) + "\n"
+
+
+def _example(
+    header: str, keys: type[Struct], cls: type[Check[Any]] | type[Notifier[Any]], values: Mapping[str, Any]
+) -> str:
+    """A table that is commented out, only the keys that it sets."""
+    options = [*describe_options(keys), *describe_options(cls.Options)]
+    lines = [f"# Example: {_first_line(cls)}", f"#[{header}]"]
+    for option in options:
+        if option.key in values:
+            lines += [f"# {option.description}", f"#{option.key} = {_toml(values[option.key])}"]
+    return "\n".join(lines) + "\n"
+
+
+def _section(
+    header: str, struct: type[Struct], values: Mapping[str, Any], doc: str = "", *, example: bool = False
+) -> str:
+    text = doc or _first_line(struct).partition(": ")[2].rstrip(".")
+    title = f"# {text[:1].upper()}{text[1:]}."
+    if example:
+        lines = [f"# Example: {text}.", f"#[{header}]"]
+        for option in describe_options(struct):
+            if option.key in values:
+                lines += [f"# {option.description}", f"#{option.key} = {_toml(values[option.key])}"]
+        return "\n".join(lines) + "\n"
+    lines = [title, f"[{header}]"]
+    for option in describe_options(struct):
+        lines += _key_lines(option, option.default, values)
+    return "\n".join(lines) + "\n"
+
+
+def _key_lines(option: OptionDoc, default: Any, values: Mapping[str, Any]) -> list[str]:
+    """A line of explanation and the key: set, or its default commented out; without a default only its type."""
+    if option.key in values:
+        return [f"# {option.description}", f"{option.key} = {_toml(values[option.key])}"]
+    if default is None:
+        return [f"# {option.key} ({option.type}): {option.description}"]
+    return [f"# {option.description}", f"#{option.key} = {_toml(default)}"]
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+def _toml(value: Any) -> str:
+    """A value on one line; tomli-w itself would spread lists and tables over several."""
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items())
+        return f"{{{pairs}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return tomli_w.dumps({"k": value}).removeprefix("k = ").rstrip("\n")
+
+
+def _toml_key(key: str) -> str:
+    return tomli_w.dumps({key: 0}).removesuffix(" = 0\n")
+
+
+def main() -> None:
+    """Print the packaged default (`python -m sixfbd.initial > etc/sixfbd.toml`)."""
+    sys.stdout.write(initial_config("system", load_plugins(PluginSources())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,433 @@
+"""journal.db, as the rest of the daemon uses it: events, the judge's records, cursors, step series; durable on return.
+
+Owns the file, its lock (`lock` beside it), one writer thread, the readers' connections. Never blocks the event loop and
+never runs SQL on it. Decides nothing: the judge and intake do.
+"""
+
+import sqlite3
+import statistics
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+import structlog
+import trio
+from msgspec import Struct
+
+from sixfbd.journal import backup, event_log, record_log, retention, step_log, verify
+from sixfbd.journal.errors import JournalBroken, JournalError, JournalFull, StateLockedError, mapped_errors
+from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
+from sixfbd.journal.export import export_lines
+from sixfbd.journal.lock import lock_state_directory
+from sixfbd.journal.readers import Readers
+from sixfbd.journal.record_log import AmbiguousIdError, StoredRecord
+from sixfbd.journal.records import Base, Record
+from sixfbd.journal.retention import Cut, Retained
+from sixfbd.journal.schema import connect_writer, read_meta, write_meta
+from sixfbd.journal.writer import Numbers, Request, Writer, last_numbers
+from sixfbd.model import Alert, CheckName, Json, Series, StoredEvent
+from sixfbd.quantities import DAY
+
+__all__ = [
+    "Accepted",
+    "AmbiguousIdError",
+    "Duplicate",
+    "JournalBroken",
+    "JournalDatabase",
+    "JournalError",
+    "JournalFull",
+    "JournalStatus",
+    "NewEvent",
+    "Retained",
+    "StateLockedError",
+    "StoredRecord",
+    "lock_state_directory",
+]
+
+T = TypeVar("T")
+
+WAITING: Final = 2000  # requests at once; further callers wait their turn
+ANSWER_TIMEOUT_S: Final = 30.0
+CLOSE_TIMEOUT_S: Final = 2.0
+READERS: Final = 4
+PAGE: Final = 1000
+LAST_ALIVE: Final = "last_alive_at"
+
+log = structlog.get_logger(__name__)
+
+
+class JournalStatus(Struct, frozen=True, kw_only=True):
+    """How the journal is. Sizes in bytes, durations in seconds; commit times are of the last 1,000 groups."""
+
+    path: str
+    size_bytes: int
+    wal_bytes: int
+    records: int
+    events: int
+    step_series: int
+    last_record_seq: int
+    last_event_seq: int
+    last_commit_age_s: float | None
+    commit_p50_s: float | None
+    commit_max_s: float | None
+    waiting: int
+    oldest_waiting_s: float
+    failures: int
+    last_error: str
+
+
+class JournalDatabase:
+    """An async context manager over the file at `path`, made if it does not exist; its directory must exist.
+
+    Entering raises JournalError (a text that names the file and the mend), StateLockedError if another instance holds the
+    directory. Leaving writes what waits, then closes, within 2 s; what waits longer gets JournalBroken. It holds on to
+    its writer until it is left, whatever is cancelled around it: leave it after all that writes.
+    """
+
+    def __init__(self, path: Path, *, keep_events_s: float = 396 * DAY, keep_records_s: float = 730 * DAY) -> None:
+        self.path = path
+        self.last_alive_at: float | None = None
+        """What the process before this one said last by `touch` (engine time); None in a new journal."""
+        self._keep_events_s = keep_events_s
+        self._keep_records_s = keep_records_s
+        self._lock = ExitStack()
+        self._readers = Readers(path)
+        self._numbers = Numbers(0, 0)
+        self._outstanding: deque[tuple[Request, trio.Event]] = deque()
+        self._subscribers: list[trio.MemorySendChannel[int]] = []
+        self._reading = trio.CapacityLimiter(READERS)
+        self._room = trio.Semaphore(WAITING)
+        self._stopped = trio.Event()
+        self._writer: Writer | None = None
+
+    async def __aenter__(self) -> "JournalDatabase":
+        token = trio.lowlevel.current_trio_token()
+
+        def answered(group: list[Request], numbers: Numbers) -> None:
+            _tell(token, partial(self._answered, group, numbers))
+
+        def stopped() -> None:
+            _tell(token, self._ended)
+
+        self._writer = await trio.to_thread.run_sync(self._open, answered, stopped)
+        return self
+
+    def _open(self, answered: Callable[[list[Request], Numbers], None], stopped: Callable[[], None]) -> Writer:
+        with ExitStack() as stack:
+            stack.enter_context(lock_state_directory(self.path.parent))
+            connection = connect_writer(self.path)
+            with mapped_errors(self.path), ExitStack() as failing:
+                failing.callback(connection.close)
+                self._numbers = last_numbers(connection)
+                self.last_alive_at = read_meta(connection, LAST_ALIVE)
+                failing.pop_all()
+            self._lock = stack.pop_all()
+        return Writer(connection, self.path, self._numbers, answered, stopped)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        self._readers.close()  # before the writer: the last one to close empties the WAL
+        writer.stop()
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._stopped.wait()
+        for subscriber in self._subscribers:
+            subscriber.close()
+        if self._stopped.is_set():
+            self._lock.close()
+        else:
+            log.error("journal.close_timed_out", file=str(self.path), waiting=len(self._outstanding))
+            self._abandon()  # but not the lock: the thread may yet write
+
+    def _ended(self) -> None:
+        self._stopped.set()
+        self._abandon()  # nobody, unless the thread died
+
+    def _abandon(self) -> None:
+        """Let those go who still wait: the disk hangs, or the writer is no more."""
+        while self._outstanding:
+            request, done = self._outstanding.popleft()
+            request.error = JournalBroken(
+                f"{self.path}: the journal ended without an answer; nobody can tell whether this was written"
+            )
+            done.set()
+
+    # ---- writing --------------------------------------------------------------------------------------------------------
+
+    async def commit(self, records: Sequence[Record]) -> int:
+        """Write records, all or none; durable on return. Returns the last one's number.
+
+        Raises JournalFull or JournalBroken: none was written. Once the write has begun a cancel waits for its end, so
+        that a caller who is cancelled before returning has written nothing. A `Base` is written by `retain` only.
+        """
+        if any(isinstance(record, Base) for record in records):
+            raise ValueError("a Base is written by retain(), with the cut that it stands for")
+        if not records:
+            return self.last_record_seq
+        return await self._write(lambda connection: record_log.insert_records(connection, records))
+
+    async def put_events(
+        self, source: str, events: Sequence[NewEvent], cursor: tuple[CheckName, Json] | None = None
+    ) -> list[Accepted | Duplicate]:
+        """Write the events of one source that are not known, their increments and the cursor, all or none.
+
+        The answer at index i is that of events[i]; durable on return. Events are known by (source, id) for 7 days after
+        they were received, also within `events`. Raises ValueError if the cursor has more than 64 KiB or an increment
+        is negative or not finite, TypeError if data is not JSON, JournalFull or JournalBroken: then nothing was written.
+        """
+        encoded = None if cursor is None else (cursor[0], event_log.encode_cursor(*cursor))
+
+        def write(connection: sqlite3.Connection) -> list[Accepted | Duplicate]:
+            answers = event_log.insert_events(connection, source, events)
+            if encoded is not None:
+                event_log.write_cursor(connection, *encoded)
+            return answers
+
+        return await self._write(write)
+
+    async def touch(self, at: float) -> None:
+        """Note that the daemon lives at `at` (engine time). Survives a crash of the process, not always power loss."""
+        await self._write(lambda connection: write_meta(connection, LAST_ALIVE, at), lazy=True)
+
+    async def retain(self, base: Base, upto: int) -> Retained:
+        """Make `base`, the state after the record numbered `upto`, the start of the fold; delete what is too old.
+
+        Records up to `upto` are deleted when they are `keep_records_s` older than `base.at`; events that have been
+        judged, and hours of step series, when they are `keep_events_s` older. In slices; a cancel leaves the rest for
+        the next time.
+        """
+        if not 0 <= upto <= self.last_record_seq:
+            raise ValueError(f"the cut {upto} is not among the records, the last is {self.last_record_seq}")
+        await self._write(lambda connection: record_log.insert_base(connection, base, upto))
+        cut = Cut(upto, base.at - self._keep_records_s, base.judged_event, base.at - self._keep_events_s)
+        total = Retained()
+        while True:
+            some = await self._write(lambda connection: retention.delete_slice(connection, cut))
+            if some == Retained():
+                return total
+            total = Retained(
+                total.records + some.records, total.events + some.events, total.step_hours + some.step_hours
+            )
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T], *, lazy: bool = False) -> T:
+        async with self._room:
+            if self._writer is None or self._stopped.is_set():
+                raise JournalBroken(f"{self.path}: the journal is closed")
+            request, done = Request(work, lazy), trio.Event()
+            self._outstanding.append((request, done))
+            self._writer.put(request)
+            with trio.move_on_after(ANSWER_TIMEOUT_S, shield=True):
+                await done.wait()
+        if not done.is_set():
+            raise JournalBroken(
+                f"{self.path}: no answer from the disk within {ANSWER_TIMEOUT_S:g} s; "
+                "nobody can tell whether this was written"
+            )
+        if request.error is not None:
+            raise request.error
+        result: T = request.result
+        return result
+
+    def _answered(self, group: list[Request], numbers: Numbers) -> None:
+        news = numbers.event > self._numbers.event
+        self._numbers = numbers
+        for _ in range(min(len(group), len(self._outstanding))):  # in the order in which they were put
+            self._outstanding.popleft()[1].set()
+        if news:
+            for subscriber in self._subscribers:
+                _wake(subscriber, numbers.event)
+
+    # ---- reading --------------------------------------------------------------------------------------------------------
+
+    @property
+    def last_record_seq(self) -> int:
+        """The number of the last record committed; 0 in a new journal."""
+        return self._numbers.record
+
+    @property
+    def last_event_seq(self) -> int:
+        """The number of the last event committed; 0 in a new journal."""
+        return self._numbers.event
+
+    @property
+    def oldest_waiting_s(self) -> float:
+        """How long the oldest write has waited, in seconds; 0 if none waits."""
+        return time.perf_counter() - self._outstanding[0][0].queued_at if self._outstanding else 0.0
+
+    async def cursor(self, check: CheckName) -> Json | None:
+        """Return the last committed cursor of a check, None if it has none."""
+        return await self._read(lambda connection: event_log.read_cursor(connection, check))
+
+    async def events(
+        self,
+        after_seq: int = 0,
+        *,
+        types: Collection[str] | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        limit: int = PAGE,
+        newest_first: bool = False,
+    ) -> list[StoredEvent]:
+        """Return at most `limit` events numbered above `after_seq`, with `start <= timestamp < end`, in order of number."""
+        return await self._read(
+            lambda connection: event_log.read_events(connection, after_seq, types, start, end, limit, newest_first)
+        )
+
+    @contextmanager
+    def subscribe(self) -> Iterator[trio.MemoryReceiveChannel[int]]:
+        """Give a channel that yields an event number whenever events have been committed; it ends with the journal.
+
+        It holds one number and drops further ones: read on with `events(after_seq=...)` until there are no more, then
+        receive again. A slow subscriber misses nothing and holds nobody up.
+        """
+        send, receive = trio.open_memory_channel[int](1)
+        self._subscribers.append(send)
+        try:
+            with send, receive:
+                yield receive
+        finally:
+            self._subscribers.remove(send)
+
+    async def records(
+        self, after: int = 0, kinds: Collection[str] | None = None, limit: int = PAGE
+    ) -> list[StoredRecord]:
+        """Return at most `limit` records numbered above `after`, oldest first; `kinds` are the tags of records.py."""
+        return await self._read(lambda connection: record_log.read_records(connection, after, kinds, limit))
+
+    async def load_records(self) -> AsyncIterator[Record]:
+        """Yield what the fold at start takes: the last base, if there is one, and the records that it does not hold."""
+        base, after = await self._read(record_log.fold_start)
+        if base is not None:
+            yield base.record
+        while page := await self._read(partial(record_log.read_records, after=after, kinds=None, limit=PAGE)):
+            for stored in page:
+                if base is None or stored.seq != base.seq:
+                    yield stored.record
+            after = page[-1].seq
+
+    async def history(self, alert_id: str) -> list[Record]:
+        """Return all that is recorded of one incident, oldest first: transitions, acknowledgements, what was owed, sent.
+
+        Takes an incident's id or a beginning of it that is unique (else raises AmbiguousIdError, which names some), or the
+        whole id of a notice (`source/id`), obligation or message. Returns [] for an unknown id.
+        """
+        return await self._read(lambda connection: record_log.read_history(connection, alert_id))
+
+    async def recent_alerts(self, limit: int = 50) -> list[Alert]:
+        """Return the last form of the incidents that changed last, latest first."""
+        return await self._read(lambda connection: record_log.read_recent_alerts(connection, limit))
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        def borrow() -> T:
+            with self._readers.borrow() as connection:
+                return read(connection)
+
+        return await trio.to_thread.run_sync(borrow, abandon_on_cancel=True, limiter=self._reading)
+
+    # ---- step series, from any thread but the event loop's ------------------------------------------------------------
+
+    def step_series(self) -> list[tuple[Series, float, int]]:
+        """Return every step series with its total and the time of its last increment in ms. Reads the disk: blocks."""
+        with self._readers.borrow() as connection:
+            return step_log.read_step_series(connection)
+
+    def step_hours(self, series: Series, lo_ms: int, hi_ms: int) -> list[step_log.StepHour]:
+        """Return (hour_start_ms, before, times in ms, increments) of the hours that start in `lo_ms`..`hi_ms`, and of the
+        last one that starts at or before `lo_ms`, oldest first. Reads the disk: blocks.
+
+        `before` is the total up to the hour's start; times are int64 and strictly increasing, increments float64.
+        """
+        with self._readers.borrow() as connection:
+            return step_log.read_step_hours(connection, series, lo_ms, hi_ms)
+
+    # ---- care -----------------------------------------------------------------------------------------------------------
+
+    async def status(self) -> JournalStatus:
+        """Return sizes, numbers and how commits went."""
+        rows = await self._read(_count_rows)
+        writer = self._writer
+        if writer is None:
+            raise JournalBroken(f"{self.path}: the journal is closed")
+        latencies, now = list(writer.latencies), time.perf_counter()
+        return JournalStatus(
+            path=str(self.path),
+            size_bytes=_size(self.path),
+            wal_bytes=_size(self.path.with_name(f"{self.path.name}-wal")),
+            records=rows[0],
+            events=rows[1],
+            step_series=rows[2],
+            last_record_seq=self.last_record_seq,
+            last_event_seq=self.last_event_seq,
+            last_commit_age_s=None if writer.last_commit is None else now - writer.last_commit,
+            commit_p50_s=statistics.median(latencies) if latencies else None,
+            commit_max_s=max(latencies, default=None),
+            waiting=len(self._outstanding),
+            oldest_waiting_s=self.oldest_waiting_s,
+            failures=writer.failures,
+            last_error=writer.last_error,
+        )
+
+    async def verify(self) -> list[str]:
+        """Check the file and what is in it against its own rules; return what is wrong, [] if nothing. Takes no writer's
+        time, but reads everything."""
+        return await self._read(verify.problems)
+
+    async def backup(self, path: Path) -> None:
+        """Copy the journal as it is now to a new file, which is whole when it is there. Raises JournalError, also if
+        `path` exists. A cancel removes what was copied."""
+        await trio.to_thread.run_sync(backup.write_backup, self._readers, path, trio.from_thread.check_cancelled)
+
+    async def export(self) -> AsyncGenerator[bytes, None]:
+        """Yield NDJSON lines, as the journal is now: a header, all records, all events (`sixfbd.journal.export`).
+
+        Close it (`aclose`) if it is not read to its end: it holds a snapshot.
+        """
+        lines = self._export()
+        try:
+            while page := await trio.to_thread.run_sync(lambda: list(islice(lines, PAGE)), limiter=self._reading):
+                for line in page:
+                    yield line
+        finally:
+            lines.close()
+
+    def _export(self) -> Generator[bytes, None, None]:
+        with self._readers.borrow() as connection:
+            yield from export_lines(connection)
+
+
+def _tell(token: trio.lowlevel.TrioToken, what: Callable[[], object]) -> None:
+    try:
+        token.run_sync_soon(what)
+    except trio.RunFinishedError:
+        log.warning("journal.unheard", what="the event loop ended before the journal's writer did")
+
+
+def _wake(subscriber: trio.MemorySendChannel[int], number: int) -> None:
+    try:
+        subscriber.send_nowait(number)
+    except (trio.WouldBlock, trio.ClosedResourceError):
+        return  # it has one to read, or the journal is being left
+
+
+def _count_rows(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    counts = (
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("records", "events", "step_series")
+    )
+    records, events, series = counts
+    return records, events, series
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,621 @@
+"""samples.db: series, layouts, frames, chunks and sketches; what a restart restores the window from. Disposable.
+
+Owns the file, one writer at a time (in a worker thread, at most every 0.5 s, one transaction) and the readers' connections.
+`put` never waits: when the disk is too slow for the queue, the oldest samples are dropped and counted. Holds nothing that
+alerts depend on: those have evidence of their own in journal.db. Knows no metrics and no rules.
+"""
+
+import json
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+import trio
+
+from sixfbd.journal.errors import JournalBroken, JournalError, directory_error, mapped_errors
+from sixfbd.journal.readers import Readers
+from sixfbd.model import LayoutId, MetricKind, Series, SeriesId
+from sixfbd.window.blocks import Times
+from sixfbd.window.chunks import STRIPE, ChunkDamagedError, decode, encode
+from sixfbd.window.sketches import KEPT_MINUTES, MINUTE_MS, merged, pack, unpack
+from sixfbd.window.window import Window
+from sixfbd.window.writes import (
+    EndLayout,
+    Forget,
+    Frame,
+    NewLayout,
+    NewSeries,
+    Seal,
+    SetStaleAfter,
+    SketchMinute,
+    Stored,
+    StoredLayout,
+    Write,
+)
+
+T = TypeVar("T")
+
+GATHER_S: Final = 0.5
+RETRY_S: Final = 1.0
+CLOSE_TIMEOUT_S: Final = 2.0
+QUEUE_SAMPLES: Final = 2_000_000  # 16 MB; a hundred seconds of a burst at the design point
+RETENTION_SLICE_S: Final = 0.005
+RETENTION_PAUSE_S: Final = 0.05
+BUSY_TIMEOUT_MS: Final = 5000
+WAL_KEEP_BYTES: Final = 4 * 1024**2
+
+APPLICATION_ID: Final = 0x36464253  # "6FBS"
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        """CREATE TABLE series (
+            id INTEGER PRIMARY KEY,
+            metric TEXT NOT NULL,
+            labels TEXT NOT NULL,
+            kind TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE layouts (
+            id INTEGER PRIMARY KEY,
+            check_name TEXT NOT NULL,
+            series BLOB NOT NULL,
+            stale_after_ms INTEGER NOT NULL,
+            last BLOB NOT NULL,
+            ended INTEGER NOT NULL DEFAULT 0
+        ) STRICT""",
+        """CREATE TABLE frames (
+            id INTEGER PRIMARY KEY,
+            layout INTEGER NOT NULL,
+            t INTEGER NOT NULL,
+            v BLOB NOT NULL,
+            UNIQUE (layout, t)
+        ) STRICT""",
+        """CREATE TABLE chunks (
+            id INTEGER PRIMARY KEY,
+            layout INTEGER NOT NULL,
+            stripe INTEGER NOT NULL,
+            t0 INTEGER NOT NULL,
+            t1 INTEGER NOT NULL,
+            n INTEGER NOT NULL,
+            data BLOB NOT NULL
+        ) STRICT""",
+        # covers what a start reads of every chunk, so that it reads no data
+        "CREATE UNIQUE INDEX chunk_spans ON chunks (layout, t0, stripe, t1, n)",
+        "CREATE INDEX chunk_ends ON chunks (t1)",
+        """CREATE TABLE sketches (
+            series INTEGER NOT NULL,
+            minute INTEGER NOT NULL,
+            data BLOB NOT NULL,
+            PRIMARY KEY (series, minute)
+        ) STRICT""",
+        "CREATE INDEX sketch_minutes ON sketches (minute)",
+    ),
+)
+VERSION: Final = len(MIGRATIONS)
+
+_SPAN: Final = np.dtype([("layout", np.int64), ("t0", np.int64), ("t1", np.int64), ("n", np.int32)])
+_DROPPABLE: Final = (Frame, Seal)
+
+log = structlog.get_logger(__name__)
+
+
+class SampleStore:
+    """The file at `path`, made if it does not exist; its directory must exist. Opening blocks on the disk and raises
+    JournalError for a file that is damaged, not ours, or newer than we are.
+
+    `put`, `stop` and the properties are for the event loop, `restore` comes before the first `put`; `chunk`, `sketches`
+    and `verify` are for any thread and block. `open_samples` does it all in order.
+    """
+
+    def __init__(self, path: Path, *, queue_samples: int = QUEUE_SAMPLES) -> None:
+        self.path = path
+        self.dropped = 0
+        """Samples that were never written because the disk was too slow or failed."""
+        self.problem: str | None = None
+        """Why the last try to write failed, None if it did not."""
+        self._queue: deque[Write] = deque()
+        self._kept: list[Write] = []  # definitions out of the queue's dropped part; before the queue
+        self._queued = 0
+        self._queue_limit = queue_samples
+        self._dropping = False
+        self._wake = trio.Event()
+        self._stopping = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+        self._writing = trio.CapacityLimiter(1)
+        self._readers = Readers(path)
+        with mapped_errors(path):
+            self._connection = _connect(path)
+
+    # ---- writing --------------------------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Samples that wait to be written."""
+        return self._queued
+
+    def put(self, rows: Iterable[Write]) -> None:
+        """Queue rows to be written, in this order, within about half a second. Never waits, never fails."""
+        for row in rows:
+            self._queue.append(row)
+            self._queued += _samples(row)
+        self._bound()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Let `run` write what is queued, and return."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write what is put until `stop` or a cancel; what is queued then is written still, within 2 s."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_all)
+            try:
+                await self._stopping.wait()
+            finally:
+                self.stop()
+                self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
+
+    async def close(self) -> None:
+        """Close the file, after `run` has returned; a writer that hangs is left alone after 2 s."""
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True) as scope:
+            await trio.to_thread.run_sync(self.close_now, limiter=self._writing, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.error("samples.close_timed_out", file=str(self.path), samples=self._queued)
+
+    def close_now(self) -> None:
+        """Close the file of a store that does not run. Blocks on the disk."""
+        self._readers.close()
+        self._connection.close()
+
+    async def _write_all(self) -> None:
+        with self._scope:  # shielded: nothing that is cancelled around us tears a batch; `run` gives it an end
+            while not self._stopping.is_set():
+                await self._wake.wait()
+                self._wake = trio.Event()
+                await self._pause(GATHER_S)
+                if not await self._flush():
+                    self._wake.set()
+                    await self._pause(RETRY_S)
+            await self._flush()
+
+    async def _pause(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self._stopping.wait()
+
+    async def _flush(self) -> bool:
+        """Write all that is queued in one transaction; False if that failed, and it is queued again."""
+        batch = [*self._kept, *self._queue]
+        self._kept.clear()
+        self._queue.clear()
+        if not batch:
+            return True
+        try:
+            await self._in_writer(lambda: self._commit(batch))
+        except JournalError as error:
+            self._queue = deque((*batch, *self._kept, *self._queue))
+            self._kept.clear()
+            self._bound()
+            self._failed(str(error))
+            return False
+        self._queued -= sum(map(_samples, batch))
+        self._dropping = False
+        if self.problem is not None:
+            log.info("samples.write_recovered", file=str(self.path))
+            self.problem = None
+        return True
+
+    def _failed(self, problem: str) -> None:
+        if problem != self.problem:
+            log.error("samples.write_failed", problem=problem, samples=self._queued)
+        self.problem = problem
+
+    def _bound(self) -> None:
+        """Drop the oldest samples that the queue has no room for; definitions stay: what comes later needs them."""
+        while self._queued > self._queue_limit and self._queue:
+            row = self._queue.popleft()
+            if isinstance(row, _DROPPABLE):
+                if not self._dropping:  # once for each time that the disk cannot keep up
+                    log.error("samples.dropping", file=str(self.path), queued=self._queued, dropped=self.dropped)
+                self._dropping = True
+                self.dropped += _samples(row)
+                self._queued -= _samples(row)
+            else:
+                self._kept.append(row)
+            _release(row)
+
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._writing, abandon_on_cancel=True)
+
+    def _commit(self, batch: Sequence[Write]) -> None:
+        with self._transaction() as connection:
+            for row in batch:
+                _write(connection, row)
+        for row in batch:
+            _release(row)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        with mapped_errors(self.path):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    # ---- retention --------------------------------------------------------------------------------------------------------
+
+    async def retain(self, window: Window, before_ms: int) -> int:
+        """Delete the chunks and sketches that end before the time; return how many. The window forgets them first.
+
+        In slices of 5 ms of the writer's time. A failure of the disk is logged; the rest goes with the next call.
+        """
+        rows = window.forget(before_ms)
+        total = 0
+        try:
+            while deleted := await self._in_writer(lambda: self._delete_slice(before_ms)):
+                total += deleted
+                await trio.sleep(RETENTION_PAUSE_S)
+        except JournalError as error:
+            log.error("samples.retention_failed", problem=str(error))
+            return total
+        self.put(rows)
+        return total
+
+    def _delete_slice(self, before_ms: int) -> int:
+        end, total = time.perf_counter() + RETENTION_SLICE_S, 0
+        with self._transaction() as connection:
+            while time.perf_counter() < end:
+                deleted = connection.execute(
+                    "DELETE FROM chunks WHERE (layout, t0) IN"  # all stripes at once
+                    " (SELECT layout, t0 FROM chunks WHERE t1 < ? ORDER BY t1 LIMIT 8)",
+                    (before_ms,),
+                ).rowcount
+                deleted += connection.execute(
+                    "DELETE FROM sketches WHERE rowid IN"
+                    " (SELECT rowid FROM sketches WHERE minute < ? ORDER BY minute LIMIT 8)",
+                    (before_ms // MINUTE_MS,),
+                ).rowcount
+                if not deleted:
+                    break
+                total += deleted
+        return total
+
+    # ---- reading ----------------------------------------------------------------------------------------------------------
+
+    def chunk(self, layout: LayoutId, stripe: int, t0_ms: int) -> bytes | None:
+        """Return the chunk that begins at `t0_ms`, None if there is none. Raises JournalError."""
+        with self._readers.borrow() as connection:
+            row = connection.execute(
+                "SELECT data FROM chunks WHERE layout = ? AND t0 = ? AND stripe = ?", (layout, t0_ms, stripe)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def sketches(self, series: SeriesId, lo_minute: int, hi_minute: int) -> list[tuple[int, bytes]]:
+        """Return (minute, sketch) from `lo_minute` to `hi_minute`, both included. Raises JournalError."""
+        with self._readers.borrow() as connection:
+            return connection.execute(
+                "SELECT minute, data FROM sketches WHERE series = ? AND minute BETWEEN ? AND ? ORDER BY minute",
+                (series, lo_minute, hi_minute),
+            ).fetchall()
+
+    def restore(self, window: Window) -> None:
+        """Fill an empty window with what is in the file; it reads chunks from here from now on. Blocks on the disk.
+
+        Before `run` and the first `put`. Raises JournalError.
+        """
+        with self._readers.borrow() as connection:
+            try:
+                rows = window.load(_stored(connection), self)
+            except (KeyError, ValueError) as error:
+                raise JournalBroken(
+                    f"{self.path}: what is in it does not fit together ({error!r}); stop the daemon and move it away: a new "
+                    "one is made, the samples of the past are lost, events and alerts are not in it"
+                ) from error
+        self.put(rows)
+
+    def verify(self) -> list[str]:
+        """Check the file, and what is in it against its own rules; return what is wrong, [] if nothing. Reads everything.
+
+        Raises JournalError if it cannot be read at all.
+        """
+        with self._readers.borrow() as connection:
+            problems = [line for [line] in connection.execute("PRAGMA integrity_check") if line != "ok"]
+            return problems or [*_layout_problems(connection), *_chunk_problems(connection)]
+
+
+@asynccontextmanager
+async def open_samples(path: Path, window: Window) -> AsyncIterator[SampleStore]:
+    """Open samples.db, restore `window` (empty) from it, and write what is `put` until the context is left.
+
+    On leaving, what the window still holds back is written. Leave it after all that appends. Raises JournalError.
+    """
+    store = await trio.to_thread.run_sync(SampleStore, path)
+    try:
+        await trio.to_thread.run_sync(store.restore, window)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            try:
+                yield store
+            finally:
+                store.put(window.flush())
+                store.stop()
+    finally:
+        await store.close()
+
+
+def _samples(row: Write) -> int:
+    if isinstance(row, Frame):
+        return row.samples
+    return row.v.size if isinstance(row, Seal) else 0
+
+
+def _release(row: Write) -> None:
+    if isinstance(row, Seal):
+        row.released()
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------------------
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        path.touch(0o640)
+    except OSError as error:
+        raise directory_error(error, path.parent) from error
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _check_identity(connection, path)
+        [mode] = connection.execute("PRAGMA journal_mode=wal").fetchone()
+        if mode != "wal":
+            raise JournalBroken(f"{path}: its file system cannot share memory (a network's?); use a local one")
+        for pragma in (
+            "synchronous=normal",
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "temp_store=memory",
+            f"journal_size_limit={WAL_KEEP_BYTES}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_identity(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the file (0: empty). Raises JournalBroken if it is not ours or newer than we are."""
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    [application] = connection.execute("PRAGMA application_id").fetchone()
+    [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and (tables or application or version):
+        raise JournalBroken(f"{path}: an SQLite database, but not the samples of sixfbd; move it away")
+    if version > VERSION:
+        raise JournalBroken(
+            f"{path}: {path.name} is of version {version}, this sixfbd knows up to {VERSION}; install a newer sixfbd, or "
+            "move the file away (the samples of the past are lost then)"
+        )
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file up to VERSION in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statements in MIGRATIONS[_check_identity(connection, path) :]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+# ---- rows -------------------------------------------------------------------------------------------------------------------
+
+
+def _write(connection: sqlite3.Connection, row: Write) -> None:
+    match row:
+        case Frame():
+            connection.execute(
+                "INSERT OR REPLACE INTO frames (layout, t, v) VALUES (?, ?, ?)", (row.layout, row.t_ms, row.values)
+            )
+        case Seal():
+            _write_chunks(connection, row)
+        case NewSeries():
+            values = (row.id, row.series.metric, json.dumps(row.series.labels), str(row.series.kind))
+            connection.execute("INSERT INTO series (id, metric, labels, kind) VALUES (?, ?, ?, ?)", values)
+        case NewLayout():
+            ids = np.array(row.series, dtype="<i8").tobytes()
+            connection.execute(
+                "INSERT INTO layouts (id, check_name, series, stale_after_ms, last) VALUES (?, ?, ?, ?, ?)",
+                (row.id, row.check, ids, row.stale_after_ms, row.last),
+            )
+        case EndLayout():
+            connection.execute("UPDATE layouts SET ended = 1 WHERE id = ?", (row.id,))
+        case SetStaleAfter():
+            connection.execute(
+                "UPDATE layouts SET stale_after_ms = ? WHERE check_name = ?", (row.stale_after_ms, row.check)
+            )
+        case SketchMinute():
+            _write_sketch(connection, row)
+        case Forget():
+            _forget(connection, "layouts", row.layouts)
+            _forget(connection, "series", row.series)
+
+
+def _write_chunks(connection: sqlite3.Connection, seal: Seal) -> None:
+    """Put the chunks in the place of the frames."""
+    rows, width = seal.v.shape
+    t0, t1 = int(seal.t_ms[0]), int(seal.t_ms[-1])
+    for stripe in range(-(-width // STRIPE)):
+        data = encode(seal.t_ms, seal.v[:, stripe * STRIPE : (stripe + 1) * STRIPE])
+        connection.execute(
+            "INSERT INTO chunks (layout, stripe, t0, t1, n, data) VALUES (?, ?, ?, ?, ?, ?)",
+            (seal.layout, stripe, t0, t1, rows, data),
+        )
+    connection.execute("DELETE FROM frames WHERE layout = ? AND t BETWEEN ? AND ?", (seal.layout, t0, t1))
+    connection.execute("UPDATE layouts SET last = ? WHERE id = ?", (seal.last, seal.layout))
+
+
+def _write_sketch(connection: sqlite3.Connection, row: SketchMinute) -> None:
+    data = row.sketch
+    if row.merge:
+        known = connection.execute(
+            "SELECT data FROM sketches WHERE series = ? AND minute = ?", (row.series, row.minute)
+        ).fetchone()
+        data = data if known is None else pack(merged((unpack(known[0]), unpack(data))))
+    connection.execute(
+        "INSERT OR REPLACE INTO sketches (series, minute, data) VALUES (?, ?, ?)", (row.series, row.minute, data)
+    )
+
+
+def _forget(connection: sqlite3.Connection, table: str, ids: Sequence[int]) -> None:
+    """Delete rows; the numbers stay used."""
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (table, _next_id(connection, table)))
+    connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(one,) for one in ids])
+
+
+def _next_id(connection: sqlite3.Connection, table: str) -> int:
+    """Return the first number of `series` or `layouts` that was never used."""
+    [highest] = connection.execute(f"SELECT ifnull(max(id), 0) FROM {table}").fetchone()
+    used = connection.execute("SELECT value FROM meta WHERE key = ?", (table,)).fetchone()
+    return max(int(highest) + 1, 0 if used is None else int(used[0]))
+
+
+# ---- reading back -----------------------------------------------------------------------------------------------------------
+
+
+def _stored(connection: sqlite3.Connection) -> Stored:
+    [newest] = connection.execute("SELECT ifnull(max(minute), 0) FROM sketches").fetchone()
+    return Stored(
+        series=[
+            (SeriesId(one), _series(metric, labels, kind))
+            for one, metric, labels, kind in connection.execute(
+                "SELECT id, metric, labels, kind FROM series ORDER BY id"
+            )
+        ],
+        layouts=_stored_layouts(connection),
+        sketches=connection.execute(
+            "SELECT series, minute, data FROM sketches WHERE minute >= ? ORDER BY minute", (newest - KEPT_MINUTES,)
+        ).fetchall(),
+        sketched=frozenset(one for [one] in connection.execute("SELECT DISTINCT series FROM sketches")),
+        next_series=_next_id(connection, "series"),
+        next_layout=_next_id(connection, "layouts"),
+    )
+
+
+def _series(metric: str, labels: str, kind: str) -> Series:
+    return Series(metric, tuple((name, value) for name, value in json.loads(labels)), MetricKind(kind))
+
+
+def _stored_layouts(connection: sqlite3.Connection) -> list[StoredLayout]:
+    spans: npt.NDArray[np.void] = np.fromiter(
+        connection.execute("SELECT layout, t0, t1, n FROM chunks WHERE stripe = 0 ORDER BY layout, t0"), dtype=_SPAN
+    )
+    frames: dict[int, list[tuple[int, bytes]]] = {}
+    for layout, t_ms, values in connection.execute("SELECT layout, t, v FROM frames ORDER BY layout, t"):
+        frames.setdefault(layout, []).append((t_ms, values))
+    return [
+        _stored_layout(row, spans, frames.get(row[0], []))
+        for row in connection.execute("SELECT id, check_name, series, stale_after_ms, last, ended FROM layouts")
+    ]
+
+
+def _stored_layout(
+    row: tuple[int, str, bytes, int, bytes, int], spans: npt.NDArray[np.void], frames: Sequence[tuple[int, bytes]]
+) -> StoredLayout:
+    layout, check, series, stale_after_ms, last, ended = row
+    ids = tuple(SeriesId(one) for one in np.frombuffer(series, "<i8").tolist())
+    first, end = np.searchsorted(spans["layout"], (layout, layout + 1))
+    mine = spans[first:end]
+    values = np.frombuffer(b"".join(values for _, values in frames), "<f8").reshape(len(frames), len(ids))
+    return StoredLayout(
+        id=LayoutId(layout),
+        check=check,
+        series=ids,
+        stale_after_ms=stale_after_ms,
+        ended=bool(ended),
+        last=last,
+        chunk_t0=mine["t0"].copy(),
+        chunk_t1=mine["t1"].copy(),
+        chunk_rows=mine["n"].copy(),
+        frame_t=np.array([t_ms for t_ms, _ in frames], dtype=np.int64),
+        frame_v=values.astype(np.float64),
+    )
+
+
+# ---- verifying --------------------------------------------------------------------------------------------------------------
+
+
+def _layout_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Series that are not there, frames of the wrong width, rows without a layout, frames and chunks of one time."""
+    known = {one for [one] in connection.execute("SELECT id FROM series")}
+    for layout, series, last in connection.execute("SELECT id, series, last FROM layouts"):
+        missing = [one for one in np.frombuffer(series, "<i8").tolist() if one not in known]
+        if missing:
+            yield f"layout {layout}: series {missing[0]} is not there"
+        if len(last) != 2 * len(series):
+            yield f"layout {layout}: its last samples are {len(last)} bytes, not {2 * len(series)}"
+    for layout, t_ms in connection.execute(
+        "SELECT layout, t FROM frames JOIN layouts ON layouts.id = layout WHERE length(v) != length(series)"
+    ):
+        yield f"layout {layout}: the frame at {t_ms} ms is not as wide as the layout"
+    for table in ("frames", "chunks"):
+        for [layout] in connection.execute(
+            f"SELECT DISTINCT layout FROM {table} WHERE layout NOT IN (SELECT id FROM layouts)"
+        ):
+            yield f"layout {layout}: has {table}, but is not there"
+    for layout, t_ms in connection.execute(
+        "SELECT f.layout, f.t FROM frames f JOIN chunks c"
+        " ON c.stripe = 0 AND c.layout = f.layout AND f.t BETWEEN c.t0 AND c.t1"
+    ):
+        yield f"layout {layout}: the row at {t_ms} ms is in a frame and in a chunk"
+
+
+def _chunk_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Chunks that cannot be decoded or do not hold what their row says, stripes that are missing."""
+    for layout, stripe, t0, t1, n, data, width in connection.execute(
+        "SELECT layout, stripe, t0, t1, n, data, length(series) / 8 FROM chunks JOIN layouts ON layouts.id = layout"
+    ):
+        problem = _chunk_problem(data, t0, t1, n, min(STRIPE, width - stripe * STRIPE))
+        if problem:
+            yield f"layout {layout}: the chunk from {t0} ms, stripe {stripe}: {problem}"
+    for layout, t0, stripes, width in connection.execute(
+        "SELECT layout, t0, count(*), length(series) / 8 FROM chunks JOIN layouts ON layouts.id = layout"
+        " GROUP BY layout, t0"
+    ):
+        if stripes != -(-width // STRIPE):
+            yield f"layout {layout}: the chunk from {t0} ms has {stripes} stripes, not {-(-width // STRIPE)}"
+    previous: tuple[int, int] = (0, 0)
+    for layout, t0, t1 in connection.execute("SELECT layout, t0, t1 FROM chunks WHERE stripe = 0 ORDER BY layout, t0"):
+        if layout == previous[0] and t0 <= previous[1]:
+            yield f"layout {layout}: the chunk from {t0} ms begins before the one before it ends"
+        previous = (layout, t1)
+
+
+def _chunk_problem(data: bytes, t0: int, t1: int, n: int, width: int) -> str:
+    try:
+        t_ms, v = decode(data)
+    except ChunkDamagedError as error:
+        return f"cannot be decoded: {error}"
+    if v.shape != (n, width):
+        return f"holds {v.shape[0]} rows of {v.shape[1]} series, not {n} of {width}"
+    return "" if _spans(t_ms, t0, t1) else f"its times do not go from {t0} to {t1} ms"
+
+
+def _spans(t_ms: Times, t0: int, t1: int) -> bool:
+    return bool(t_ms[0] == t0 and t_ms[-1] == t1 and (np.diff(t_ms) > 0).all())

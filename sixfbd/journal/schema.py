@@ -1,0 +1,185 @@
+"""The form of journal.db: tables, migrations by `user_version`, pragmas; opens connections, reads and writes no rows.
+
+Numbers are given by AUTOINCREMENT so that they go on after retention has emptied a table. A key of random text is kept
+out of unique indexes: `events_known` starts with the day, so that its inserts stay on few pages.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from sixfbd.journal.errors import JournalBroken, directory_error, mapped_errors
+
+APPLICATION_ID: Final = 0x36464244  # "6FBD"
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
+        """CREATE TABLE records (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            at REAL NOT NULL,
+            kind TEXT NOT NULL,
+            body TEXT NOT NULL
+        ) STRICT""",
+        "CREATE INDEX records_kind ON records (kind)",
+        """CREATE TABLE record_subjects (
+            subject TEXT NOT NULL,
+            seq INTEGER NOT NULL REFERENCES records (seq) ON DELETE CASCADE,
+            PRIMARY KEY (subject, seq)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX record_subjects_seq ON record_subjects (seq)",
+        """CREATE TABLE events (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            source TEXT NOT NULL,
+            id TEXT NOT NULL,
+            type TEXT NOT NULL,
+            at REAL NOT NULL,
+            received_at REAL NOT NULL,
+            day INTEGER NOT NULL,
+            hash INTEGER NOT NULL,
+            data TEXT NOT NULL
+        ) STRICT""",
+        "CREATE INDEX events_known ON events (day, hash)",
+        "CREATE INDEX events_type ON events (type)",
+        "CREATE INDEX events_type_at ON events (type, at)",
+        "CREATE INDEX events_at ON events (at)",
+        """CREATE TABLE step_series (
+            id INTEGER PRIMARY KEY,
+            metric TEXT NOT NULL,
+            labels TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            UNIQUE (metric, labels, kind)
+        ) STRICT""",
+        """CREATE TABLE step_hours (
+            series INTEGER NOT NULL REFERENCES step_series (id),
+            hour_ms INTEGER NOT NULL,
+            before REAL NOT NULL,
+            total REAL NOT NULL,
+            PRIMARY KEY (series, hour_ms)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE step_parts (
+            id INTEGER PRIMARY KEY,
+            series INTEGER NOT NULL,
+            start_ms INTEGER NOT NULL,
+            hour_ms INTEGER NOT NULL,
+            total REAL NOT NULL,
+            data BLOB NOT NULL,
+            UNIQUE (series, start_ms),
+            FOREIGN KEY (series, hour_ms) REFERENCES step_hours (series, hour_ms)
+        ) STRICT""",
+        "CREATE TABLE cursors (source TEXT PRIMARY KEY, cursor TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    ),
+)
+VERSION: Final = len(MIGRATIONS)
+
+BUSY_TIMEOUT_MS: Final = 5000  # only an outside tool that writes to our file can make us wait
+CACHE_KIB: Final = 8000
+WAL_KEEP_BYTES: Final = 4 * 1024**2  # a WAL that was used up shrinks to this: writing over is cheaper than growing
+WAL_INLINE_PAGES: Final = 32_768  # 128 MiB: the writer itself checkpoints only if the checkpointer cannot keep up
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open for reading; usable from one thread at a time. The file is left as it is. Raises JournalError."""
+    with mapped_errors(path):
+        connection = _open(path)
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "query_only=on", f"cache_size=-{CACHE_KIB}"):
+            connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open for writing, made or migrated if need be. Raises JournalError, also for a file that is newer than we are."""
+    _create(path)
+    with mapped_errors(path):
+        connection = _open(path)
+        try:
+            check_identity(connection, path)
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # never made by SQLite: see _create
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _create(path: Path) -> None:
+    """Make the file ourselves: SQLite would give it the umask's mode, and its directory entry would not be durable."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640))
+        sync_directory(path.parent)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise directory_error(error, path.parent) from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the entries of a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_identity(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the file (0: empty). Raises JournalBroken if it is not ours or newer than we are."""
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    [application] = connection.execute("PRAGMA application_id").fetchone()
+    [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and (tables or application or version):
+        raise JournalBroken(f"{path}: an SQLite database, but not a journal of sixfbd; move it away")
+    if version > VERSION:
+        raise JournalBroken(
+            f"{path}: {path.name} is of version {version}, this sixfbd knows up to {VERSION}; install a newer sixfbd"
+        )
+    return int(version)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    [mode] = connection.execute("PRAGMA journal_mode=wal").fetchone()
+    if mode != "wal":
+        raise JournalBroken(f"{path}: its file system cannot share memory (a network's?); use a local one")
+    for pragma in (
+        "synchronous=full",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "foreign_keys=on",
+        "temp_store=memory",
+        f"cache_size=-{CACHE_KIB}",
+        f"wal_autocheckpoint={WAL_INLINE_PAGES}",
+        f"journal_size_limit={WAL_KEEP_BYTES}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    _migrate(connection, path)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file up to VERSION in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statements in MIGRATIONS[check_identity(connection, path) :]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def read_meta(connection: sqlite3.Connection, key: str) -> float | int | None:
+    """Return one number of `meta`, or None."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    value: float | int | None = None if row is None else row[0]
+    return value
+
+
+def write_meta(connection: sqlite3.Connection, key: str, value: float) -> None:
+    """Set one number of `meta`, in the caller's transaction."""
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))

@@ -1,0 +1,366 @@
+"""The state that the judge owns, and `apply`, the only way in which it changes: the fold of the journal's records.
+
+`decide` applies its records to a draft, the start applies the journal's to an empty state; both end at the same value.
+Holds what is still open: pending and firing alerts, obligations and messages that wait for something, what targets of
+live incidents were told. What is over is in the journal alone. No clock, no I/O.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from msgspec.structs import replace
+
+from sixfbd.journal.overlays import Grouped, Overlay, Timers
+from sixfbd.journal.records import (
+    Acked,
+    AlertChanged,
+    Base,
+    CheckPaused,
+    EventsJudged,
+    MessageChanged,
+    ObligationChanged,
+    Owed,
+    Record,
+    Started,
+    TokenChanged,
+    Told,
+)
+from sixfbd.model import (
+    OPEN_STATES,
+    TOLD_STATES,
+    Alert,
+    AlertKey,
+    AlertState,
+    CheckName,
+    Message,
+    MessageId,
+    Obligation,
+    RuleName,
+    Target,
+)
+
+WAITING_STATES: Final = frozenset({"pending", "unknown"})  # messages that have a next try
+
+
+class State:
+    """Alerts, obligations and messages that are open. Changed by `apply` and `publish` only.
+
+    Readers on the event loop may look at it between two awaits; nothing that they get out of it changes in place.
+    """
+
+    def __init__(self) -> None:
+        self.alerts: Overlay[AlertKey, Alert] = Overlay()  # pending and firing
+        self.incidents: Overlay[str, AlertKey] = Overlay()  # the same, by incident id
+        self.of_rule: Grouped[RuleName, AlertKey] = Grouped()
+        self.closing: Overlay[str, Alert] = Overlay()  # resolved, but something is still owed
+        self.obligations: Overlay[str, Obligation] = Overlay()  # open ones
+        self.open_of: Overlay[str, tuple[str, ...]] = Overlay()  # their ids by subject, oldest first
+        self.messages: Overlay[MessageId, Message] = Overlay()  # open ones
+        self.sending: Overlay[str, int] = Overlay()  # messages in flight by notifier
+        self.told: Overlay[str, Mapping[Target, Told]] = Overlay()  # by incident id
+        self.paused: Overlay[CheckName, bool] = Overlay()
+        self.tokens: Overlay[str, TokenChanged] = Overlay()  # those not revoked
+        self.alert_timers: Timers[AlertKey] = Timers()
+        self.message_timers: dict[str, Timers[MessageId]] = {}  # by notifier
+        self.judged_event = 0
+        self.started: Started | None = None
+        self.last_alive_at: float | None = None
+
+    # ---- reading -------------------------------------------------------------------------------------------------------
+
+    def incident(self, incident: str) -> Alert | None:
+        """Return the pending, firing or closing alert of this id."""
+        key = self.incidents.get(incident)
+        return self.closing.get(incident) if key is None else self.alerts.get(key)
+
+    def open_obligations(self, subject: str) -> list[Obligation]:
+        """Return what is open for an incident or a notice, oldest first."""
+        return [self.obligations[identity] for identity in self.open_of.get(subject) or ()]
+
+    def told_by(self, incident: str, target: Target) -> Told | None:
+        """Return the last that a target was, or may have been, told of an incident."""
+        return (self.told.get(incident) or {}).get(target)
+
+    def carried(self, message: Message) -> tuple[Obligation, ...]:
+        """Return the obligations that a message still carries: those that were not suppressed meanwhile."""
+        found = (self.obligations.get(identity) for identity in message.obligations)
+        return tuple(obligation for obligation in found if obligation is not None)
+
+    def alerts_due(self, until: float, limit: int) -> list[tuple[float, AlertKey]]:
+        """Return the alerts whose timer ends by `until`, earliest first."""
+        return self.alert_timers.due(until, limit, self._alert_due_at)
+
+    def messages_due(self, notifier: str, until: float, limit: int) -> list[MessageId]:
+        """Return messages of a notifier that are due for a try, a look-up or their end, earliest first."""
+        timers = self.message_timers.get(notifier)
+        return [] if timers is None else [key for _, key in timers.due(until, limit, self._message_due_at)]
+
+    def next_alert_at(self) -> float | None:
+        return self.alert_timers.first(self._alert_due_at)
+
+    def next_message_at(self, notifier: str) -> float | None:
+        timers = self.message_timers.get(notifier)
+        return None if timers is None else timers.first(self._message_due_at)
+
+    def _alert_due_at(self, key: AlertKey) -> float | None:
+        alert = self.alerts.get(key)
+        return None if alert is None else alert.due_at
+
+    def _message_due_at(self, key: MessageId) -> float | None:
+        message = self.messages.get(key)
+        return None if message is None or message.state not in WAITING_STATES else due_at(message)
+
+    # ---- drafts --------------------------------------------------------------------------------------------------------
+
+    def draft(self) -> "State":
+        """Return a state that reads as this one and keeps its changes; this one must not change while it lives."""
+        draft = State()
+        for name in _PARTS:
+            setattr(draft, name, getattr(self, name).draft())
+        draft.alert_timers = self.alert_timers.draft()
+        draft.message_timers = {notifier: timers.draft() for notifier, timers in self.message_timers.items()}
+        draft._copy_scalars(self)
+        return draft
+
+    def publish(self, draft: "State") -> None:
+        """Take over a draft of this state, in one step without an await. The draft must not be used afterwards."""
+        for name in _PARTS:
+            getattr(self, name).merge(getattr(draft, name))
+        self.alert_timers.merge(draft.alert_timers, self._alert_due_at)
+        for notifier, timers in draft.message_timers.items():
+            self.message_timers.setdefault(notifier, Timers()).merge(timers, self._message_due_at)
+        self._copy_scalars(draft)
+
+    def _copy_scalars(self, other: "State") -> None:
+        self.judged_event = other.judged_event
+        self.started = other.started
+        self.last_alive_at = other.last_alive_at
+
+
+_PARTS: Final = (
+    "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "told", "paused",
+    "tokens",
+)  # fmt: skip
+
+
+def due_at(message: Message) -> float:
+    """Return when a waiting message is to be looked at again: at its next try or its end, whichever is first."""
+    return min(message.next_try_at, message.expires_at)
+
+
+def apply(state: State, record: Record) -> None:
+    """Change the state as the record says. Never fails: a record about what is not there changes nothing."""
+    match record:
+        case AlertChanged():
+            _alert(state, record.alert)
+        case Acked():
+            _acked(state, record)
+        case Owed():
+            _owed(state, record.obligation)
+        case ObligationChanged():
+            _close(state, record.id)
+        case MessageChanged():
+            _message(state, record)
+        case CheckPaused():
+            _paused(state, record)
+        case EventsJudged():
+            state.judged_event = max(state.judged_event, record.seq)
+        case TokenChanged():
+            _token(state, record)
+        case Started():
+            state.started = record
+        case Base():
+            _rebase(state, record)
+            return
+    state.last_alive_at = record.at if state.last_alive_at is None else max(state.last_alive_at, record.at)
+
+
+def fold(records: Iterable[Record]) -> State:
+    """Return the state after all of the records."""
+    state = State()
+    for record in records:
+        apply(state, record)
+    return state
+
+
+def base_of(state: State, at: float) -> Base:
+    """Return the whole state as one record; equal states give equal records."""
+    told = [told for incident in sorted(state.told) for told in state.told[incident].values()]
+    return Base(
+        at=at,
+        alerts=tuple(
+            sorted((*state.alerts.values(), *state.closing.values()), key=lambda alert: (alert.key, alert.id))
+        ),
+        obligations=tuple(
+            obligation for subject in sorted(state.open_of) for obligation in state.open_obligations(subject)
+        ),
+        messages=tuple(sorted(state.messages.values(), key=lambda message: message.id)),
+        told=tuple(sorted(told, key=lambda one: (one.incident, one.target))),
+        paused=tuple(sorted(state.paused)),
+        judged_event=state.judged_event,
+        tokens=tuple(sorted(state.tokens.values(), key=lambda token: token.name)),
+        started=state.started,
+        last_alive_at=state.last_alive_at,
+    )
+
+
+def account(records: Iterable[Record]) -> dict[str, Obligation]:
+    """Return every obligation that the records speak of, in the one state that it is in, by id in order of creation."""
+    owed: dict[str, Obligation] = {}
+    for record in records:
+        match record:
+            case Base():
+                owed.update((obligation.id, obligation) for obligation in record.obligations)
+            case Owed():
+                owed[record.obligation.id] = record.obligation
+            case ObligationChanged() if record.id in owed:
+                owed[record.id] = replace(
+                    owed[record.id], state=record.state, reason=record.reason, changed_at=record.at
+                )
+            case MessageChanged():
+                for identity in record.message.obligations:
+                    if identity in owed and owed[identity].state in OPEN_STATES:
+                        owed[identity] = _follow(owed[identity], record)
+    return owed
+
+
+# ---- how each record changes the state -------------------------------------------------------------------------------
+
+
+def _alert(state: State, alert: Alert) -> None:
+    if alert.state in (AlertState.PENDING, AlertState.FIRING):
+        _put_alert(state, alert)
+        return
+    if state.incidents.get(alert.id) == alert.key:
+        state.alerts.drop(alert.key)
+        state.incidents.drop(alert.id)
+        state.of_rule.drop(alert.key.rule, alert.key)
+    if alert.state is AlertState.RESOLVED:
+        state.closing[alert.id] = alert
+
+
+def _put_alert(state: State, alert: Alert) -> None:
+    state.alerts[alert.key] = alert
+    state.incidents[alert.id] = alert.key
+    state.of_rule.add(alert.key.rule, alert.key)
+    if alert.due_at is not None:
+        state.alert_timers.add(alert.due_at, alert.key)
+
+
+def _acked(state: State, record: Acked) -> None:
+    key = state.incidents.get(record.alert)
+    if key is not None:
+        state.alerts[key] = replace(state.alerts[key], acked_by=record.by, acked_at=record.at)
+
+
+def _owed(state: State, obligation: Obligation) -> None:
+    if obligation.state not in OPEN_STATES:
+        _forget_if_over(state, obligation.subject)
+        return
+    state.obligations[obligation.id] = obligation
+    state.open_of[obligation.subject] = (*(state.open_of.get(obligation.subject) or ()), obligation.id)
+
+
+def _close(state: State, identity: str) -> None:
+    obligation = state.obligations.get(identity)
+    if obligation is None:
+        return
+    state.obligations.drop(identity)
+    rest = tuple(other for other in state.open_of.get(obligation.subject) or () if other != identity)
+    if rest:
+        state.open_of[obligation.subject] = rest
+    else:
+        state.open_of.drop(obligation.subject)
+        _forget_if_over(state, obligation.subject)
+
+
+def _forget_if_over(state: State, incident: str) -> None:
+    """A resolved incident of which nothing is owed any more leaves memory."""
+    if incident in state.closing and incident not in state.open_of:
+        state.closing.drop(incident)
+        state.told.drop(incident)
+
+
+def _message(state: State, record: MessageChanged) -> None:
+    message = record.message
+    _count_sending(state, message)
+    if message.state in OPEN_STATES:
+        _put_message(state, message)
+    else:
+        state.messages.drop(message.id)
+    for obligation in state.carried(message):
+        changed = _follow(obligation, record)
+        state.obligations[obligation.id] = changed
+        if message.state in TOLD_STATES:
+            _tell(state, changed)
+        if message.state not in OPEN_STATES:
+            _close(state, obligation.id)
+
+
+def _put_message(state: State, message: Message) -> None:
+    state.messages[message.id] = message
+    if message.state in WAITING_STATES:
+        timers = state.message_timers.setdefault(message.target.notifier, Timers())
+        timers.add(due_at(message), message.id)
+
+
+def _count_sending(state: State, message: Message) -> None:
+    before = state.messages.get(message.id)
+    change = (message.state == "sending") - (before is not None and before.state == "sending")
+    if change:
+        count = (state.sending.get(message.target.notifier) or 0) + change
+        if count:
+            state.sending[message.target.notifier] = count
+        else:
+            state.sending.drop(message.target.notifier)
+
+
+def _follow(obligation: Obligation, record: MessageChanged) -> Obligation:
+    """The obligation as its message's change leaves it."""
+    message = record.message
+    reason = record.what if message.state in ("dead", "suppressed") else ""
+    return replace(obligation, state=message.state, message=message.id, reason=reason, changed_at=record.at)
+
+
+def _tell(state: State, obligation: Obligation) -> None:
+    incident = obligation.subject
+    if incident not in state.incidents and incident not in state.closing:
+        return
+    told = Told(incident, obligation.target, obligation.kind, obligation.id, obligation.message, obligation.changed_at)
+    state.told[incident] = {**(state.told.get(incident) or {}), obligation.target: told}
+
+
+def _paused(state: State, record: CheckPaused) -> None:
+    if record.paused:
+        state.paused[record.check] = True
+    else:
+        state.paused.drop(record.check)
+
+
+def _token(state: State, record: TokenChanged) -> None:
+    if record.revoked:
+        state.tokens.drop(record.name)
+    else:
+        state.tokens[record.name] = record
+
+
+def _rebase(state: State, base: Base) -> None:
+    for name in _PARTS:
+        getattr(state, name).clear()
+    for alert in base.alerts:
+        if alert.state is AlertState.RESOLVED:
+            state.closing[alert.id] = alert
+        else:
+            _put_alert(state, alert)
+    for obligation in base.obligations:
+        _owed(state, obligation)
+    for message in base.messages:
+        _count_sending(state, message)
+        _put_message(state, message)
+    for told in base.told:
+        state.told[told.incident] = {**(state.told.get(told.incident) or {}), told.target: told}
+    for check in base.paused:
+        state.paused[check] = True
+    for token in base.tokens:
+        state.tokens[token.name] = token
+    state.judged_event, state.started, state.last_alive_at = base.judged_event, base.started, base.last_alive_at

@@ -1,0 +1,437 @@
+"""The judge: one task that owns the state of alerts and deliveries, and alone writes the journal's records.
+
+A round: drain the inputs, `decide` on a draft, one commit, publish, act. What arrives meanwhile is the next round. If the
+commit fails nothing is published, the inputs are kept and tried again; commands are refused at once. Evaluates nothing
+and delivers nothing itself: rules hand it what they found, the outbox what came of each try.
+"""
+
+from collections import Counter, deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, TypeAlias
+
+import structlog
+import trio
+
+from sixfbd.alerting.decide import after_start, decide, deciding
+from sixfbd.alerting.inputs import (
+    Answer,
+    CommandInput,
+    Decision,
+    Deliver,
+    EventsCommitted,
+    Input,
+    Lookup,
+    Noted,
+    Replaced,
+    Reply,
+    Tick,
+)
+from sixfbd.alerting.policy import Policy
+from sixfbd.journal.errors import JournalError
+from sixfbd.journal.records import AlertChanged, Base, EventsJudged, MessageChanged, Record, Started, Stopped
+from sixfbd.journal.state import State, apply, base_of
+from sixfbd.model import (
+    OPEN_STATES,
+    Actor,
+    AlertKey,
+    Command,
+    Evaluated,
+    Found,
+    Message,
+    Outcome,
+    RuleName,
+    StoredEvent,
+)
+from sixfbd.plugin import Clock, TemporaryFailure
+
+INPUTS_A_ROUND: Final = 200
+COMMANDS_WAITING: Final = 1000  # beyond that a command is refused
+EVENTS_A_PAGE: Final = 500
+RETRY_FIRST_S: Final = 0.1
+RETRY_MOST_S: Final = 5.0
+STOP_S: Final = 2.0  # for the last round and its commit
+LINES_A_ROUND: Final = 20  # transitions that are logged one by one
+
+log = structlog.get_logger("sixfbd.judge")
+
+Start: TypeAlias = Callable[[Deliver | Lookup], None]
+Listener: TypeAlias = Callable[[Sequence[Record]], None]
+
+
+class Journal(Protocol):
+    """What the judge needs of journal.db."""
+
+    @property
+    def last_event_seq(self) -> int: ...
+
+    async def commit(self, records: Sequence[Record]) -> int: ...
+
+    def load_records(self) -> AsyncIterable[Record]: ...
+
+    async def events(
+        self, after_seq: int = 0, *, types: Collection[str] | None = None, limit: int = EVENTS_A_PAGE
+    ) -> list[StoredEvent]: ...
+
+
+class _Slot:
+    """Where a command waits for its outcome."""
+
+    def __init__(self) -> None:
+        self._done = trio.Event()
+        self._outcome: Outcome | None = None
+
+    def set(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._done.set()
+
+    async def wait(self) -> Outcome:
+        await self._done.wait()
+        assert self._outcome is not None
+        return self._outcome
+
+
+class Judge:
+    """`async with judge.running()`: entered after the journal and before all that submits; left after the outbox.
+
+    `state` is the published state, durable whenever it can be read. All methods belong to the event loop's thread; those
+    that are not async never wait.
+    """
+
+    def __init__(self, journal: Journal, clock: Clock, policy: Policy) -> None:
+        self.state = State()
+        self.policy = policy
+        self.journal_failing = False
+        self.last_journal_error = ""
+        self.record_seq = 0
+        """Number of the last record that `state` holds."""
+        self.dead = 0
+        """Messages given up since the start."""
+        self.closed: Counter[str] = Counter()
+        """Messages that ended since the start, by state."""
+        self._journal = journal
+        self._clock = clock
+        self._evaluations: dict[RuleName, Evaluated] = {}  # waiting, the newest of each rule
+        self._latest: dict[RuleName, Evaluated] = {}
+        self._others: deque[Input] = deque()
+        self._asked: deque[CommandInput | Noted | Replaced] = deque()
+        self._committed_event = 0
+        self._read_event = 0
+        self._start: Start | None = None
+        self._listeners: list[Listener] = []
+        self._next_due: float | None = None
+        self._wake = trio.Event()
+        self._loaded = False
+        self._stopping = False
+
+    # ---- life ----------------------------------------------------------------------------------------------------------
+
+    async def load(self) -> State:
+        """Fold the journal into `state`; called once, before `running`, which calls it if nobody did."""
+        async for record in self._journal.load_records():
+            apply(self.state, record)
+        self._read_event = self.state.judged_event
+        self._loaded = True
+        return self.state
+
+    @asynccontextmanager
+    async def running(self, version: str, config: str, *, last_alive_at: float | None = None) -> AsyncIterator["Judge"]:
+        """Judge for as long as the block lasts; then a last round, and a `stopped` record, within STOP_S.
+
+        Writes `started` with the hash `config` of the configuration; messages that were being sent when the process
+        before ended become `unknown`. Raises JournalError if the journal cannot be read, or written at the start.
+        """
+        if not self._loaded:
+            await self.load()
+        await self._begin(version, config, last_alive_at)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run)
+            yield self
+            self._stopping = True
+            self._wake.set()
+            nursery.cancel_scope.deadline = trio.current_time() + STOP_S
+
+    async def _begin(self, version: str, config: str, last_alive_at: float | None) -> None:
+        now = self._clock.now()
+        alive = [at for at in (last_alive_at, self.state.last_alive_at) if at is not None]
+        records: list[Record] = [Started(now, version, config, max(alive, default=None))]
+        records += after_start(self.state, now, "the daemon ended while it was being sent")
+        self.record_seq = await self._journal.commit(records)
+        for record in records:
+            apply(self.state, record)
+        self.events_committed(self._journal.last_event_seq)
+
+    # ---- what comes in -------------------------------------------------------------------------------------------------
+
+    def submit(self, one: Evaluated | Answer | Tick) -> None:
+        """Take an evaluation or an answer of a notifier. Of the evaluations of a rule that wait only the newest is kept."""
+        if not isinstance(one, Evaluated):
+            self._others.append(one)
+        elif not self._take_evaluated(one):
+            return
+        self._wake.set()
+
+    def _take_evaluated(self, one: Evaluated) -> bool:
+        """A failed evaluation says nothing, one that is older than the last says nothing new."""
+        last = self._evaluations.get(one.rule) or self._latest.get(one.rule)
+        if one.error is not None or (last is not None and one.at <= last.at):
+            return False
+        self._evaluations[one.rule] = one
+        return True
+
+    def events_committed(self, seq: int) -> None:
+        """Events up to this number are durable; the judge reads those that carry a notice from the journal."""
+        if seq > self._committed_event:
+            self._committed_event = seq
+            self._wake.set()
+
+    async def command(self, command: Command, by: Actor) -> Outcome:
+        """Carry out a command; its outcome is durable on return. Refused at once while the journal cannot be written."""
+        slot = _Slot()
+        return await self._ask(CommandInput(self._clock.now(), command, by, slot), slot)
+
+    async def note(self, records: Sequence[Record]) -> Outcome:
+        """Write records that somebody else decided (tokens, audit, clock) and fold them in; durable on return."""
+        slot = _Slot()
+        return await self._ask(Noted(self._clock.now(), tuple(records), slot), slot)
+
+    async def replace(self, policy: Policy, config: str, by: Actor) -> Outcome:
+        """Judge by another policy from one round on; alerts of rules that are gone resolve. Not `ok`: nothing changed."""
+        slot = _Slot()
+        return await self._ask(Replaced(self._clock.now(), policy, config, by, slot), slot)
+
+    async def _ask(self, one: CommandInput | Noted | Replaced, slot: _Slot) -> Outcome:
+        if self._stopping:
+            return Outcome(False, error="the daemon is stopping")
+        if self.journal_failing:
+            return Outcome(False, error=f"the journal cannot be written, nothing was done: {self.last_journal_error}")
+        if len(self._asked) >= COMMANDS_WAITING:
+            return Outcome(False, error=f"{COMMANDS_WAITING} commands are waiting already; try again later")
+        self._asked.append(one)
+        self._wake.set()
+        return await slot.wait()
+
+    # ---- what goes out -------------------------------------------------------------------------------------------------
+
+    def attach(self, start: Start) -> None:
+        """Let messages go out: `start` is called with each that is claimed. Until then what is owed waits."""
+        self._start = start
+        self._wake.set()
+
+    def detach(self) -> None:
+        """Claim no further message; answers are still taken."""
+        self._start = None
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with the records of each round once they are published; returns what ends that. Never waits."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    # ---- what readers ask ----------------------------------------------------------------------------------------------
+
+    def latest(self, rule: RuleName) -> Evaluated | None:
+        """Return the last evaluation of a rule that was judged, with the values of now; None before the first."""
+        return self._latest.get(rule)
+
+    def latest_found(self, key: AlertKey) -> Found | None:
+        """Return what the last evaluation found of one alert."""
+        evaluated = self._latest.get(key.rule)
+        found = () if evaluated is None else evaluated.found
+        return next((one for one in found if one.labels == key.labels), None)
+
+    def messages_by_state(self) -> Counter[str]:
+        """Count the open messages by state."""
+        return Counter(message.state for message in self.state.messages.values())
+
+    def oldest_message_age_s(self) -> float:
+        """Return the age of the oldest open message in seconds, 0 if none is open."""
+        oldest = min((message.created_at for message in self.state.messages.values()), default=None)
+        return 0.0 if oldest is None else self._clock.now() - oldest
+
+    def cut(self) -> tuple[Base, int]:
+        """Return the whole state and the number of the last record that it holds: what `Journal.retain` takes."""
+        return base_of(self.state, self._clock.now()), self.record_seq
+
+    # ---- rounds --------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        pause_s = RETRY_FIRST_S
+        try:
+            while self._waiting() or not self._stopping:
+                if not self._waiting() and not self.journal_failing:
+                    await self._rest()
+                inputs: list[Input] = []
+                position = self._read_event
+                try:
+                    inputs = await self._drain()
+                    await self._round(inputs)
+                except JournalError as error:
+                    self._failed(error, inputs, position)
+                    await trio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, RETRY_MOST_S)
+                else:
+                    self._recovered()
+                    pause_s = RETRY_FIRST_S
+            await self._end()
+        finally:
+            self._refuse(self._asked, "the daemon is stopping")
+
+    def _waiting(self) -> bool:
+        return bool(self._evaluations or self._others or self._asked) or self._committed_event > self._read_event
+
+    async def _rest(self) -> None:
+        """Wait for an input, or until time alone has something to say."""
+        wait_s = float("inf") if self._next_due is None else max(0.0, self._next_due - self._clock.now())
+        with trio.move_on_after(wait_s):
+            await self._wake.wait()
+        self._wake = trio.Event()
+
+    async def _drain(self) -> list[Input]:
+        """Take at most INPUTS_A_ROUND inputs off the queues; what is left over wakes the next round."""
+        inputs: list[Input] = []
+        while self._others and len(inputs) < INPUTS_A_ROUND:
+            inputs.append(self._others.popleft())
+        while self._asked and len(inputs) < INPUTS_A_ROUND:
+            inputs.append(self._asked.popleft())
+        for rule in list(self._evaluations)[: INPUTS_A_ROUND - len(inputs)]:
+            inputs.append(self._evaluations.pop(rule))
+        if self._committed_event > self._read_event:
+            inputs.append(await self._read_events())
+        return inputs
+
+    async def _read_events(self) -> EventsCommitted:
+        upto = self._committed_event
+        types = sorted(self.policy.notices)
+        events: list[StoredEvent] = []
+        if types:
+            events = await self._journal.events(self._read_event, types=types, limit=EVENTS_A_PAGE)
+        if len(events) == EVENTS_A_PAGE:
+            upto = events[-1].seq
+        self._read_event = max(upto, events[-1].seq if events else 0)
+        return EventsCommitted(self._clock.now(), self._read_event, tuple(events))
+
+    async def _round(self, inputs: Sequence[Input]) -> None:
+        decision = await self._decide(inputs)
+        if decision.records:
+            self.record_seq = await self._journal.commit(decision.records)
+        self.state.publish(decision.draft)
+        self._next_due = decision.next_due
+        self._adopt(decision.policy, inputs)
+        self._tell(decision.records)
+        self._act(decision)
+
+    async def _decide(self, inputs: Sequence[Input]) -> Decision:
+        """Decide, letting the loop turn within a large round: the published state is ours alone to change."""
+        steps = deciding(
+            self.state,
+            inputs,
+            self.policy,
+            self._clock.now(),
+            latest=self._latest,
+            claim=self._start is not None,
+            judged_event=self._read_event,
+        )
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                decision: Decision = end.value
+                return decision
+            await trio.lowlevel.checkpoint()
+
+    def _adopt(self, policy: Policy, inputs: Sequence[Input]) -> None:
+        for one in inputs:
+            if isinstance(one, Evaluated):
+                self._latest[one.rule] = one
+        if policy is not self.policy:
+            self.policy = policy
+            self._latest = {rule: one for rule, one in self._latest.items() if rule in policy.rules}
+
+    def _act(self, decision: Decision) -> None:
+        for effect in decision.effects:
+            if isinstance(effect, Reply):
+                effect.slot.set(effect.outcome)
+            elif self._start is not None:
+                self._start(effect)
+            else:  # detached while the claim was being written: it certainly did not leave
+                unsent = TemporaryFailure("the outbox was closing")
+                self.submit(Answer(self._clock.now(), effect.message.id, unsent, isinstance(effect, Lookup)))
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        lines = 0
+        for record in records:
+            if isinstance(record, MessageChanged):
+                self._count(record.message, record.what)
+            elif isinstance(record, AlertChanged) and record.alert.state is not record.previous:
+                lines += 1
+                if lines <= LINES_A_ROUND:
+                    _log_transition(record)
+        if lines > LINES_A_ROUND:
+            log.info("alerts.more", transitions=lines - LINES_A_ROUND)
+        for listener in list(self._listeners):
+            listener(records)
+
+    def _count(self, message: Message, what: str) -> None:
+        if message.state in OPEN_STATES:
+            return
+        self.closed[message.state] += 1
+        if message.state == "dead":
+            self.dead += 1
+            log.error("message.dead", message=message.id, notifier=message.target.notifier, reason=what)
+
+    # ---- when the journal fails ----------------------------------------------------------------------------------------
+
+    def _failed(self, error: JournalError, inputs: Sequence[Input], position: int) -> None:
+        """Nothing was published: keep the inputs for the next try, but let nobody wait for a command."""
+        if not self.journal_failing:
+            log.error("journal.failing", error=str(error))
+        self.journal_failing, self.last_journal_error = True, str(error)
+        self._read_event = position
+        refused = f"the journal cannot be written, nothing was done: {error}"
+        self._refuse(self._asked, refused)
+        asked = deque(one for one in inputs if isinstance(one, CommandInput | Noted | Replaced))
+        self._refuse(asked, refused)
+        for one in reversed(inputs):
+            if isinstance(one, Evaluated):
+                self._evaluations.setdefault(one.rule, one)
+            elif isinstance(one, Answer | Tick):
+                self._others.appendleft(one)
+
+    def _recovered(self) -> None:
+        if self.journal_failing:
+            log.info("journal.recovered")
+        self.journal_failing = False
+
+    def _refuse(self, asked: deque[CommandInput | Noted | Replaced], error: str) -> None:
+        while asked:
+            asked.popleft().slot.set(Outcome(False, error=error))
+
+    async def _end(self) -> None:
+        now = self._clock.now()
+        records: list[Record] = [Stopped(now)]
+        if self._read_event > self.state.judged_event:
+            records.insert(0, EventsJudged(now, self._read_event))
+        try:
+            self.record_seq = await self._journal.commit(records)
+        except JournalError as error:
+            log.error("journal.failing", error=str(error))
+            return
+        for record in records:
+            apply(self.state, record)
+
+
+def _log_transition(record: AlertChanged) -> None:
+    alert = record.alert
+    log.info(
+        f"alert.{alert.state}",
+        alert=alert.id,
+        rule=alert.key.rule,
+        labels=dict(alert.key.labels),
+        severity=str(alert.severity),
+        value=alert.value,
+        previous=str(record.previous),
+        why=record.why,
+    )
+
+
+__all__ = ["Answer", "Journal", "Judge", "Listener", "Policy", "Start", "decide"]

@@ -1,0 +1,145 @@
+"""How a message reads: from the obligations that it carries to a `Notification`. Pure; channels shorten and decorate it.
+
+Title: `[FIRING] HighMemory (high) — summary`. Everything in it is of the alert as it was when the obligation arose.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from msgspec import Struct
+
+from sixfbd.model import Alert, Message, Obligation, Severity
+from sixfbd.plugin import Notification, NotifiedAlert
+from sixfbd.quantities import show_duration
+
+OWN_LABELS: Final = frozenset({"alertname", "severity"})  # already in the title
+ALERTS_IN_TEXT: Final = 10  # of one message; the rest is counted
+MAX_TITLE: Final = 300  # characters
+
+
+class Place(Struct, frozen=True):
+    """Where the messages come from: in every one of them. `url` leads to the dashboard."""
+
+    site: str = ""
+    environment: str = ""
+    url: str = ""
+
+
+def render(message: Message, obligations: Sequence[Obligation], place: Place, now: float) -> Notification:
+    """Return the notification of a message; `obligations` are those that it still carries, at least one."""
+    alerts = tuple(_notified(one, place) for one in obligations if one.about is not None)
+    firing = [alert for alert in alerts if alert.status == "firing"]
+    status = "firing" if firing else "resolved" if alerts else "notice"
+    severity = max((one.severity for one in firing or alerts or obligations), key=lambda one: one.rank)
+    title = _title(obligations, alerts, status, severity)
+    return Notification(
+        id=message.id,
+        receiver=message.target.receiver,
+        address=message.target.address,
+        status=status,
+        severity=severity,
+        title=title if len(title) <= MAX_TITLE else title[: MAX_TITLE - 1] + "…",
+        text=_text(title, message, obligations, place, now),
+        alerts=alerts,
+        group_key=message.group,
+        group_labels={"alertname": message.group} if alerts else {},
+        external_url=place.url,
+        attempt=message.attempt,
+        sent_at=now,
+        possibly_repeated=message.possibly_repeated,
+    )
+
+
+def fingerprint(alert: Alert) -> str:
+    """The alert's identity, the same over all its incidents: 16 hexadecimal digits."""
+    parts = [alert.key.rule, *(part for pair in alert.key.labels for part in pair)]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _notified(obligation: Obligation, place: Place) -> NotifiedAlert:
+    alert = obligation.about
+    assert alert is not None
+    resolved = obligation.kind == "resolve"
+    return NotifiedAlert(
+        id=alert.id,
+        status="resolved" if resolved else "firing",
+        severity=alert.severity,
+        labels=alert.labels,
+        annotations=alert.annotations,
+        value=alert.value,
+        starts_at=_since(alert),
+        ends_at=alert.resolved_at if resolved else None,
+        kind=obligation.kind,
+        fingerprint=fingerprint(alert),
+        generator_url=place.url,
+    )
+
+
+def _title(obligations: Sequence[Obligation], alerts: Sequence[NotifiedAlert], status: str, severity: Severity) -> str:
+    if not alerts:
+        more = len(obligations) - 1
+        return f"[NOTICE] {obligations[0].text}" + (f" (and {more} more)" if more else "")
+    shown = next(alert for alert in alerts if alert.status == status)
+    count = f":{len(alerts)}" if len(alerts) > 1 else ""
+    summary = shown.annotations.get("summary", "")
+    title = f"[{status.upper()}{count}] {shown.labels['alertname']} ({severity})"
+    return f"{title} — {summary}" if summary else title
+
+
+def _text(title: str, message: Message, obligations: Sequence[Obligation], place: Place, now: float) -> str:
+    blocks = [title]
+    if message.possibly_repeated:
+        blocks.append("This message may be a repeat: the answer to the first try was lost.")
+    for obligation in obligations[:ALERTS_IN_TEXT]:
+        lines = [obligation.text] if obligation.about is None else _alert_lines(obligation, obligation.about, now)
+        blocks.append("\n".join(lines))
+    if len(obligations) > ALERTS_IN_TEXT:
+        blocks.append(f"and {len(obligations) - ALERTS_IN_TEXT} more")
+    where = " / ".join(part for part in (place.site, place.environment) if part)
+    blocks += [part for part in (where, place.url) if part]
+    return "\n\n".join(blocks)
+
+
+def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
+    resolved = obligation.kind == "resolve"
+    begun = _since(alert)
+    lines = [f"{'Resolved' if resolved else 'Firing'}: {alert.annotations.get('summary') or alert.key.rule}"]
+    if alert.annotations.get("description"):
+        lines.append(alert.annotations["description"])
+    if obligation.kind == "level":
+        lines.append(f"Severity is {alert.severity} now")
+    labels = ", ".join(f"{name}={value}" for name, value in alert.labels.items() if name not in OWN_LABELS)
+    if labels:
+        lines.append(f"Labels: {labels}")
+    value = f"{alert.value:g}" if isinstance(alert.value, float | int) else alert.value
+    lines.append(f"Value: {value}")
+    if resolved:
+        ended = alert.resolved_at or now
+        lines.append(f"From {_moment(begun)} to {_moment(ended)}, {_lasted(ended - begun)}")
+    else:
+        lines.append(f"Since: {_moment(begun)}, for {_lasted(now - begun)}")
+    if alert.reason:
+        lines.append(f"Reason: {alert.reason}")
+    lines += [f"Evidence: {one.series} = {_number(one.value)} at {_moment(one.at_ms / 1000)}" for one in alert.evidence]
+    if not resolved:
+        lines.append(f"Acknowledge: sixfbctl ack {alert.id}")
+    return lines
+
+
+def _since(alert: Alert) -> float:
+    return alert.since if alert.fired_at is None else alert.fired_at
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _lasted(seconds: float) -> str:
+    """A duration in whole seconds: nobody reads milliseconds in an alert."""
+    return show_duration(max(0, round(seconds)))

@@ -1,0 +1,276 @@
+"""The workers of the outbox: each message that the judge hands over is tried once by its notifier, and answered.
+
+Owns the running deliveries and the notifiers' life: each notifier has slots of its own, so that one that never answers
+costs nobody else's. Never retries and never decides: the judge does. What a notifier raises or returns is contained and
+named here, and becomes an Answer in every case but one: a delivery that the end of the process cuts off stays `sending`
+in the journal, and is `unknown` at the next start.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+import structlog
+import trio
+
+from sixfbd.alerting.inputs import Absent, Answer, Deliver, Lookup, Lost
+from sixfbd.instances import NotifierInstance, close_instance
+from sixfbd.model import MessageId, Receipt
+from sixfbd.outbox.render import Place, render
+from sixfbd.plugin import Clock, Notification, Notifier, PermanentFailure, TemporaryFailure
+
+DRAIN_S: Final = 5.0  # how long a stop waits for what is on its way
+MAX_ERROR: Final = 500  # characters of a notifier's own words that are kept
+
+log = structlog.get_logger("sixfbd.outbox")
+
+
+class Judge(Protocol):
+    """What the outbox needs of the judge."""
+
+    def submit(self, one: Answer) -> None: ...
+
+    def attach(self, start: Callable[[Deliver | Lookup], None]) -> None: ...
+
+    def detach(self) -> None: ...
+
+
+class _Crashed(TemporaryFailure):
+    """The plugin raised something that is no failure of the contract."""
+
+
+class _Rubbish(PermanentFailure):
+    """The plugin returned something that is no answer of the contract."""
+
+
+class _Account:
+    """One notifier at work: its slots, and how many deliveries hold on to it."""
+
+    def __init__(self, instance: NotifierInstance) -> None:
+        self.instance = instance
+        self.timeout_s = float(instance.table.timeout)
+        self.slots = trio.CapacityLimiter(max(1, instance.table.concurrency))
+        self.running = 0
+        self.idle = trio.Event()
+        self.idle.set()
+
+    def begin(self) -> None:
+        self.running += 1
+        if self.idle.is_set():
+            self.idle = trio.Event()
+
+    def end(self) -> None:
+        self.running -= 1
+        if not self.running:
+            self.idle.set()
+
+
+class Outbox:
+    """`async with outbox.running()`: entered after the judge, left before it. Entering attaches it, so that messages go
+    out; leaving lets what is on its way finish within `drain_s`, then closes the notifiers.
+
+    `attempts` counts tries by (notifier, outcome): accepted, delivered, temporary, permanent, lost, crashed.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        clock: Clock,
+        notifiers: Mapping[str, NotifierInstance],
+        place: Place,
+        *,
+        drain_s: float = DRAIN_S,
+    ) -> None:
+        self.attempts: Counter[tuple[str, str]] = Counter()
+        self.place = place
+        self._judge = judge
+        self._clock = clock
+        self._drain_s = drain_s
+        self._accounts = {name: _Account(instance) for name, instance in notifiers.items()}
+        self._retired: list[_Account] = []
+        self._looking: set[MessageId] = set()
+        self._nursery: trio.Nursery | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Outbox"]:
+        """Deliver for as long as the block lasts."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._judge.attach(self.start)
+                try:
+                    yield self
+                finally:
+                    self._judge.detach()
+                await self._drain()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):  # each close has its own limit
+                for account in [*self._accounts.values(), *self._retired]:
+                    await close_instance(account.instance.notifier, account.instance.name)
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries and look-ups that run now."""
+        return sum(account.running for account in [*self._accounts.values(), *self._retired])
+
+    def start(self, effect: Deliver | Lookup) -> None:
+        """Begin one try; returns at once. Called by the judge once the claim is durable."""
+        assert self._nursery is not None
+        if isinstance(effect, Lookup):
+            if effect.message.id in self._looking:
+                return
+            self._looking.add(effect.message.id)
+        account = self._accounts.get(effect.message.target.notifier)
+        if account is not None:
+            account.begin()
+        self._nursery.start_soon(self._work, effect, account)
+
+    def replace(self, notifiers: Mapping[str, NotifierInstance], place: Place) -> None:
+        """A reload: instances that are the same object go on; others are closed when their last delivery has ended."""
+        assert self._nursery is not None
+        self.place = place
+        before = self._accounts
+        self._accounts = {
+            name: before[name] if name in before and before[name].instance is instance else _Account(instance)
+            for name, instance in notifiers.items()
+        }
+        for account in before.values():
+            if account not in self._accounts.values():
+                self._retired.append(account)
+                self._nursery.start_soon(self._retire, account)
+
+    async def _retire(self, account: _Account) -> None:
+        await account.idle.wait()
+        self._retired.remove(account)
+        await close_instance(account.instance.notifier, account.instance.name)
+
+    async def _drain(self) -> None:
+        with trio.move_on_after(self._drain_s) as scope:
+            for account in [*self._accounts.values(), *self._retired]:
+                await account.idle.wait()
+        if scope.cancelled_caught:
+            log.warning("outbox.cut_off", in_flight=self.in_flight, after_s=self._drain_s)
+
+    # ---- one try -------------------------------------------------------------------------------------------------------
+
+    async def _work(self, effect: Deliver | Lookup, account: _Account | None) -> None:
+        lookup = isinstance(effect, Lookup)
+        try:
+            outcome = await self._try(effect, account)
+        finally:
+            self._looking.discard(effect.message.id)
+            if account is not None:
+                account.end()
+        self._report(effect, outcome)
+        self._judge.submit(Answer(self._clock.now(), effect.message.id, outcome, lookup))
+
+    async def _try(
+        self, effect: Deliver | Lookup, account: _Account | None
+    ) -> Receipt | TemporaryFailure | PermanentFailure | Lost | Absent:
+        name = effect.message.target.notifier
+        if account is None:
+            return PermanentFailure(f"notifier {name} is not configured")
+        if account.instance.notifier is None:
+            return TemporaryFailure(f"notifier {name}: {account.instance.problem}")  # a reload may mend it
+        notifier = account.instance.notifier
+        async with account.slots:
+            notification = render(effect.message, effect.obligations, self.place, self._clock.now())
+            if isinstance(effect, Lookup):
+                outcome = await self._look_up(account, notifier, notification)
+            else:
+                outcome = await self._deliver(account, notifier, notification)
+        return outcome
+
+    async def _deliver(
+        self, account: _Account, notifier: Notifier[Any], notification: Notification
+    ) -> Receipt | TemporaryFailure | PermanentFailure | Lost:
+        result = await self._contained(account, lambda: notifier.deliver(notification), lost=True)
+        if isinstance(result, Receipt | TemporaryFailure | PermanentFailure | Lost):
+            return result
+        plugin = account.instance.plugin
+        return _Rubbish(f"plugin {plugin}: deliver() returned {type(result).__name__}, not a Receipt")
+
+    async def _look_up(
+        self, account: _Account, notifier: Notifier[Any], notification: Notification
+    ) -> Receipt | TemporaryFailure | PermanentFailure | Lost | Absent:
+        result = await self._contained(account, lambda: notifier.lookup(notification), lost=False)
+        if result is None:
+            return Absent()
+        if isinstance(result, Receipt | TemporaryFailure | PermanentFailure | Lost):
+            return result
+        plugin = account.instance.plugin
+        return _Crashed(f"plugin {plugin}: lookup() returned {type(result).__name__}, not a Receipt or None")
+
+    async def _contained(self, account: _Account, call: Callable[[], Awaitable[object]], *, lost: bool) -> object:
+        """Run a notifier's method within its timeout; return what it returned, or the failure that it means.
+
+        `lost`: an exception that is none of ours leaves open whether the message was taken.
+        """
+        group: BaseExceptionGroup[BaseException] | None = None
+        result: object = None
+        try:
+            with trio.move_on_after(account.timeout_s) as scope:
+                result = await call()
+        except* (Exception, SystemExit) as raised:  # noqa: BLE001 - a plugin may raise anything; Cancelled passes through
+            group = raised
+        if group is not None:
+            return self._meaning(account, group, lost)
+        if scope.cancelled_caught:
+            return Lost(f"no answer within {account.timeout_s:g} s")
+        return result
+
+    def _meaning(
+        self, account: _Account, group: BaseExceptionGroup[BaseException], lost: bool
+    ) -> TemporaryFailure | PermanentFailure:
+        errors = _leaves(group)
+        for error in errors:
+            if isinstance(error, TemporaryFailure | PermanentFailure):
+                return error
+        plugin = account.instance.plugin
+        log.error("notifier.crashed", notifier=account.instance.name, plugin=plugin, exc_info=group)
+        return _Crashed(f"plugin {plugin} raised {type(errors[0]).__name__}", sent=lost)
+
+    def _report(
+        self, effect: Deliver | Lookup, outcome: Receipt | TemporaryFailure | PermanentFailure | Lost | Absent
+    ) -> None:
+        lookup = isinstance(effect, Lookup)
+        name = effect.message.target.notifier
+        kind = _kind_of(outcome)
+        if not lookup:
+            self.attempts[name, kind] += 1
+        if isinstance(outcome, Receipt | Absent):
+            return
+        log.warning(
+            "notify.failed",
+            notifier=name,
+            message=effect.message.id,
+            attempt=effect.message.attempt,
+            lookup=lookup,
+            kind=kind,
+            error=(outcome.reason if isinstance(outcome, Lost) else str(outcome))[:MAX_ERROR],
+        )
+
+
+def _kind_of(outcome: Receipt | TemporaryFailure | PermanentFailure | Lost | Absent) -> str:
+    match outcome:
+        case Receipt():
+            return outcome.state
+        case _Crashed() | _Rubbish():
+            return "crashed"
+        case TemporaryFailure():
+            return "temporary"
+        case PermanentFailure():
+            return "permanent"
+        case Lost():
+            return "lost"
+        case Absent():
+            return "absent"
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

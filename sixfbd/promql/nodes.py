@@ -1,0 +1,94 @@
+"""The syntax tree of a compiled query: immutable, hashable nodes, parentheses gone, durations in milliseconds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from sixfbd.window.snapshot import Matcher
+
+Kind: TypeAlias = Literal["scalar", "vector", "matrix", "string"]
+Cardinality: TypeAlias = Literal["one-to-one", "many-to-one", "one-to-many", "many-to-many"]
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Series by matchers; with `range_ms` a range vector. A positive `offset_ms` looks back."""
+
+    matchers: tuple[Matcher, ...]
+    range_ms: int = 0
+    offset_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    name: str
+    args: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """`op by (labels) (operand)`; neither `by` nor `without` is `by ()`."""
+
+    op: str
+    operand: "Node"
+    param: "Node | None"
+    labels: tuple[str, ...]
+    without: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Negate:
+    operand: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How the two sides of a binary operator find each other; `include` are the labels of group_left/group_right."""
+
+    on: bool = False
+    labels: tuple[str, ...] = ()
+    card: Cardinality = "one-to-one"
+    include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    op: str
+    left: "Node"
+    right: "Node"
+    matching: Matching
+    return_bool: bool
+
+
+Node: TypeAlias = Number | Text | Selector | Call | Aggregate | Negate | Binary
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """Return the direct operands of a node, in the order of the text."""
+    match node:
+        case Call():
+            return node.args
+        case Aggregate():
+            return (node.operand,) if node.param is None else (node.param, node.operand)
+        case Negate():
+            return (node.operand,)
+        case Binary():
+            return (node.left, node.right)
+    return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield a node and all below it, parents first, in the order of the text."""
+    yield node
+    for child in children(node):
+        yield from walk(child)

@@ -1,0 +1,57 @@
+"""/metrics: the live series as metric families, each name once, with the type and help that it was declared with."""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from prometheus_client import Metric
+
+from sixfbd.model import MetricKind, Series
+from sixfbd.readers.queries import Latest
+
+_SUFFIXES: Final = {
+    MetricKind.HISTOGRAM: ("_bucket", "_sum", "_count"),
+    MetricKind.SUMMARY: ("_sum", "_count"),
+}
+_TYPES: Final = {MetricKind.UNTYPED: "unknown"}
+
+
+def metric_families(
+    latest: Latest, docs: Mapping[str, str], summaries: Collection[str], lonely: Collection[str]
+) -> list[Metric]:
+    """Return the families of /metrics, by name. The label `check` is left out for the checks in `lonely`, which are the
+    only instances of their plugins. `summaries` are declared summaries; `docs` the help texts by metric."""
+    families: dict[str, Metric] = {}
+    for series, _at_ms, value, check in latest:
+        name, kind = _family(series, summaries)
+        family = families.get(name)
+        if family is None:
+            doc = docs.get(name) or docs.get(series.metric) or f"{series.metric}, as its source reports it."
+            family = families[name] = Metric(_base(name, kind), doc, kind)
+        elif family.type != kind:
+            continue  # the first declaration of a name holds; two types of one family are not a valid exposition
+        labels = dict(series.labels)
+        if check in lonely and labels.get("check") == check and not series.metric.startswith("sixfbd_"):
+            del labels["check"]
+        family.add_sample(series.metric, labels, value)
+    return [families[name] for name in sorted(families)]
+
+
+def _family(series: Series, summaries: Collection[str]) -> tuple[str, str]:
+    """The family's name and exposition type of one series."""
+    if series.metric in summaries:
+        return series.metric, "summary"
+    for suffix in ("_sum", "_count"):
+        if series.metric.removesuffix(suffix) in summaries:
+            return series.metric.removesuffix(suffix), "summary"
+    if series.kind in _SUFFIXES:
+        for suffix in _SUFFIXES[series.kind]:
+            if series.metric.endswith(suffix):
+                return series.metric.removesuffix(suffix), series.kind.value
+        return series.metric, series.kind.value if series.kind is MetricKind.SUMMARY else "unknown"
+    if series.kind is MetricKind.COUNTER and not series.metric.endswith("_total"):
+        return series.metric, "unknown"  # OpenMetrics has no counter without the suffix
+    return series.metric, _TYPES.get(series.kind, series.kind.value)
+
+
+def _base(name: str, kind: str) -> str:
+    return name.removesuffix("_total") if kind == "counter" else name

@@ -1,0 +1,451 @@
+"""The daemon as the control socket sees it (`sixfbd.control.engine.ControlEngine`): facts of the parts in sixfbctl's forms."""
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from sixfbd import __version__
+from sixfbd.control.engine import (
+    BackupView,
+    CheckRun,
+    EmitView,
+    JournalView,
+    MessageView,
+    PluginOption,
+    PluginView,
+    QuerySeries,
+    QueryView,
+    ReloadView,
+    Routed,
+    SeriesLine,
+    SeriesView,
+    StatusView,
+    StopView,
+    StoryRecord,
+    TokenMade,
+    TokenView,
+    VerifyView,
+    WhyView,
+    number,
+)
+from sixfbd.control.protocol import Refused
+from sixfbd.intake import Refused as EventRefused
+from sixfbd.journal.errors import JournalError
+from sixfbd.journal.event_log import Duplicate
+from sixfbd.journal.record_log import AmbiguousIdError
+from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, TokenChanged
+from sixfbd.model import (
+    OPEN_STATES,
+    Ack,
+    Actor,
+    Alert,
+    AlertState,
+    CheckName,
+    CheckState,
+    Event,
+    Json,
+    Message,
+    Obligation,
+    Outcome,
+    PauseCheck,
+    StoredEvent,
+)
+from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
+from sixfbd.readers import tokens
+from sixfbd.running import Running
+from sixfbd.schedule import NotRunError
+
+MESSAGE_SCAN: Final = 2000  # records of messages looked through for those that ended
+RECORDS_PAGE: Final = 500
+
+Reload = Callable[[Actor], Awaitable[tuple[str, ...]]]
+
+
+class ControlView:
+    """`ControlEngine` over a running daemon. `reload` raises ReloadRefused (a Refused) for what cannot be taken over."""
+
+    def __init__(self, running: Running, reload: Reload) -> None:
+        self._running = running
+        self._reload = reload
+
+    # ---- at a glance -----------------------------------------------------------------------------------------------------
+
+    async def status(self) -> StatusView:
+        running, state = self._running, self._running.judge.state
+        await trio.lowlevel.checkpoint()
+        checks = running.schedule.states()
+        alerts = list(state.alerts.values())
+        firing = [alert for alert in alerts if alert.state is AlertState.FIRING]
+        messages = running.judge.messages_by_state()
+        started = state.started
+        blind = None
+        if started is not None and started.last_alive_at is not None:
+            blind = max(0.0, started.at - started.last_alive_at)
+        return StatusView(
+            version=__version__,
+            pid=os.getpid(),
+            now=running.world.clock.now(),
+            started_at=running.started_at,
+            site=running.config.site.name,
+            state="stopping" if running.stop.is_set() else "running" if running.ready else "starting",
+            volatile=running.judge.journal_failing,
+            config_files=running.config.files,
+            config_hash=running.config.text_hash,
+            state_directory=running.config.daemon.state_directory,
+            http=running.url,
+            checks=dict(Counter(check.status.value for check in checks)),
+            paused=tuple(check.name for check in checks if check.paused),
+            alerts=dict(Counter(alert.severity.value for alert in firing)),
+            pending_alerts=len(alerts) - len(firing),
+            messages=dict(messages),
+            oldest_message_s=running.judge.oldest_message_age_s() if messages else None,
+            rules=len(running.rules),
+            series=sum(running.window.series_count(name) for name in running.window.checks()),
+            events=running.journal.last_event_seq,
+            awaited=tuple(check.name for check in checks if check.last_run_at is None and not check.paused),
+            blind_before_start_s=blind,
+            problems=(*running.problems, *_failing_rules(running)),
+        )
+
+    async def checks(self) -> Sequence[CheckState]:
+        await trio.lowlevel.checkpoint()
+        return self._running.schedule.states()
+
+    async def run_check(self, name: str, actor: Actor) -> CheckRun:
+        began = self._running.world.clock.now()
+        try:
+            report = await self._running.schedule.run_now(CheckName(name))
+        except NotRunError as error:
+            raise Refused(str(error)) from error
+        return CheckRun(
+            check=name,
+            status=report.status,
+            summary=report.summary,
+            duration_s=self._running.world.clock.now() - began,
+            samples=tuple((series_text(sample), number(sample.value)) for sample in report.samples),
+            events=tuple(msgspec.to_builtins(event) for event in report.events),
+            more=report.more,
+        )
+
+    async def pause_check(self, name: str, paused: bool, actor: Actor) -> str:
+        schedule, check = self._running.schedule, CheckName(name)
+        if schedule.state(check) is None:
+            raise Refused(f'there is no check "{name}"; sixfbctl checks lists them')
+        detail = _done(await self._running.judge.command(PauseCheck(name, paused), actor))
+        if schedule.state(check) is not None:
+            schedule.set_paused(check, paused)
+        return detail
+
+    # ---- series ------------------------------------------------------------------------------------------------------------
+
+    async def series(self, matcher: str, limit: int) -> SeriesView:
+        try:
+            found = self._running.reader.matching(matcher)
+        except PromQLError as error:
+            raise Refused(str(error)) from error
+        await trio.lowlevel.checkpoint()
+        lines = tuple(
+            SeriesLine(series_text(series), series.kind.value, number(value), at_ms / 1000)
+            for series, at_ms, value, _ in found[:limit]
+        )
+        return SeriesView(lines, len(found))
+
+    async def query(self, expr: str, at: float | None) -> QueryView:
+        at = self._running.world.clock.now() if at is None else at
+        return _query_view(await self._evaluate(expr, at, at, 1.0), instant=True)
+
+    async def query_range(self, expr: str, start: float, end: float, step: float) -> QueryView:
+        return _query_view(await self._evaluate(expr, start, end, step), instant=False)
+
+    async def _evaluate(self, expr: str, start: float, end: float, step: float) -> Value:
+        try:
+            return (await self._running.reader.evaluate(expr, start, end, step))[1]
+        except (PromQLError, QueryError, QueryStopped) as error:
+            raise Refused(str(error)) from error
+
+    # ---- alerts and what is owed ---------------------------------------------------------------------------------------------
+
+    async def alerts(self) -> Sequence[Alert]:
+        await trio.lowlevel.checkpoint()
+        return sorted(self._running.judge.state.alerts.values(), key=lambda alert: (-alert.severity.rank, alert.since))
+
+    async def ack(self, alert: str, comment: str, actor: Actor) -> str:
+        return _done(await self._running.judge.command(Ack(alert, comment), actor))
+
+    async def outbox(self, states: frozenset[str] | None, limit: int) -> Sequence[Message]:
+        found: dict[str, Message] = {}
+        if states is None or not states <= OPEN_STATES:
+            found = {message.id: message for message in await self._latest_messages()}
+        found |= {message.id: message for message in self._running.judge.state.messages.values()}
+        wanted = [message for message in found.values() if states is None or message.state in states]
+        wanted.sort(key=lambda message: (message.created_at, message.id), reverse=True)
+        return wanted[:limit]
+
+    async def _latest_messages(self) -> list[Message]:
+        """The last form of the messages that changed last; the newest record of each comes last."""
+        last = self._running.journal.last_record_seq
+        after = max(0, last - MESSAGE_SCAN)
+        found: dict[str, Message] = {}
+        while page := await self._running.journal.records(after, kinds=("message",), limit=RECORDS_PAGE):
+            for stored in page:
+                if isinstance(stored.record, MessageChanged):
+                    found[stored.record.message.id] = stored.record.message
+            after = page[-1].seq
+        return list(found.values())
+
+    async def message(self, id: str) -> MessageView:  # noqa: A002 - a message's field
+        history = await self._running.journal.history(id)
+        changes = tuple(one for one in history if isinstance(one, MessageChanged) and one.message.id == id)
+        if not changes:
+            raise Refused(f"there is no message {id}; sixfbctl outbox list shows them")
+        message = changes[-1].message
+        carried: dict[str, Obligation] = {}
+        for identity in message.obligations:
+            for record in await self._running.journal.history(identity):
+                if isinstance(record, Owed):
+                    carried[identity] = record.obligation
+                elif isinstance(record, ObligationChanged) and identity in carried:
+                    carried[identity] = msgspec.structs.replace(
+                        carried[identity], state=record.state, reason=record.reason, changed_at=record.at
+                    )
+                elif isinstance(record, MessageChanged) and carried[identity].state != "suppressed":
+                    carried[identity] = msgspec.structs.replace(
+                        carried[identity], state=record.message.state, message=record.message.id, changed_at=record.at
+                    )
+        return MessageView(message, tuple(carried.values()), changes)
+
+    async def why(self, alert: str) -> WhyView:
+        running = self._running
+        try:
+            history = await running.journal.history(alert)
+        except AmbiguousIdError as error:
+            raise Refused(str(error)) from error
+        changes = [one for one in history if isinstance(one, AlertChanged)]
+        if not changes:
+            raise Refused(f"there is no alert {alert}; sixfbctl alerts lists those that are open")
+        last = changes[-1].alert
+        rule = next((rule for rule in running.rules if rule.name == last.key.rule), None)
+        routes: dict[tuple[str, str], Routed] = {}
+        for routed in running.judge.policy.routing.targets(last.labels, last.severity):
+            routes[routed.target.receiver, routed.path] = Routed(routed.target.receiver, (routed.path,))
+        told = (AlertChanged, Acked, Owed, ObligationChanged, MessageChanged, Audited)
+        records: tuple[StoryRecord, ...] = tuple(one for one in history if isinstance(one, told))
+        return WhyView(alert=last, rule=rule, routes=tuple(routes.values()), records=records)
+
+    # ---- events ------------------------------------------------------------------------------------------------------------
+
+    async def emit(
+        self,
+        type: str,  # noqa: A002 - an event's field
+        data: dict[str, Any],
+        id: str | None,  # noqa: A002 - an event's field
+        timestamp: float | None,
+        actor: Actor,
+    ) -> EmitView:
+        world = self._running.world
+        at = world.clock.now() if timestamp is None else timestamp
+        event = Event(id or world.new_id("event"), type, at, data)
+        try:
+            [taken] = await self._running.intake.events("control", [event])
+        except JournalError as error:
+            raise Refused(str(error)) from error
+        if isinstance(taken, EventRefused):
+            raise Refused(f"the event is refused: {taken.field}: {taken.message}")
+        return EmitView(event.id, taken.seq, isinstance(taken, Duplicate))
+
+    async def events(self, type: str | None, limit: int) -> Sequence[StoredEvent]:  # noqa: A002 - an event's field
+        types = None if type is None else (type,)
+        return (await self._running.journal.events(types=types, limit=limit, newest_first=True))[::-1]
+
+    async def follow_events(
+        self,
+        type: str | None,  # noqa: A002 - an event's field
+        after: int | None,
+    ) -> AsyncIterator[StoredEvent]:
+        journal = self._running.journal
+        types = None if type is None else (type,)
+        seq = journal.last_event_seq if after is None else after
+        with journal.subscribe() as news:
+            while True:
+                page = await journal.events(seq, types=types, limit=RECORDS_PAGE)
+                for stored in page:
+                    yield stored
+                    seq = stored.seq
+                if not page:
+                    try:
+                        await news.receive()
+                    except trio.EndOfChannel:
+                        return
+
+    # ---- plugins, tokens -----------------------------------------------------------------------------------------------------
+
+    async def plugins(self) -> Sequence[PluginView]:
+        await trio.lowlevel.checkpoint()
+        return plugin_views(self._running)
+
+    async def create_token(self, name: str, scopes: tuple[str, ...], actor: Actor) -> TokenMade:
+        if name in self._running.judge.state.tokens or name in self._running.config.tokens:
+            raise Refused(f'there is a token "{name}" already; revoke it first, or take another name')
+        unknown = sorted(set(scopes) - set(tokens.SCOPES))
+        if unknown or not scopes:
+            raise Refused(f"the scopes are {', '.join(tokens.SCOPES)}; not {', '.join(unknown) or 'none'}")
+        secret = tokens.new_token()
+        now = self._running.world.clock.now()
+        made = TokenChanged(now, name, tokens.digest(secret), tuple(sorted(set(scopes))), actor.name)
+        _done(await self._running.judge.note([made]))
+        return TokenMade(name, secret, made.scopes)
+
+    async def tokens(self) -> Sequence[TokenView]:
+        await trio.lowlevel.checkpoint()
+        fixed = [
+            TokenView(name=name, scopes=token.scopes, fixed=True) for name, token in self._running.config.tokens.items()
+        ]
+        made = [
+            TokenView(name=one.name, scopes=one.scopes, made_at=one.at, by=one.by)
+            for one in self._running.judge.state.tokens.values()
+        ]
+        return sorted([*fixed, *made], key=lambda token: token.name)
+
+    async def revoke_token(self, name: str, actor: Actor) -> str:
+        if name in self._running.config.tokens:
+            raise Refused(f'token "{name}" is fixed in the configuration; take it out there and reload')
+        held = self._running.judge.state.tokens.get(name)
+        if held is None:
+            raise Refused(f'there is no token "{name}"; sixfbctl token list shows them')
+        now = self._running.world.clock.now()
+        gone = msgspec.structs.replace(held, at=now, by=actor.name, revoked=True)
+        _done(await self._running.judge.note([gone]))
+        return f'token "{name}" is revoked'
+
+    # ---- life ------------------------------------------------------------------------------------------------------------------
+
+    async def reload(self, actor: Actor) -> ReloadView:
+        return ReloadView(await self._reload(actor), self._running.config.text_hash)
+
+    async def stop(self, actor: Actor) -> StopView:
+        await trio.lowlevel.checkpoint()
+        self._running.stop.set()
+        return StopView(os.getpid(), float(self._running.config.daemon.stop_timeout))
+
+    async def journal_status(self) -> JournalView:
+        running = self._running
+        facts = msgspec.to_builtins(await running.journal.status())
+        store = running.store
+        size = await running.world.offload(lambda: store.path.stat().st_size)
+        samples = {
+            "path": str(store.path),
+            "size_bytes": size,
+            "queued": store.queued,
+            "dropped": store.dropped,
+            "problem": store.problem or "",
+        }
+        return JournalView(
+            {f"journal.{key}": value for key, value in facts.items()}
+            | {f"samples.{key}": value for key, value in samples.items()}
+        )
+
+    async def journal_verify(self) -> VerifyView:
+        status = await self._running.journal.status()
+        problems = await self._running.journal.verify()
+        problems += await self._running.world.offload(self._running.store.verify)
+        checked = {"records": status.records, "events": status.events, "step_series": status.step_series}
+        return VerifyView(tuple(problems), checked)
+
+    async def journal_backup(self, path: str, actor: Actor) -> BackupView:
+        target = Path(path)
+        if not target.is_absolute():
+            raise Refused(f"{path}: give an absolute path; the daemon writes it as its own user")
+        try:
+            await self._running.journal.backup(target)
+        except JournalError as error:
+            raise Refused(str(error)) from error
+        size = await self._running.world.offload(lambda: target.stat().st_size)
+        return BackupView(path, size)
+
+    async def journal_export(self) -> AsyncIterator[Json]:
+        async with aclosing(self._running.journal.export()) as lines:
+            async for line in lines:
+                yield msgspec.json.decode(line)
+
+    async def audit(self, actor: Actor, command: str, outcome: str) -> None:
+        now = self._running.world.clock.now()
+        await self._running.judge.note([Audited(now, actor.name, command, outcome)])
+
+
+def series_text(series: Any) -> str:
+    """Return a series as PromQL writes it: metric{a="b"}."""
+    inside = ", ".join(f'{name}="{_escape(value)}"' for name, value in series.labels)
+    return f"{series.metric}{{{inside}}}" if inside else str(series.metric)
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def plugin_views(running: Running) -> list[PluginView]:
+    """Return a line for each name that a plugin brings, and for each plugin that was left out."""
+    views = []
+    for info in running.catalog.plugins:
+        line = partial(PluginView, origin=info.origin, version=info.version)
+        if info.problem is not None:
+            views.append(line(name=info.name, kind="plugin", doc=info.doc, error=info.problem))
+        for name in info.checks:
+            users = tuple(str(one.name) for one in running.checks.values() if one.plugin == name)
+            cls = running.catalog.checks[name].cls
+            views.append(line(name=name, kind="check", doc=_doc(cls), options=_options(cls.Options), used_by=users))
+        for name in info.notifiers:
+            users = tuple(one.name for one in running.notifiers.values() if one.plugin == name)
+            notifier = running.catalog.notifiers[name].cls
+            options = _options(notifier.Options)
+            views.append(line(name=name, kind="notifier", doc=_doc(notifier), options=options, used_by=users))
+        for kind, names in (("rules", info.rules), ("events", info.event_types)):
+            if names:
+                views.append(line(name=info.name, kind=kind, doc=", ".join(names)))
+    return views
+
+
+def _doc(cls: type) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def _options(options: type) -> tuple[PluginOption, ...]:
+    found = []
+    for option in msgspec.structs.fields(options):
+        default = "" if option.default is msgspec.NODEFAULT else str(option.default)
+        found.append(PluginOption(option.encode_name, _type_name(option.type), option.required, default))
+    return tuple(found)
+
+
+def _type_name(annotation: Any) -> str:
+    bare = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
+    return (
+        bare.__name__ if isinstance(bare, type) and not hasattr(bare, "__args__") else str(bare).replace("typing.", "")
+    )
+
+
+def _failing_rules(running: Running) -> list[str]:
+    return [f"rule {name} failed {count} times" for name, count in sorted(running.evaluator.failures.items()) if count]
+
+
+def _done(outcome: Outcome) -> str:
+    if not outcome.ok:
+        raise Refused(outcome.error)
+    return outcome.detail
+
+
+def _query_view(value: Value, *, instant: bool) -> QueryView:
+    times = [at / 1000 for at in value.steps_ms.tolist()]
+    if value.kind == "string":
+        return QueryView("string", (QuerySeries({"text": value.text}, ()),))
+    series = tuple(
+        QuerySeries(labels, tuple((at, number(v)) for at, v, there in zip(times, row, present, strict=True) if there))
+        for labels, row, present in zip(value.label_dicts(), value.values.tolist(), value.present.tolist(), strict=True)
+    )
+    return QueryView(value.kind if instant else "matrix", series)

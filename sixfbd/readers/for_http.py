@@ -1,0 +1,237 @@
+"""The daemon as the HTTP room sees it (`sixfbd.http.engine.HttpEngine`): facts of the parts in the room's forms."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import trio
+from prometheus_client import Metric
+
+from sixfbd import __version__
+from sixfbd.config import Site
+from sixfbd.http.engine import (
+    Answered,
+    EngineUnavailable,
+    EventResult,
+    QueryAnswer,
+    QueryFailed,
+    QueryRefused,
+    QueryTooLong,
+    ResultSeries,
+    Spark,
+    SparkLine,
+    TokenInfo,
+)
+from sixfbd.intake import Refused
+from sixfbd.journal.errors import JournalError
+from sixfbd.journal.event_log import Accepted
+from sixfbd.model import Ack, Actor, Alert, CheckState, Event, Outcome, StoredEvent
+from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
+from sixfbd.readers import tokens
+from sixfbd.readers.families import metric_families
+from sixfbd.readers.health import health_body, iso_time
+from sixfbd.readers.queries import selector_matchers
+from sixfbd.running import Running
+from sixfbd.vitals import DOCS
+
+HOUR_S: Final = 3600.0
+SPARK_STEP_S: Final = 30.0
+SPARK_LINES: Final = 8
+SPARKS: Final = (  # title, unit, expression, the label that names a line
+    ("CPU", "ratio", "system_cpu_usage_ratio", ""),
+    ("Memory", "ratio", "system_memory_usage_ratio", ""),
+    ("Probe duration", "seconds", "probe_duration_seconds", "instance"),
+    ("Events a minute", "count", 'sum(rate(sixfbd_events_total{outcome="accepted"}[5m])) * 60', ""),
+    ("Loop delay", "seconds", "sixfbd_loop_delay_seconds", ""),
+)
+
+
+class HttpView:
+    """`HttpEngine` over a running daemon."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.request_seconds = 0.0
+
+    @property
+    def version(self) -> str:
+        return __version__
+
+    @property
+    def site(self) -> Site:
+        return self._running.config.site
+
+    def now(self) -> float:
+        return self._running.world.clock.now()
+
+    def new_id(self) -> str:
+        return self._running.world.new_id("event")
+
+    def ready(self) -> tuple[bool, str]:
+        if not self._running.ready:
+            return False, "the daemon is starting"
+        if self._running.stop.is_set():
+            return False, "the daemon is stopping"
+        if self._running.judge.journal_failing:
+            return False, f"the journal cannot be written: {self._running.judge.last_journal_error}"
+        return True, ""
+
+    def checks(self) -> Sequence[CheckState]:
+        return self._running.schedule.states()
+
+    def alerts(self) -> Sequence[Alert]:
+        return list(self._running.judge.state.alerts.values())
+
+    def token(self, secret: str) -> TokenInfo | None:
+        state = self._running.judge.state
+        made = {name: state.tokens[name] for name in state.tokens}
+        found = tokens.find(secret, self._running.config.tokens, made)
+        return None if found is None else TokenInfo(*found)
+
+    def answered(self, request: Answered) -> None:
+        self.requests[request.route or "none", request.status] += 1
+        self.request_seconds += request.duration_s
+
+    async def health(self) -> dict[str, Any]:
+        running = self._running
+        await trio.lowlevel.checkpoint()
+        classes = [entry.cls for entry in running.catalog.checks.values()]
+        journal = running.judge.last_journal_error if running.judge.journal_failing else ""
+        cpu = running.vitals.cpu_usage_ratio
+        timestamp = iso_time(self.now())
+        assert timestamp is not None
+        return health_body(
+            running.schedule.states(),
+            {cls.service for cls in classes if cls.service},
+            {cls.external for cls in classes if cls.external},
+            journal_failing=journal,
+            now=self.now(),
+            started_at=running.started_at,
+            version=__version__,
+            timestamp=timestamp,
+            metrics={
+                "memory": {"rss": running.vitals.resident_bytes},
+                "cpu": {"usage": cpu},
+                "eventLoop": {"delay": round(running.vitals.loop_delay_s * 1000, 3)},
+            },
+        )
+
+    async def families(self) -> Sequence[Metric]:
+        running = self._running
+        await trio.lowlevel.checkpoint()
+        plugins = Counter(instance.plugin for instance in running.checks.values())
+        lonely = {name for name, instance in running.checks.items() if plugins[instance.plugin] == 1}
+        docs = {name: metric.doc for name, metric in running.catalog.metrics.items()} | DOCS
+        summaries = {summary.name for summary in running.intake.summaries}
+        latest = running.window.latest(now_ms=round(self.now() * 1000))
+        return metric_families(latest, docs, summaries, lonely)
+
+    # ---- queries ---------------------------------------------------------------------------------------------------------
+
+    async def query(self, expr: str, time: float) -> QueryAnswer:
+        return _answer(await self._evaluate(expr, time, time, 1.0), instant=True)
+
+    async def query_range(self, expr: str, start: float, end: float, step: float) -> QueryAnswer:
+        return _answer(await self._evaluate(expr, start, end, step), instant=False)
+
+    async def _evaluate(self, expr: str, start: float, end: float, step: float) -> Value:
+        try:
+            _, value = await self._running.reader.evaluate(expr, start, end, step)
+        except PromQLError as error:
+            raise QueryRefused(error.message, error.line, error.column) from error
+        except QueryError as error:
+            raise QueryFailed(str(error)) from error
+        except QueryStopped as error:
+            raise QueryTooLong(str(error)) from error
+        return value
+
+    async def series(self, selectors: Sequence[str], start: float, end: float) -> Sequence[Mapping[str, str]]:
+        lo_ms, hi_ms = round(start * 1000), round(end * 1000)
+        try:
+            matchers = [selector_matchers(selector) for selector in selectors] or [()]
+        except PromQLError as error:
+            raise QueryRefused(error.message, error.line, error.column) from error
+        snapshot = self._running.window.snapshot()
+
+        def find() -> list[dict[str, str]]:
+            found = {}
+            for wanted in matchers:
+                for block in snapshot.select(wanted, lo_ms, hi_ms):
+                    for series in block.series:
+                        found[series] = {"__name__": series.metric} | dict(series.labels)
+            return list(found.values())
+
+        return await self._running.world.offload(find)
+
+    async def sparks(self) -> Sequence[Spark]:
+        end = self.now()
+        drawn = []
+        for title, unit, expr, label in SPARKS:
+            _, value = await self._running.reader.evaluate(expr, end - HOUR_S, end, SPARK_STEP_S)
+            if len(value):
+                lines = tuple(
+                    SparkLine(dict(labels).get(label, ""), points)
+                    for labels, points in list(zip(value.labels, _points(value), strict=True))[:SPARK_LINES]
+                )
+                drawn.append(Spark(title, unit, end - HOUR_S, end, lines))  # type: ignore[arg-type]  # SPARKS is ours
+        return drawn
+
+    # ---- events ----------------------------------------------------------------------------------------------------------
+
+    async def put_events(self, source: str, events: Sequence[Event]) -> Sequence[EventResult]:
+        try:
+            taken = await self._running.intake.events(source, events)
+        except JournalError as error:
+            raise EngineUnavailable(str(error)) from error
+        return [event_result(one) for one in taken]
+
+    def last_seq(self) -> int:
+        return self._running.journal.last_event_seq
+
+    async def events_after(self, seq: int, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
+        return await self._running.journal.events(seq, types=types or None, limit=limit)
+
+    async def last_events(self, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
+        newest = await self._running.journal.events(types=types or None, limit=limit, newest_first=True)
+        return newest[::-1]
+
+    async def wait_events(self, seq: int) -> None:
+        bell = self._running.changed
+        while self.last_seq() <= seq:
+            await bell.wait(bell.generation)
+
+    async def wait_changed(self, generation: int) -> int:
+        return await self._running.changed.wait(generation)
+
+    async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
+        return await self._running.judge.command(Ack(alert, comment), by)
+
+
+def event_result(taken: object) -> EventResult:
+    """Return the room's form of what intake said of one event."""
+    if isinstance(taken, Refused):
+        return EventResult("refused", field=taken.field, message=taken.message)
+    seq = getattr(taken, "seq", None)
+    return EventResult("accepted" if isinstance(taken, Accepted) else "duplicate", seq)
+
+
+def _points(value: Value) -> list[tuple[tuple[float, float], ...]]:
+    times = [at / 1000 for at in value.steps_ms.tolist()]
+    return [
+        tuple((at, v) for at, v, there in zip(times, row, present, strict=True) if there)
+        for row, present in zip(value.values.tolist(), value.present.tolist(), strict=True)
+    ]
+
+
+def _answer(value: Value, *, instant: bool) -> QueryAnswer:
+    """A range query's scalar is a matrix of one series, as in Prometheus."""
+    if value.kind == "string":
+        return QueryAnswer("string", (ResultSeries({}, ((float(value.steps_ms[0]) / 1000, 0.0),)),), value.text)
+    rows = tuple(
+        ResultSeries(labels, points)
+        for labels, points in zip(value.label_dicts(), _points(value), strict=True)
+        if points
+    )
+    kind = value.kind if instant else "matrix"
+    return QueryAnswer(kind, rows)

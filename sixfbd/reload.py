@@ -1,0 +1,228 @@
+"""Reload, all or nothing: `prepare` builds the new beside the old and touches nothing; `apply_plan` is one judge round, then
+the swap. An invalid configuration changes nothing; what cannot be taken over without a restart is refused by name.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+from msgspec import Struct
+
+from sixfbd.alerting.policy import Policy, build_policy, notifier_policy
+from sixfbd.config import Config, check_config, effective_rules
+from sixfbd.control.protocol import Refused
+from sixfbd.host import PluginCatalog
+from sixfbd.instances import CheckInstance, NotifierInstance, close_instance, make_check, make_notifier
+from sixfbd.intake import Intake, declare
+from sixfbd.model import Actor, CheckName, Found, Rule
+from sixfbd.outbox.render import Place
+from sixfbd.plugin import Reader
+from sixfbd.rules import BoundRules, bind_rules, level_of, render_annotations
+from sixfbd.running import Running
+from sixfbd.schedule import stale_after_s
+from sixfbd.world import World
+
+K = TypeVar("K")
+log = structlog.get_logger("sixfbd.reload")
+
+NEEDS_RESTART: Final[Mapping[str, Callable[[Config], object]]] = {
+    "daemon.state_directory": lambda config: config.daemon.state_directory,
+    "daemon.plugin_directories": lambda config: config.daemon.plugin_directories,
+    "daemon.plugins_d": lambda config: config.daemon.plugins_d,
+    "daemon.evaluation_interval": lambda config: config.daemon.evaluation_interval,
+    "http": lambda config: config.http,
+    "control.socket": lambda config: config.control.socket,
+    "window.memory": lambda config: config.window.memory,
+    "journal": lambda config: config.journal,
+    "log": lambda config: config.log,
+}
+
+
+class Plan(Struct, frozen=True):
+    """What a reload would do. `checks` and `notifiers` are all instances after it: kept ones are the same objects."""
+
+    config: Config
+    rules: list[Rule]
+    bound: BoundRules
+    problems: tuple[str, ...]
+    checks: dict[CheckName, CheckInstance]
+    notifiers: dict[str, NotifierInstance]
+    changed: tuple[str, ...]
+
+
+def summary_of(running_state: Callable[[CheckName], object], found: Found) -> str:
+    """The last summary of the first check that fed what was found."""
+    for check in found.checks:
+        state = running_state(CheckName(check))
+        if state is not None:
+            return str(getattr(state, "summary", ""))
+    return ""
+
+
+def bind(rules: list[Rule]) -> tuple[BoundRules, tuple[str, ...]]:
+    """Bind rules; those that cannot be are left out and named."""
+    bound = bind_rules(rules)
+    for error in bound.errors:
+        log.error("rule.refused", rule=error.rule, error=str(error))
+    return bound, tuple(str(error) for error in bound.errors)
+
+
+def policy_of(
+    config: Config,
+    catalog: PluginCatalog,
+    bound: BoundRules,
+    rules: list[Rule],
+    world: World,
+    summary: Callable[[Found], str],
+) -> Policy:
+    """Return what the judge judges by under this configuration."""
+
+    def annotate(rule: Rule, found: Found) -> Mapping[str, str]:
+        return render_annotations(bound.rule(rule.name), dict(found.labels), found.value, summary(found))
+
+    return build_policy(
+        config,
+        [rule for rule in rules if rule.name in bound.rules],
+        [notifier_policy(table, catalog.notifiers[table.plugin].cls) for table in config.notifiers.values()],
+        catalog.event_types.values(),
+        level_of=lambda rule, value, current: level_of(bound.rule(rule.name), value, current),
+        annotate=annotate,
+        rng=world.rng,
+    )
+
+
+def make_instances(
+    config: Config,
+    catalog: PluginCatalog,
+    world: World,
+    read: Reader,
+    kept_checks: Mapping[CheckName, CheckInstance] | None = None,
+    kept_notifiers: Mapping[str, NotifierInstance] | None = None,
+) -> tuple[dict[CheckName, CheckInstance], dict[str, NotifierInstance]]:
+    """Make the instances of a configuration, but for those given, which are taken as they are."""
+    checks = dict(kept_checks or {})
+    for name, table in config.checks.items():
+        if table.enabled and CheckName(name) not in checks:
+            cls = catalog.checks[table.plugin].cls
+            checks[CheckName(name)] = make_check(table, cls, world, read, config.site.name)
+    notifiers = dict(kept_notifiers or {})
+    for name, notifier in config.notifiers.items():
+        if name not in notifiers:
+            made = make_notifier(notifier, catalog.notifiers[notifier.plugin].cls, world, read, config.site.name)
+            notifiers[name] = made
+    return checks, notifiers
+
+
+def declare_checks(
+    intake: Intake, checks: Mapping[CheckName, CheckInstance], catalog: PluginCatalog, config: Config
+) -> None:
+    """Tell the door what each check may report."""
+    for name, instance in checks.items():
+        stale_s = stale_after_s(instance.interval_s, instance.timeout_s)
+        metrics = catalog.checks[instance.plugin].cls.metrics
+        intake.declare_check(name, declare(metrics, config.window.max_series_per_check, stale_s))
+
+
+async def prepare(running: Running, path: Path) -> Plan:
+    """Read the configuration again and plan the change. Raises Refused with all that is wrong; nothing is touched."""
+    config, problems = await running.world.offload(check_config, path, running.catalog)
+    if config is None:
+        errors = [str(problem) for problem in problems if problem.level == "error"]
+        raise Refused("the configuration is not valid, nothing was changed:\n" + "\n".join(errors))
+    fixed = [key for key, value in NEEDS_RESTART.items() if value(config) != value(running.config)]
+    if fixed:
+        raise Refused(f"{', '.join(fixed)} cannot change in a reload, nothing was changed; restart the daemon")
+    rules, _ = effective_rules(config, running.catalog.rules)
+    bound, refused = bind(rules)
+    if refused:
+        raise Refused("a rule is not valid, nothing was changed:\n" + "\n".join(refused))
+    old = running.config
+    same_site = config.site == old.site
+    kept_checks = {
+        CheckName(name): running.checks[CheckName(name)]
+        for name, table in config.checks.items()
+        if same_site and table.enabled and old.checks.get(name) == table and CheckName(name) in running.checks
+    }
+    kept_notifiers = {
+        name: running.notifiers[name]
+        for name, table in config.notifiers.items()
+        if same_site and old.notifiers.get(name) == table
+    }
+    checks, notifiers = make_instances(
+        config, running.catalog, running.world, running.reader, kept_checks, kept_notifiers
+    )
+    changed = (
+        *_changes("check", running.checks, checks),
+        *_changes("notifier", running.notifiers, notifiers),
+        *_changes("rule", {rule.name: rule for rule in running.rules}, {rule.name: rule for rule in rules}),
+        *(
+            name
+            for name in ("site", "tokens", "receivers", "route", "severities")
+            if getattr(old, name) != getattr(config, name)
+        ),
+    )
+    return Plan(config, rules, bound, refused, checks, notifiers, changed)
+
+
+def _changes(kind: str, old: Mapping[K, object], new: Mapping[K, object]) -> list[str]:
+    words = [f"{kind} {name} removed" for name in old if name not in new]
+    for name, one in new.items():
+        if name not in old:
+            words.append(f"{kind} {name} added")
+        elif old[name] is not one and old[name] != one:
+            words.append(f"{kind} {name} changed")
+    return words
+
+
+async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
+    """Take the plan into effect: one commit of the judge, then the swap, which cannot fail. Raises Refused."""
+    policy = policy_of(
+        plan.config,
+        running.catalog,
+        plan.bound,
+        plan.rules,
+        running.world,
+        lambda found: summary_of(running.schedule.state, found),
+    )
+    outcome = await running.judge.replace(policy, plan.config.text_hash, by)
+    if not outcome.ok:
+        raise Refused(outcome.error)
+    old_checks = running.checks
+    running.config, running.rules, running.problems = plan.config, plan.rules, plan.problems
+    running.checks, running.notifiers = plan.checks, plan.notifiers
+    declare_new = {name: one for name, one in plan.checks.items() if old_checks.get(name) is not one}
+    declare_checks(running.intake, declare_new, running.catalog, plan.config)
+    now_ms = round(running.world.clock.now() * 1000)
+    for name in old_checks:
+        if name not in plan.checks:
+            running.schedule.remove(name)
+            running.intake.forget_check(name)
+            running.store.put(running.window.end_check(name, now_ms).rows)
+    running.window.bind(plan.bound.touched)
+    running.evaluator.replace(plan.bound)
+    for name, instance in declare_new.items():
+        running.schedule.add(instance, paused=name in running.judge.state.paused)
+    running.outbox.replace(plan.notifiers, place_of(plan.config, running.url))
+    for name, gone in old_checks.items():
+        if plan.checks.get(name) is not gone:
+            await close_instance(gone.check, name)
+    running.changed.ring()
+
+
+def place_of(config: Config, url: str) -> Place:
+    """Where messages say that they come from."""
+    return Place(config.site.name, config.site.environment, url)
+
+
+async def reload(running: Running, by: Actor) -> tuple[str, ...]:
+    """Read the configuration again and take it into effect; return what changed, in words. Raises Refused."""
+    async with running.reloading:
+        try:
+            plan = await prepare(running, running.config_path)
+            await apply_plan(running, plan, by)
+        except Refused as error:
+            log.error("reload.refused", by=by.name, error=str(error))
+            raise
+    log.info("reload.done", by=by.name, changed=plan.changed, config=plan.config.text_hash[:12])
+    return plan.changed

@@ -1,0 +1,72 @@
+"""The engine's own default rules: what it says of itself when a part of it does not work. Plugins bring their own rules.
+
+Every one has the label service="daemon"; `[[rules]]` of the same name changes or drops it, as with a plugin's.
+"""
+
+from typing import Final
+
+from sixfbd.model import Rule, RuleName, Severity
+
+
+def _rule(name: str, expr: str, severity: Severity, summary: str, description: str) -> Rule:
+    return Rule(
+        name=RuleName(name),
+        expr=expr,
+        severity=severity,
+        labels={"service": "daemon"},
+        annotations={"summary": summary, "description": description},
+        origin="engine",
+    )
+
+
+ENGINE_RULES: Final[tuple[Rule, ...]] = (
+    _rule(
+        "CheckStale",
+        "time() - sixfbd_check_last_seen_timestamp_seconds > on(check) sixfbd_check_stale_after_seconds",
+        Severity.HIGH,
+        "Check {{ $labels.check }} has reported nothing for too long",
+        "Check {{ $labels.check }} last said something other than unknown {{ $value }} s ago: what it watches is not seen.",
+    ),
+    _rule(
+        "NotificationsDead",
+        "increase(sixfbd_notifications_dead_total[10m]) > 0",
+        Severity.HIGH,
+        "Notifications through {{ $labels.notifier }} were given up",
+        "Messages could not be delivered and were given up; `sixfbctl outbox list` shows them with their errors.",
+    ),
+    _rule(
+        "OutboxStuck",
+        "sixfbd_outbox_oldest_age_seconds > 600",
+        Severity.HIGH,
+        "The oldest message has waited for {{ $value }} s",
+        "A message waits in the outbox for more than ten minutes; `sixfbctl outbox list` shows why.",
+    ),
+    _rule(
+        "LoopBlocked",
+        "max_over_time(sixfbd_loop_delay_seconds[5m]) > 1",
+        Severity.MEDIUM,
+        "The daemon's loop stood still for {{ $value }} s",
+        "Something blocked the event loop for more than a second; the log names it (`loop.blocked`).",
+    ),
+    _rule(
+        "PluginFailed",
+        "sixfbd_plugin_failed == 1",
+        Severity.MEDIUM,
+        "Plugin {{ $labels.plugin }} was left out",
+        "Plugin {{ $labels.plugin }} does not load or start; `sixfbd plugins` says what does not match.",
+    ),
+    _rule(
+        "RuleFailing",
+        "increase(sixfbd_rule_evaluation_failures_total[10m]) > 0",
+        Severity.MEDIUM,
+        "Rule {{ $labels.rule }} cannot be evaluated",
+        "Evaluations of rule {{ $labels.rule }} failed in the last ten minutes: it cannot alert while they do.",
+    ),
+    _rule(
+        "SamplesDropped",
+        "increase(sixfbd_samples_dropped_total[10m]) > 0",
+        Severity.MEDIUM,
+        "Samples were dropped",
+        "Samples were not kept in the last ten minutes; `sixfbctl status` and the log say for which reason.",
+    ),
+)

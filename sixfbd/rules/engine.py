@@ -1,0 +1,236 @@
+"""When rules are evaluated, and where: on change, on tick, inline or in a thread. Owns the touched set and one task.
+
+Emits one Evaluated per evaluation, in time order per rule. Decides nothing about alerts.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from sixfbd.model import CheckName, Evaluated, RuleName
+from sixfbd.promql import Stop, cost, loaded
+from sixfbd.rules.bind import BoundRule, BoundRules
+from sixfbd.rules.evaluate import at_ms, evaluate_rule
+from sixfbd.window.snapshot import Snapshot
+from sixfbd.world import Clock
+
+log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger()
+
+CHANGE_INTERVAL_S: Final = 0.05  # rounds caused by changes are at least this far apart
+INLINE_COST: Final = 2000  # points; a rule above is evaluated in the thread
+INLINE_SLICE_S: Final = 0.004  # of the event loop's time, then others have their turn
+DEADLINE_S: Final = 5.0
+
+
+class Offload(Protocol):
+    """World.offload: runs a blocking function in a worker thread (a simulation: at once)."""
+
+    def __call__(self, fn: Callable[[], Evaluated], /) -> Awaitable[Evaluated]: ...
+
+
+class RuleEngine:
+    """Evaluates bound rules. `run` is the one task; all methods belong to the event loop's thread.
+
+    `snapshot_of` gives the latest snapshot, `emit` takes a result (must not block), `blind_checks` returns those of the
+    given checks that are not reporting now. `failures` counts failed evaluations per rule, `errors` holds the last text
+    of the rules that fail now.
+    """
+
+    def __init__(
+        self,
+        bound: BoundRules,
+        *,
+        snapshot_of: Callable[[], Snapshot],
+        clock: Clock,
+        emit: Callable[[Evaluated], None],
+        blind_checks: Callable[[frozenset[CheckName]], Iterable[str]],
+        offload: Offload,
+        interval_s: float,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._bound = bound
+        self._snapshot_of = snapshot_of
+        self._clock = clock
+        self._emit = emit
+        self._blind_checks = blind_checks
+        self._offload = offload
+        self._interval_s = interval_s
+        self._deadline_s = deadline_s
+        self._thread = trio.CapacityLimiter(1)
+        self._wake = trio.Event()
+        self._touched: set[RuleName] = set()
+        self._in_flight: dict[RuleName, Stop] = {}
+        self._again: set[RuleName] = set()  # due while in flight: touched once the thread has answered
+        self._not_before = 0.0
+        self._ticks: dict[float, float] = {}
+        self.failures: dict[RuleName, int] = {}
+        self.errors: dict[RuleName, str] = {}
+        self.evaluations = 0
+        self._plan_ticks()
+
+    # ---- from outside
+
+    def touch(self, rules: frozenset[RuleName]) -> None:
+        """Have rules evaluated because what they read has changed. Rules with `evaluate = "interval"` wait for their tick."""
+        if not rules:
+            return
+        known = self._bound.rules
+        before = len(self._touched)
+        self._touched.update(name for name in rules if name in known and known[name].rule.evaluate == "change")
+        if not before and self._touched:
+            self._wake.set()
+
+    def replace(self, bound: BoundRules) -> None:
+        """Take other rules from now on, all of them touched. What the old ones still compute is dropped."""
+        for stop in self._in_flight.values():
+            stop.cancel("the rules were replaced")
+        self._bound = bound
+        self._in_flight = {}
+        self._again = set()
+        self._touched = {name for name, each in bound.rules.items() if each.rule.evaluate == "change"}
+        self.failures = {name: count for name, count in self.failures.items() if name in bound.rules}
+        self.errors = {}
+        self._plan_ticks()
+        self._wake.set()
+
+    async def evaluate_all(self) -> None:
+        """Evaluate every rule once, now; return when all results are emitted."""
+        async with trio.open_nursery() as nursery:
+            await self._round(self._bound.names, nursery)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Evaluate until cancelled. A cancel ends evaluations in the thread at their next node."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_thread_at_end)
+            task_status.started()
+            while True:
+                await self._until_due()
+                await self._round(self._take_due(), nursery)
+
+    # ---- time
+
+    def _plan_ticks(self) -> None:
+        now = self._clock.now()
+        intervals = {self._interval_of(each) for each in self._bound.rules.values()}
+        self._ticks = {interval: _next_tick(now, interval) for interval in intervals}
+
+    def _interval_of(self, bound: BoundRule) -> float:
+        return bound.rule.interval_s if bound.rule.evaluate == "interval" else self._interval_s
+
+    async def _until_due(self) -> None:
+        """Return when a tick is due, or a touched rule is and the last round on change is long enough ago."""
+        while True:
+            self._wake = trio.Event()
+            due_at = min(self._ticks.values(), default=float("inf"))
+            if self._touched:
+                due_at = min(due_at, self._not_before)
+            wait_s = due_at - self._clock.now()
+            if wait_s <= 0:
+                return
+            with trio.move_on_after(wait_s):
+                await self._wake.wait()
+
+    def _take_due(self) -> list[RuleName]:
+        """Return the rules to evaluate now, in the order of the configuration."""
+        now = self._clock.now()
+        due: set[RuleName] = set()
+        if self._touched and now >= self._not_before:
+            due, self._touched = self._touched, set()
+            self._not_before = now + CHANGE_INTERVAL_S
+        ticked = {interval for interval, at in self._ticks.items() if at <= now}
+        self._ticks.update({interval: _next_tick(now, interval) for interval in ticked})
+        return [name for name, each in self._bound.rules.items() if name in due or self._interval_of(each) in ticked]
+
+    # ---- work
+
+    async def _round(self, names: Iterable[RuleName], nursery: trio.Nursery) -> None:
+        """Evaluate rules on one snapshot: small ones here, large ones in the thread, which this does not wait for."""
+        bound, snapshot, now = self._bound, self._snapshot_of(), self._clock.now()
+        slice_ends = time.monotonic() + INLINE_SLICE_S
+        for name in names:
+            if self._bound is not bound:  # replaced while others had their turn
+                return
+            if name in self._in_flight:
+                self._again.add(name)
+                continue
+            self._start(bound, name, snapshot, now, nursery)
+            if time.monotonic() >= slice_ends:
+                await trio.lowlevel.checkpoint()
+                slice_ends = time.monotonic() + INLINE_SLICE_S
+        await trio.lowlevel.checkpoint()
+
+    def _start(self, bound: BoundRules, name: RuleName, snapshot: Snapshot, now: float, nursery: trio.Nursery) -> None:
+        rule = bound.rule(name)
+        try:
+            inline = _is_small(rule, snapshot, now)
+        except Exception as error:  # noqa: BLE001 - a rule whose cost cannot be told fails alone
+            self._finish(bound, Evaluated(name, now, error=f"{type(error).__name__}: {error}"))
+            return
+        if inline:
+            self._finish(bound, evaluate_rule(rule, snapshot, now, Stop.within(self._deadline_s)))
+            return
+        self._in_flight[name] = Stop()
+        nursery.start_soon(self._in_thread, bound, rule, snapshot, now)
+
+    async def _in_thread(self, bound: BoundRules, rule: BoundRule, snapshot: Snapshot, now: float) -> None:
+        try:
+            async with self._thread:
+                if self._bound is not bound:
+                    return
+                stop = self._in_flight[rule.name] = Stop.within(self._deadline_s)
+                evaluated = await self._offload(partial(evaluate_rule, rule, snapshot, now, stop))
+        finally:
+            if self._bound is bound:
+                self._in_flight.pop(rule.name, None)
+        if stop.cancelled:  # by us: nothing is known of the rule, and it did not fail
+            return
+        self._finish(bound, evaluated)
+        if rule.name in self._again:
+            self._again.discard(rule.name)
+            self._touched.add(rule.name)
+            self._wake.set()
+
+    async def _stop_thread_at_end(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            for stop in self._in_flight.values():
+                stop.cancel("the daemon stops")
+
+    def _finish(self, bound: BoundRules, evaluated: Evaluated) -> None:
+        """Emit a result unless its rules are no longer in force. One in flight per rule keeps results in time order."""
+        name = evaluated.rule
+        if self._bound is not bound:
+            return
+        self.evaluations += 1
+        self._count_failure(name, evaluated.error)
+        checks = bound.checks_of(name) | {CheckName(check) for found in evaluated.found for check in found.checks}
+        blind = tuple(sorted(self._blind_checks(frozenset(checks))))
+        self._emit(msgspec.structs.replace(evaluated, blind_checks=blind) if blind else evaluated)
+
+    def _count_failure(self, name: RuleName, error: str | None) -> None:
+        if error is None:
+            if self.errors.pop(name, None) is not None:
+                log.info("rule.recovered", rule=name)
+            return
+        self.failures[name] = self.failures.get(name, 0) + 1
+        if self.errors.get(name) != error:
+            log.warning("rule.failed", rule=name, error=error, failures=self.failures[name])
+        self.errors[name] = error
+
+
+def _next_tick(now: float, interval: float) -> float:
+    """Return the next multiple of `interval` after `now`, so that ticks are the same after a restart."""
+    return (now // interval + 1) * interval
+
+
+def _is_small(bound: BoundRule, snapshot: Snapshot, now: float) -> bool:
+    instant = at_ms(now)
+    if cost(bound.query, snapshot, instant, instant, 1) > INLINE_COST:
+        return False
+    return loaded(bound.query, snapshot, instant, instant)

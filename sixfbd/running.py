@@ -1,0 +1,56 @@
+"""The running daemon's parts in one place, for those who read it whole: the views of HTTP and control, and reload.
+
+Holds references; starts and closes nothing. Only daemon.py fills it.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from sixfbd.config import Config
+from sixfbd.host import PluginCatalog
+from sixfbd.instances import CheckInstance, NotifierInstance
+from sixfbd.intake import Intake
+from sixfbd.journal.database import JournalDatabase
+from sixfbd.journal.samples import SampleStore
+from sixfbd.judge import Judge
+from sixfbd.model import CheckName, Rule
+from sixfbd.outbox.workers import Outbox
+from sixfbd.readers.bell import Bell
+from sixfbd.readers.queries import EngineReader
+from sixfbd.rules.engine import RuleEngine
+from sixfbd.schedule import Schedule
+from sixfbd.vitals import Vitals
+from sixfbd.window.window import Window
+from sixfbd.world import World
+
+
+@dataclass(slots=True)
+class Running:
+    """One daemon. `config`, `rules`, `checks` and `notifiers` are replaced by a reload; the parts stay."""
+
+    config_path: Path
+    config: Config
+    catalog: PluginCatalog
+    rules: list[Rule]
+    problems: tuple[str, ...]
+    world: World
+    journal: JournalDatabase
+    store: SampleStore
+    window: Window
+    intake: Intake
+    schedule: Schedule
+    evaluator: RuleEngine
+    judge: Judge
+    outbox: Outbox
+    vitals: Vitals
+    reader: EngineReader
+    started_at: float
+    checks: dict[CheckName, CheckInstance] = field(default_factory=dict)
+    notifiers: dict[str, NotifierInstance] = field(default_factory=dict)
+    url: str = ""
+    ready: bool = False
+    changed: Bell = field(default_factory=Bell)
+    stop: trio.Event = field(default_factory=trio.Event)
+    reloading: trio.Lock = field(default_factory=trio.Lock)

@@ -1,0 +1,128 @@
+"""The daemon's care for itself: vitals reported, signs of life written, old data let go, the wall clock watched.
+
+Each is one endless task of the daemon's nursery; none decides anything about alerts.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import structlog
+import trio
+
+from sixfbd import systemd
+from sixfbd.intake import ENGINE_CHECK, SUMMARIES_CHECK
+from sixfbd.journal.errors import JournalError
+from sixfbd.journal.records import ClockStepped
+from sixfbd.model import Sample
+from sixfbd.readers.for_http import HttpView
+from sixfbd.running import Running
+from sixfbd.schedule import stale_after_s
+from sixfbd.vitals import INTERVAL_S, SUMMARY_STALE_S, check_samples, counter, gauge, quantile_samples
+
+log = structlog.get_logger("sixfbd.upkeep")
+
+ALIVE_S: Final = 2.0
+RETENTION_S: Final = 3600.0
+STEP_S: Final = 1.0  # a wall clock that moves by more than this against engine time has stepped
+
+
+def begin(running: Running, view: HttpView, nursery: trio.Nursery) -> None:
+    """Start all of it in a nursery that ends it by a cancel."""
+    for task in (stay_alive, let_go, watch_clock):
+        nursery.start_soon(task, running)
+    nursery.start_soon(report_vitals, running, view)
+    nursery.start_soon(running.vitals.measure_loop)
+    nursery.start_soon(systemd.keep_watchdog, lambda: not running.judge.journal_failing)
+
+
+async def report_vitals(running: Running, view: HttpView) -> None:
+    """Report the check `sixfbd` every INTERVAL_S."""
+    while True:
+        await trio.sleep(INTERVAL_S)
+        report_once(running, view)
+
+
+def report_once(running: Running, view: HttpView) -> None:
+    """Report the daemon's own series now."""
+    own = running.vitals.samples(running.url.removeprefix("http://"), running.started_at)
+    running.intake.report_own(
+        ENGINE_CHECK, [*own, *engine_samples(running, view)], stale_after_s(INTERVAL_S, INTERVAL_S)
+    )
+    now = running.world.clock.now()
+    quantiles = quantile_samples(running.window, running.intake.summaries, running.window.sketched(), now)
+    running.intake.report_own(SUMMARIES_CHECK, quantiles, SUMMARY_STALE_S)
+    running.changed.ring()
+
+
+def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
+    """What the parts count, as series of the daemon's own."""
+    intake, judge = running.intake, running.judge
+    for state in running.schedule.states():
+        stale_s = stale_after_s(state.interval_s, running.checks[state.name].timeout_s)
+        yield from check_samples(state, stale_s, running.started_at)
+    for (event_type, outcome), count in intake.event_outcomes.items():
+        yield counter("sixfbd_events_total", count, type=event_type, outcome=outcome)
+    yield counter("sixfbd_event_times_clamped_total", intake.clamped_times)
+    for message_state in ("pending", "sending", "unknown"):
+        yield gauge("sixfbd_outbox_messages", judge.messages_by_state()[message_state], state=message_state)
+    yield gauge("sixfbd_outbox_oldest_age_seconds", judge.oldest_message_age_s())
+    yield counter("sixfbd_notifications_dead_total", judge.dead)
+    for (notifier, outcome), count in running.outbox.attempts.items():
+        yield counter("sixfbd_notification_attempts_total", count, notifier=notifier, outcome=outcome)
+    yield gauge("sixfbd_journal_failing", float(judge.journal_failing))
+    yield gauge("sixfbd_journal_queue_age_seconds", running.journal.oldest_waiting_s)
+    yield counter("sixfbd_samples_dropped_total", running.store.dropped)
+    yield gauge("sixfbd_series", sum(running.window.series_count(name) for name in running.window.checks()))
+    for rule, count in running.evaluator.failures.items():
+        yield counter("sixfbd_rule_evaluation_failures_total", count, rule=rule)
+    yield from _failed_plugins(running)
+    for (route, status), count in view.requests.items():
+        yield counter("sixfbd_http_requests_total", count, route=route, status=str(status))
+    yield counter("sixfbd_http_request_seconds_total", view.request_seconds)
+
+
+def _failed_plugins(running: Running) -> Iterable[Sample]:
+    for plugin in running.catalog.plugins:
+        yield gauge("sixfbd_plugin_failed", float(plugin.problem is not None), plugin=plugin.name)
+    for name, check in running.checks.items():
+        if check.check is None:
+            yield gauge("sixfbd_plugin_failed", 1, plugin=check.plugin, instance=name)
+    for notifier_name, notifier in running.notifiers.items():
+        if notifier.notifier is None:
+            yield gauge("sixfbd_plugin_failed", 1, plugin=notifier.plugin, instance=notifier_name)
+
+
+async def stay_alive(running: Running) -> None:
+    """Write a sign of life every ALIVE_S, so that the next start knows how long nobody watched."""
+    while True:
+        try:
+            await running.journal.touch(running.world.clock.now())
+        except JournalError as error:
+            log.warning("journal.touch_failed", error=str(error))
+        await trio.sleep(ALIVE_S)
+
+
+async def let_go(running: Running) -> None:
+    """Delete what is past its retention, every RETENTION_S, in slices that hold nobody up."""
+    while True:
+        await trio.sleep(RETENTION_S)
+        try:
+            base, upto = running.judge.cut()
+            await running.journal.retain(base, upto)
+            before_ms = round((running.world.clock.now() - running.config.journal.samples) * 1000)
+            await running.store.retain(running.window, before_ms)
+        except JournalError as error:
+            log.error("retention.failed", error=str(error))
+
+
+async def watch_clock(running: Running) -> None:
+    """Journal each step of the wall clock against engine time; it is adopted at the next start."""
+    clock = running.world.clock
+    offset_s = clock.wall().timestamp() - clock.now()
+    while True:
+        await trio.sleep(ALIVE_S)
+        now_offset_s = clock.wall().timestamp() - clock.now()
+        if abs(now_offset_s - offset_s) > STEP_S:
+            log.warning("clock.stepped", by_s=round(now_offset_s - offset_s, 3))
+            await running.judge.note([ClockStepped(clock.now(), now_offset_s - offset_s)])
+            offset_s = now_offset_s

@@ -1,0 +1,156 @@
+"""Sketches: the distribution of a summary's values by series and minute, within 1 % of each value.
+
+The last hours in memory, older minutes from samples.db. A minute's sketch is only added to while it is its series' newest;
+a value that comes later makes a copy, so that readers in other threads need the lock for the newest one alone.
+"""
+
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeAlias
+
+from ddsketch.ddsketch import BaseDDSketch, DDSketch
+from ddsketch.pb import ddsketch_pb2
+from ddsketch.pb.proto import DDSketchProto
+from google.protobuf.message import DecodeError
+
+from sixfbd.model import Series, SeriesId
+from sixfbd.window.writes import SampleSource, SketchMinute
+
+Sketch: TypeAlias = BaseDDSketch
+_PROTO: Final[Any] = DDSketchProto  # without types
+_MESSAGE: Final[Any] = ddsketch_pb2.DDSketch
+
+MINUTE_MS: Final = 60_000
+KEPT_MINUTES: Final = 180
+RELATIVE_ACCURACY: Final = 0.01
+SMALLEST: Final = 1e-9
+LARGEST: Final = 1e15
+"""Values nearer to 0 count as 0, larger ones as this: the bins of a sketch are as many as its orders of magnitude."""
+
+
+def new_sketch() -> Sketch:
+    """Return an empty sketch; all of ours can be merged."""
+    return DDSketch(RELATIVE_ACCURACY)
+
+
+def pack(sketch: Sketch) -> bytes:
+    """Return a sketch as bytes (ddsketch's protobuf message)."""
+    packed: bytes = _PROTO.to_proto(sketch).SerializeToString()
+    return packed
+
+
+def unpack(packed: bytes) -> Sketch:
+    """Return the sketch of `pack`. Raises ValueError if it is none."""
+    try:
+        sketch: Sketch = _PROTO.from_proto(_MESSAGE.FromString(packed))
+    except DecodeError as error:
+        raise ValueError(f"not a sketch: {error}") from error
+    return sketch
+
+
+def merged(sketches: Iterable[Sketch]) -> Sketch:
+    """Return a new sketch of all values of the given ones."""
+    total = new_sketch()
+    for sketch in sketches:
+        total.merge(sketch)
+    return total
+
+
+class _Summary:
+    """The minutes of one series. `dirty`: not yet handed over to be written; `deltas`: what is on disk has more."""
+
+    __slots__ = ("deltas", "dirty", "id", "minutes", "newest")
+
+    def __init__(self, series_id: SeriesId) -> None:
+        self.id = series_id
+        self.minutes: dict[int, Sketch] = {}
+        self.newest = -1
+        self.dirty: set[int] = set()
+        self.deltas: set[int] = set()
+
+
+class Sketches:
+    """The sketches of a window. `observe` and `ended` are for the window's thread, the rest for any."""
+
+    def __init__(self) -> None:
+        self.source: SampleSource | None = None
+        self._series: dict[Series, _Summary] = {}
+        self._lock = threading.Lock()
+        self._newest = 0
+
+    def __contains__(self, series: Series) -> bool:
+        return series in self._series
+
+    def series(self) -> Sequence[Series]:
+        """Return the series that have been observed."""
+        return list(self._series)
+
+    def begin(self, series_id: SeriesId, series: Series) -> None:
+        """Begin a series that has not begun."""
+        self._series[series] = _Summary(series_id)
+
+    def restore(self, series: Series, minute: int, packed: bytes) -> None:
+        """Take over one of the last minutes of a series that has begun."""
+        summary = self._series[series]
+        summary.minutes[minute] = unpack(packed)
+        summary.newest = max(summary.newest, minute)
+        self._newest = max(self._newest, minute)
+
+    def observe(self, series: Series, at_ms: int, value: float) -> None:
+        """Add a value to its minute. What is not finite has no place in a distribution and is left out."""
+        if not math.isfinite(value):
+            return
+        summary, minute = self._series[series], at_ms // MINUTE_MS
+        bounded = 0.0 if abs(value) < SMALLEST else math.copysign(min(abs(value), LARGEST), value)
+        sketch = summary.minutes.get(minute)
+        if sketch is not None and minute == summary.newest:
+            with self._lock:
+                sketch.add(bounded)
+        else:
+            late = merged([] if sketch is None else [sketch])
+            late.add(bounded)
+            summary.minutes[minute] = late
+            if sketch is None and minute < self._newest - KEPT_MINUTES:
+                summary.deltas.add(minute)
+        summary.newest = max(summary.newest, minute)
+        summary.dirty.add(minute)
+        self._newest = max(self._newest, minute)
+
+    def ended(self, minute: int) -> list[SketchMinute]:
+        """Return what is to be written of the minutes before `minute`, and drop from memory what is old and written."""
+        writes = []
+        for summary in self._series.values():
+            for done in sorted(done for done in summary.dirty if done < minute):
+                summary.dirty.discard(done)
+                writes.append(SketchMinute(summary.id, done, pack(summary.minutes[done]), done in summary.deltas))
+                if done in summary.deltas:  # the file adds it to what it has: it must not be handed over twice
+                    summary.deltas.discard(done)
+                    del summary.minutes[done]
+            if self.source is not None:
+                for old in [old for old in summary.minutes if old < self._newest - KEPT_MINUTES]:
+                    if old not in summary.dirty:
+                        del summary.minutes[old]
+        return writes
+
+    def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> Sketch | None:
+        """Return the sketch of the minutes that the span touches, None if they are empty. May read the disk: then it is
+        not for the event loop (`in_memory`)."""
+        summary = self._series.get(series)
+        if summary is None:
+            return None
+        lo, hi, newest = lo_ms // MINUTE_MS, hi_ms // MINUTE_MS, summary.newest
+        kept = {minute: sketch for minute, sketch in list(summary.minutes.items()) if lo <= minute <= hi}
+        found = [sketch for minute, sketch in kept.items() if minute != newest]
+        if newest in kept:
+            with self._lock:
+                found.append(merged([kept[newest]]))
+        if self.source is not None and not self.in_memory(lo_ms):
+            stored = self.source.sketches(summary.id, lo, min(hi, self._newest - KEPT_MINUTES))
+            found += [unpack(packed) for minute, packed in stored if minute not in kept or minute in summary.deltas]
+        total = merged(found)
+        return total if total.count else None
+
+    def in_memory(self, lo_ms: int) -> bool:
+        """Tell whether the minutes since `lo_ms` are all in memory."""
+        return self.source is None or lo_ms // MINUTE_MS > self._newest - KEPT_MINUTES

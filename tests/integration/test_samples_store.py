@@ -1,0 +1,409 @@
+"""samples.db: what a restart finds, what a slow or failing disk costs, retention, damage."""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from sixfbd.journal.errors import JournalBroken, JournalError
+from sixfbd.journal.samples import VERSION, SampleStore, open_samples
+from sixfbd.model import Series
+from sixfbd.window.chunks import STRIPE, ChunkDamagedError
+from sixfbd.window.layouts import BLOCK_ROWS
+from sixfbd.window.sketches import KEPT_MINUTES
+from sixfbd.window.snapshot import Matcher
+from sixfbd.window.window import Window
+from sixfbd.window.writes import EndLayout, Frame
+
+A, B = Series("a", (("check", "shop"),)), Series("b", (("check", "shop"),))
+MINUTE = 60_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "samples.db"
+
+
+def report(window, at_ms, *series, check="shop", value=None):
+    samples = [(one, float(at_ms if value is None else value)) for one in series]
+    return window.append(check, at_ms, samples, complete=True, stale_after_ms=300_000).rows
+
+
+def times(window, *matchers):
+    return [t for block in window.snapshot().select(matchers, 0, 10**15) for t in block.t_ms.tolist()]
+
+
+async def until(condition):
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in a file
+            await trio.sleep(0.01)
+
+
+def query(path, sql):
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+async def test_what_is_put_is_in_the_file_within_a_second_without_closing(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        store.put(report(window, 1000, A))
+        started = time.monotonic()
+        await until(lambda: store.queued == 0)
+        assert time.monotonic() - started < 5  # generous for a loaded machine; the order is half a second
+        assert query(path, "SELECT t FROM frames") == [(1000,)]
+
+
+async def test_a_restart_goes_on_with_the_same_ids_and_does_not_end_a_series_twice(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        store.put(report(window, 1000, A, B))
+        store.put(report(window, 2000, A))
+        ids = {
+            one: block.ids[i] for block in window.snapshot().select((), 0, 9999) for i, one in enumerate(block.series)
+        }
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert again.checks() == ["shop"]
+        rows = report(again, 3000, A)
+        store.put(rows)
+        assert [type(row) for row in rows] == [Frame]
+        [block] = again.snapshot().select((), 0, 9999)
+        assert {one: block.ids[i] for i, one in enumerate(block.series)} == ids
+        assert again.latest() == [(A, 3000, 3000.0, "shop")]
+
+
+async def test_a_restart_knows_which_values_changed(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        for n in range(BLOCK_ROWS):  # sealed: the head is empty
+            store.put(report(window, 1000 * n, A, B, value=7.0))
+    again = Window()
+    again.bind(lambda one: frozenset({one.metric}))
+    async with open_samples(path, again):
+        appended = again.append("shop", 10**6, [(A, 7.0), (B, 8.0)], complete=True, stale_after_ms=300_000)
+        assert appended.touched == {"b"}
+
+
+async def test_times_go_on_increasing_after_a_restart(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        store.put(report(window, 5000, A))
+        store.put(window.end_check("shop", 6000).rows)
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert again.append("shop", 10, [(A, 1.0)], complete=True, stale_after_ms=1).at_ms == 6001
+
+
+async def test_full_blocks_become_chunks_in_stripes_and_their_frames_go(path):
+    series = [Series("m", (("i", str(i)),)) for i in range(STRIPE + 5)]
+    window = Window()
+    async with open_samples(path, window) as store:
+        for n in range(BLOCK_ROWS + 3):
+            store.put(report(window, 1000 * n, *series))
+    assert query(path, "SELECT stripe, t0, t1, n FROM chunks ORDER BY stripe") == [
+        (0, 0, 1000 * (BLOCK_ROWS - 1), BLOCK_ROWS),
+        (1, 0, 1000 * (BLOCK_ROWS - 1), BLOCK_ROWS),
+    ]
+    assert query(path, "SELECT count(*) FROM frames") == [(3,)]
+    again = Window()
+    async with open_samples(path, again):
+        matchers = [Matcher("i", "=~", f"3|{STRIPE + 1}")]
+        assert not again.snapshot().loaded(matchers, 0, 500)
+        assert again.snapshot().loaded(matchers, 1000 * BLOCK_ROWS, 10**9)
+        [block] = await trio.to_thread.run_sync(again.snapshot().select, matchers, 0, 10**9)
+        assert again.snapshot().loaded(matchers, 0, 500)
+        assert block.v.tolist() == [[1000.0 * n] * 2 for n in range(BLOCK_ROWS + 3)]
+
+
+async def test_sealed_blocks_are_read_from_other_threads_while_they_are_written_and_released(path):
+    window, stop, found = Window(memory_bytes=1), threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            snapshot = snapshots[-1]
+            [block] = snapshot.select((), 0, 10**15)
+            found.append((block.t_ms == np.arange(len(block.t_ms)) * 1000).all() and len(block.t_ms) > 0)
+
+    async with open_samples(path, window) as store:
+        store.put(report(window, 0, A))
+        snapshots = [window.snapshot()]
+        thread = threading.Thread(target=read)
+        thread.start()
+        for n in range(1, 3000):
+            store.put(report(window, 1000 * n, A))
+            snapshots.append(window.snapshot())
+            if n % 100 == 0:
+                await trio.sleep(0.01)
+        await until(lambda: store.queued == 0)
+        stop.set()
+        await trio.to_thread.run_sync(thread.join, 10)
+    assert found
+    assert all(found)
+
+
+async def test_a_queue_that_is_full_drops_the_oldest_samples_and_counts_them(path):
+    store = await trio.to_thread.run_sync(lambda: SampleStore(path, queue_samples=10))
+    window = Window()
+    store.restore(window)
+    for n in range(15):
+        store.put(report(window, 1000 * n, A, B))
+    assert store.dropped == 20
+    assert store.queued == 10
+    store.put(report(window, 20_000, B))
+    assert store.dropped == 22
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        await until(lambda: store.queued == 0)
+        store.stop()
+    await store.close()
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert times(again) == [11_000, 12_000, 13_000, 14_000, 20_000]
+        assert store.verify() == []
+
+
+async def test_rows_of_a_chunk_that_was_dropped_are_found_in_their_frames_after_a_restart(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        for n in range(3 * BLOCK_ROWS):
+            rows = report(window, 1000 * n, A)
+            store.put(rows if n != BLOCK_ROWS - 1 else rows[:-1])  # the first seal is lost
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert times(again) == [1000 * n for n in range(3 * BLOCK_ROWS)]
+        await until(lambda: store.queued == 0)
+        assert query(path, "SELECT count(*) FROM frames") == [(0,)]
+        assert store.verify() == []
+
+
+async def test_a_layout_that_ended_with_its_last_rows_unsealed_is_sealed_at_the_restart(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        store.put(report(window, 1000, A))
+        store.put(row for row in report(window, 2000) if isinstance(row, Frame | EndLayout))
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert again.checks() == []
+        assert times(again) == [1000, 2000]
+        await until(lambda: store.queued == 0)
+        assert store.verify() == []
+
+
+async def test_a_disk_that_fails_for_a_while_costs_nothing_that_the_queue_has_room_for(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        store._connection.execute("PRAGMA busy_timeout=0")  # so that the test need not wait for it
+        other.execute("BEGIN IMMEDIATE")
+        store.put(report(window, 1000, A))
+        await until(lambda: store.problem is not None)
+        assert str(path) in store.problem
+        store.put(report(window, 2000, A))
+        other.execute("ROLLBACK")
+        other.close()
+        await until(lambda: store.queued == 0)
+        assert store.problem is None
+        assert store.dropped == 0
+    again = Window()
+    async with open_samples(path, again):
+        assert times(again) == [1000, 2000]
+
+
+async def test_what_is_queued_is_written_when_everything_around_is_cancelled(path):
+    window = Window()
+    with trio.CancelScope() as scope:
+        async with open_samples(path, window) as store:
+            store.put(report(window, 1000, A))
+            window.observe(A, 1000, 1.0)
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert query(path, "SELECT t FROM frames") == [(1000,)]
+    assert query(path, "SELECT minute FROM sketches") == [(0,)]
+
+
+async def test_retention_deletes_old_chunks_and_what_is_left_without_rows(path):
+    old = Series("old", (("check", "gone"),))
+    window = Window()
+    async with open_samples(path, window) as store:
+        store.put(report(window, 1000, old, check="gone"))
+        store.put(window.end_check("gone", 2000).rows)
+        window.observe(Series("summary"), 1000, 1.0)
+        for n in range(5 * BLOCK_ROWS):
+            store.put(report(window, 10_000 * n, A))
+        cut = 10_000 * 2 * BLOCK_ROWS
+        await until(lambda: store.queued == 0)
+        before = window.snapshot()
+        assert await store.retain(window, cut) == 4  # the ended one, two of the live one, the sketch
+        assert times(window) == [10_000 * n for n in range(2 * BLOCK_ROWS, 5 * BLOCK_ROWS)]
+        assert min(t for block in before.select((), 0, 10**15) for t in block.t_ms) >= 0  # an old snapshot still reads
+        assert window.snapshot().select([Matcher("__name__", "=", "old")], 0, 10**15) == []
+        assert await store.retain(window, cut) == 0
+    assert query(path, "SELECT count(*) FROM layouts") == [(1,)]
+    assert query(path, "SELECT metric FROM series ORDER BY id") == [("summary",), ("a",)]
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert times(again) == times(window)
+        rows = report(again, 10**8, old, check="gone")
+        used = query(path, "SELECT max(id) FROM layouts")[0][0]
+        assert [row.id for row in rows if hasattr(row, "series")][-1] > used
+        assert store.verify() == []
+
+
+async def test_numbers_of_what_retention_deleted_are_not_used_again(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        store.put(report(window, 1000, A))
+        store.put(window.end_check("shop", 2000).rows)
+        await until(lambda: store.queued == 0)
+        await store.retain(window, 10_000)
+    again = Window()
+    async with open_samples(path, again):
+        rows = report(again, 20_000, A)
+    assert [row.id for row in rows if hasattr(row, "id")] == [2, 2]
+
+
+async def test_sketches_come_back_and_a_minute_goes_on_where_it_was(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        for n in range(100):
+            window.observe(A, n * 3000, float(n + 1))
+        assert store.problem is None
+    again = Window()
+    async with open_samples(path, again):
+        assert list(again.sketched()) == [A]
+        assert again.quantile(A, 0.5, 0, 5 * MINUTE) == pytest.approx(50, rel=0.03)
+        again.observe(A, 99 * 3000, 1000.0)
+    third = Window()
+    async with open_samples(path, third):
+        assert third.sketch(A, 0, 5 * MINUTE).count == 101
+
+
+async def test_old_minutes_are_read_from_the_file_and_late_values_added_to_them_there(path):
+    window = Window()
+    later = (KEPT_MINUTES + 100) * MINUTE
+    async with open_samples(path, window) as store:
+        window.observe(A, 0, 1.0)
+        window.observe(A, later, 100.0)
+        store.put(report(window, later + MINUTE, B))
+        await until(lambda: store.queued == 0)
+        window.observe(A, 30_000, 3.0)
+        sketch = await trio.to_thread.run_sync(window.sketch, A, 0, MINUTE)
+        assert sketch.count == 2
+    again = Window()
+    async with open_samples(path, again):
+        sketch = await trio.to_thread.run_sync(again.sketch, A, 0, later)
+        assert sketch.count == 3
+
+
+# ---- damage -----------------------------------------------------------------------------------------------------------------
+
+
+async def filled(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        for n in range(2 * BLOCK_ROWS + 5):
+            store.put(report(window, 1000 * n, A, B))
+        assert await trio.to_thread.run_sync(store.verify) == []
+
+
+def change(path, sql, *values):
+    with sqlite3.connect(path) as connection:
+        connection.execute(sql, values)
+    connection.close()
+
+
+def problems(path):
+    store = SampleStore(path)
+    try:
+        return store.verify()
+    finally:
+        store.close_now()
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("UPDATE chunks SET data = zeroblob(40) WHERE t0 = 0", "the chunk from 0 ms, stripe 0: cannot be decoded"),
+        ("UPDATE chunks SET t1 = t1 + 1 WHERE t0 = 0", "its times do not go from 0 to 119001 ms"),
+        ("UPDATE chunks SET n = 3 WHERE t0 = 0", "holds 120 rows of 2 series, not 3 of 2"),
+        ("UPDATE chunks SET stripe = 1 WHERE t0 = 0", "stripe 1: holds 120 rows of 2 series, not 120 of -62"),
+        ("DELETE FROM series WHERE id = 2", "layout 1: series 2 is not there"),
+        ("UPDATE frames SET v = x'00' WHERE t = 240000", "the frame at 240000 ms is not as wide as the layout"),
+        ("UPDATE frames SET t = 5 WHERE t = 240000", "the row at 5 ms is in a frame and in a chunk"),
+        ("DELETE FROM layouts", "layout 1: has frames, but is not there"),
+        ("UPDATE layouts SET last = x'00'", "its last samples are 1 bytes, not 32"),
+    ],
+)
+async def test_verify_names_what_does_not_fit(path, sql, said):
+    await filled(path)
+    change(path, sql)
+    assert said in "; ".join(problems(path))
+
+
+async def test_a_damaged_chunk_fails_the_select_that_needs_it_and_no_other(path):
+    await filled(path)
+    change(path, "UPDATE chunks SET data = zeroblob(40) WHERE t0 = 0")
+    window = Window()
+    async with open_samples(path, window):
+        with pytest.raises(
+            ChunkDamagedError, match=r"samples.db: chunk of layout 1 \(check 'shop'\), stripe 0, from 0 ms"
+        ):
+            window.snapshot().select((), 0, 1000)
+        [block] = window.snapshot().select((), 120_000, 10**9)
+        assert len(block.t_ms) == BLOCK_ROWS + 5
+
+
+@pytest.mark.parametrize(
+    "sql", ["DELETE FROM series", "UPDATE frames SET v = x'00'", "UPDATE layouts SET last = x'00'"]
+)
+async def test_a_file_that_does_not_fit_together_is_refused_with_its_name_and_the_mend(path, sql):
+    await filled(path)
+    change(path, sql)
+    with pytest.raises(JournalBroken, match=r"samples\.db: what is in it does not fit together .*move it away"):
+        async with open_samples(path, Window()):
+            pass
+
+
+def test_what_is_no_database_is_refused_by_name(path):
+    path.write_bytes(b"not a database, but long enough to be looked at" * 50)
+    with pytest.raises(JournalError, match=r"samples\.db: .*not a database"):
+        SampleStore(path)
+
+
+def test_another_database_is_refused_and_left_as_it_is(path):
+    change(path, "CREATE TABLE mine (x)")
+    with pytest.raises(JournalBroken, match=r"samples\.db: an SQLite database, but not the samples of sixfbd"):
+        SampleStore(path)
+    assert query(path, "SELECT name FROM sqlite_schema") == [("mine",)]
+
+
+def test_a_newer_file_is_refused_with_what_to_do(path):
+    SampleStore(path).close_now()
+    change(path, f"PRAGMA user_version={VERSION + 1}")
+    with pytest.raises(JournalBroken, match=rf"of version {VERSION + 1}, this sixfbd knows up to {VERSION}; install"):
+        SampleStore(path)
+
+
+def test_a_directory_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(JournalError, match="does not exist"):
+        SampleStore(tmp_path / "nowhere" / "samples.db")
+
+
+async def test_a_torn_page_is_told_by_verify_or_at_the_start(path):
+    await filled(path)
+    body = bytearray(path.read_bytes())
+    page = 4096
+    for start in range(page, len(body), page):
+        body[start : start + 64] = b"\xff" * 64
+    path.write_bytes(body)
+    with pytest.raises(JournalError, match=r"samples\.db"):
+        async with open_samples(path, Window()):
+            pass

@@ -1,0 +1,227 @@
+"""The workers with notifiers that fail, hang, crash, answer rubbish; their slots, their end."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from sixfbd.alerting.inputs import Absent, Deliver, Lookup, Lost
+from sixfbd.model import Message, Obligation, Severity, Target
+from sixfbd.outbox.render import Place
+from sixfbd.outbox.workers import Outbox
+
+
+class Bench:
+    """Stands in for the judge: takes answers, hands out messages."""
+
+    def __init__(self):
+        self.answers = {}
+        self.start = None
+        self.detached = False
+
+    def submit(self, answer):
+        self.answers[answer.message] = answer
+
+    def attach(self, start):
+        self.start = start
+
+    def detach(self):
+        self.detached = True
+
+
+def deliver(number=1, notifier="hook", effect=Deliver):
+    target = Target("primary", notifier)
+    obligation = Obligation(
+        id=f"o{number}", kind="notice", target=target, state="sending", at=0.0, subject=f"s/{number}",
+        severity=Severity.LOW, text=f"sold: {number}",
+    )  # fmt: skip
+    message = Message(
+        id=f"m{number}", target=target, state="sending", created_at=0.0, expires_at=9e9, obligations=(obligation.id,),
+        attempt=1,
+    )  # fmt: skip
+    return effect(message, (obligation,))
+
+
+@pytest.fixture
+def opened(kit, world, autojump_clock):
+    @asynccontextmanager
+    async def open_outbox(*doubles, **options):
+        bench = Bench()
+        instances = {name: kit.instance(double, name, **options) for name, double in doubles}
+        bench.outbox = Outbox(bench, world.clock, instances, Place("shop", "test"))
+        async with bench.outbox.running():
+            yield bench
+
+    return open_outbox
+
+
+async def test_a_receipt_is_handed_back_and_counted(kit, opened):
+    double = kit.Double()
+    async with opened(("hook", double)) as bench:
+        bench.start(deliver())
+        await trio.sleep(0.1)
+        assert bench.answers["m1"].outcome == kit.Receipt()
+        assert [(one.id, one.title, one.attempt) for one in double.got] == [("m1", "[NOTICE] sold: 1", 1)]
+        assert bench.outbox.attempts == {("hook", "accepted"): 1}
+        assert not bench.detached
+    assert bench.detached
+    assert double.closed == 1
+
+
+def raising(error):
+    def act(notification, call):
+        raise error
+
+    return act
+
+
+class Odd(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text", "sent"),
+    [
+        ("TemporaryFailure", "temporary", "busy", False),
+        ("sent", "temporary", "reset", True),
+        ("PermanentFailure", "permanent", "never", None),
+        (Odd("secret-token"), "crashed", "plugin double raised Odd", True),
+        (SystemExit(3), "crashed", "plugin double raised SystemExit", True),
+        (ExceptionGroup("two", [ValueError("secret-token")]), "crashed", "plugin double raised ValueError", True),
+        ("group", "temporary", "busy", False),
+    ],
+)
+async def test_what_a_notifier_raises_becomes_the_answer_that_it_means(kit, opened, error, kind, text, sent):
+    made = {
+        "TemporaryFailure": kit.TemporaryFailure("busy"),
+        "sent": kit.TemporaryFailure("reset", sent=True),
+        "PermanentFailure": kit.PermanentFailure("never"),
+        "group": ExceptionGroup("g", [ExceptionGroup("h", [kit.TemporaryFailure("busy")])]),
+    }
+    double = kit.Double(raising(made.get(error, error) if isinstance(error, str) else error))
+    async with opened(("hook", double)) as bench:
+        bench.start(deliver())
+        await trio.sleep(0.1)
+        outcome = bench.answers["m1"].outcome
+        assert str(outcome) == text
+        assert getattr(outcome, "sent", None) is sent
+        assert bench.outbox.attempts == {("hook", kind): 1}
+
+
+@pytest.mark.parametrize("rubbish", [None, 7, "ok", {"state": "accepted"}])
+async def test_rubbish_instead_of_a_receipt_is_permanent_and_names_the_plugin(kit, opened, rubbish):
+    async with opened(("hook", kit.Double(lambda notification, call: rubbish))) as bench:
+        bench.start(deliver())
+        await trio.sleep(0.1)
+        outcome = bench.answers["m1"].outcome
+        assert isinstance(outcome, kit.PermanentFailure)
+        assert str(outcome) == f"plugin double: deliver() returned {type(rubbish).__name__}, not a Receipt"
+        assert bench.outbox.attempts == {("hook", "crashed"): 1}
+
+
+async def test_a_notifier_that_never_answers_is_cut_off_and_costs_its_own_slots_only(kit, opened):
+    hanging = kit.Double(lambda notification, call: trio.sleep_forever())
+    quick = kit.Double()
+    async with opened(("hang", hanging), ("quick", quick), timeout=5.0, concurrency=2) as bench:
+        for number in range(5):
+            bench.start(deliver(number, "hang"))
+            bench.start(deliver(10 + number, "quick"))
+        await trio.sleep(0.1)
+        assert len(quick.got) == 5
+        assert all(f"m{10 + number}" in bench.answers for number in range(5))
+        assert hanging.most_running == 2
+        await trio.sleep(15.1)
+        assert hanging.most_running == 2
+        assert {bench.answers[f"m{number}"].outcome for number in range(5)} == {Lost("no answer within 5 s")}
+        assert bench.outbox.attempts["hang", "lost"] == 5
+
+
+async def test_a_look_up_tells_whether_the_provider_has_it(kit, opened):
+    said = iter([None, kit.Receipt(state="delivered"), "rubbish"])
+    double = kit.Double(look=lambda notification, call: next(said))
+    async with opened(("hook", double)) as bench:
+        answers = []
+        for _ in range(3):
+            bench.start(deliver(effect=Lookup))
+            await trio.sleep(0.1)
+            answers.append(bench.answers.pop("m1"))
+        assert all(answer.lookup for answer in answers)
+        assert [type(answer.outcome).__mro__[-3 if index == 2 else 0] for index, answer in enumerate(answers[:2])] == [
+            Absent,
+            kit.Receipt,
+        ]
+        assert isinstance(answers[2].outcome, kit.TemporaryFailure)
+        assert str(answers[2].outcome) == "plugin double: lookup() returned str, not a Receipt or None"
+        assert bench.outbox.attempts == {}, "a look-up is no try"
+
+
+async def test_one_look_up_of_a_message_runs_at_a_time(kit, opened):
+    double = kit.Double(look=lambda notification, call: None)
+    async with opened(("hook", double)) as bench:
+        bench.start(deliver(effect=Lookup))
+        bench.start(deliver(effect=Lookup))
+        await trio.sleep(0.1)
+        assert len(double.looked) == 1
+
+
+async def test_a_notifier_that_could_not_be_made_or_is_not_there_is_answered_for(kit, opened):
+    async with opened(("hook", None), problem="plugin double cannot start: no key") as bench:
+        bench.start(deliver(1))
+        bench.start(deliver(2, "other"))
+        await trio.sleep(0.1)
+        assert isinstance(bench.answers["m1"].outcome, kit.TemporaryFailure), "a reload may mend it"
+        assert str(bench.answers["m1"].outcome) == "notifier hook: plugin double cannot start: no key"
+        assert isinstance(bench.answers["m2"].outcome, kit.PermanentFailure)
+
+
+async def test_a_stop_waits_for_what_is_on_its_way(kit, opened):
+    double = kit.Double(lambda notification, call: slow(kit))
+    async with opened(("hook", double)) as bench:
+        bench.start(deliver())
+        await trio.sleep(0)
+    assert bench.answers["m1"].outcome == kit.Receipt()
+    assert double.closed == 1
+
+
+async def slow(kit):
+    await trio.sleep(3)
+    return kit.Receipt()
+
+
+async def test_a_stop_waits_no_longer_than_its_deadline_and_gives_no_answer_for_what_it_cut_off(kit, opened):
+    double = kit.Double(lambda notification, call: trio.sleep_forever())
+    began = trio.current_time()
+    async with opened(("hook", double), timeout=60.0) as bench:
+        bench.start(deliver())
+        await trio.sleep(0.1)
+    assert trio.current_time() - began == pytest.approx(5.1, abs=0.1)
+    assert bench.answers == {}
+    assert double.closed == 1
+
+
+async def test_a_reload_keeps_the_same_instances_and_closes_others_after_their_last_delivery(kit, opened):
+    kept, gone, new = kit.Double(), kit.Double(lambda notification, call: slow(kit)), kit.Double()
+    async with opened(("kept", kept), ("gone", gone)) as bench:
+        bench.start(deliver(1, "gone"))
+        await trio.sleep(0.1)
+        same = bench.outbox._accounts["kept"].instance
+        bench.outbox.replace({"kept": same, "gone": kit.instance(new, "gone")}, Place("shop", "next"))
+        bench.start(deliver(2, "gone"))
+        await trio.sleep(0.1)
+        assert (gone.closed, len(new.got)) == (0, 1)
+        await trio.sleep(3)
+        assert (gone.closed, kept.closed, new.closed) == (1, 0, 0)
+        assert bench.answers["m1"].outcome == kit.Receipt()
+        assert "shop / next" in new.got[0].text
+    assert (gone.closed, kept.closed, new.closed) == (1, 1, 1)
+
+
+async def test_an_error_inside_the_block_ends_the_deliveries_and_closes_the_notifiers(kit, opened):
+    double = kit.Double(lambda notification, call: trio.sleep_forever())
+    with pytest.RaisesGroup(Odd):
+        async with opened(("hook", double)) as bench:
+            bench.start(deliver())
+            await trio.sleep(0.1)
+            raise Odd
+    assert double.closed == 1
+    assert bench.detached

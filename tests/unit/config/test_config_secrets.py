@@ -1,0 +1,105 @@
+"""Secrets are found where the configuration says, and shown nowhere."""
+
+import pytest
+
+TEXT = '[checks.a]\nplugin = "sms"\naccount = "AC1"\ntoken = {form}\n'
+
+
+def with_token(form: str) -> str:
+    return TEXT.replace("{form}", form)
+
+
+def test_a_secret_comes_from_the_environment(config_of):
+    token = config_of(with_token('{env = "T"}'), {"T": "hunter2"}).checks["a"].options.token
+    assert token.reveal() == "hunter2"
+    assert "hunter2" not in repr(token) and "env T" in repr(token)
+
+
+def test_a_secret_comes_from_a_file_relative_to_the_configuration_without_its_newline(config_of, tmp_path):
+    (tmp_path / "t").write_text("hunter2\n")
+    (tmp_path / "t").chmod(0o600)
+    assert config_of(with_token('{file = "t"}')).checks["a"].options.token.reveal() == "hunter2"
+
+
+def test_a_file_that_everybody_can_read_is_a_warning(checked, tmp_path):
+    (tmp_path / "t").write_text("hunter2")
+    (tmp_path / "t").chmod(0o644)
+    config, problems = checked(with_token('{file = "t"}'))
+    assert config is not None
+    (problem,) = [problem for problem in problems if problem.key == "checks.a.token"]
+    assert (problem.level, problem.message) == ("warning", "can be read by everybody")
+    assert problem.hint == f"chmod 600 {tmp_path / 't'}"
+
+
+def test_a_credential_is_a_file_that_systemd_passes(config_of, tmp_path):
+    (tmp_path / "creds").mkdir()
+    (tmp_path / "creds" / "twilio").write_text("hunter2\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "creds")}
+    assert config_of(with_token('{credential = "twilio"}'), environ).checks["a"].options.token.reveal() == "hunter2"
+
+
+def test_a_credential_may_be_a_key_of_the_credential_secrets(config_of, tmp_path):
+    (tmp_path / "secrets").write_text('twilio = "hunter2"\n')
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert config_of(with_token('{credential = "twilio"}'), environ).checks["a"].options.token.reveal() == "hunter2"
+
+
+def test_a_text_or_a_secret_may_be_either(config_of):
+    text = with_token('{env = "T"}') + 'headers = {plain = "x", hidden = {env = "T"}}\n'
+    headers = config_of(text, {"T": "hunter2"}).checks["a"].options.headers
+    assert headers["plain"] == "x"
+    assert headers["hidden"].reveal() == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ('"hunter2"', "a secret is not written into the configuration itself; "
+         'write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'),
+        ("5", "a secret is not written into the configuration itself; "
+         'write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'),
+        ('{evn = "hunter2"}', 'evn is not a source of secrets; did you mean "env"?'),
+        ('{env = "A", file = "hunter2"}', 'a secret has exactly one source; '
+         'write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'),
+        ("{}", 'a secret has exactly one source; write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'),
+        ("{env = 5}", 'env is not a name; write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'),
+        ('{env = "NONE"}', "the environment has no NONE; set it, or name another source"),
+        ('{env = "EMPTY"}', "the secret of env EMPTY is empty"),
+        ('{file = "none"}', "the secret's file {tmp}/none does not exist; write the secret into it, mode 0600"),
+        ('{file = "."}', "the secret's file {tmp} cannot be read: Is a directory"),
+        ('{file = "binary"}', "the secret's file {tmp}/binary is not UTF-8"),
+        ('{file = "big"}', "the secret's file {tmp}/big is larger than 64 KiB"),
+        ('{credential = "c"}', "credential c: no credentials were passed, $CREDENTIALS_DIRECTORY is not set; "
+         "start under systemd with LoadCredential=, or use file or env"),
+    ],
+)  # fmt: skip
+def test_a_secret_that_cannot_be_had_is_named_with_its_mend_and_never_shown(complaints, tmp_path, form, said):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "big").write_bytes(b"a" * 70_000)
+    lines = complaints(with_token(form), {"EMPTY": "\n"})
+    said = said.replace("{tmp}/", "").replace("{tmp}", str(tmp_path))
+    assert f"sixfbd.toml: checks.a.token: {said}" in lines
+    assert not any("hunter2" in line for line in lines)
+
+
+def test_a_credential_that_was_not_passed_is_named_with_its_mend(complaints, tmp_path):
+    (tmp_path / "creds").mkdir()
+    lines = complaints(with_token('{credential = "x"}'), {"CREDENTIALS_DIRECTORY": str(tmp_path / "creds")})
+    assert any("credential x was not passed; add LoadCredential=x:PATH to the unit" in line for line in lines)
+
+
+def test_a_credential_collection_that_is_not_toml_is_named_without_its_content(complaints, tmp_path):
+    (tmp_path / "secrets").write_text("hunter2 hunter2")
+    lines = complaints(with_token('{credential = "x"}'), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert any('secrets is not TOML; write lines of the form name = "value"' in line for line in lines)
+    assert not any("hunter2" in line for line in lines)
+
+
+def test_the_value_of_a_misspelt_key_is_not_shown(complaints):
+    lines = complaints('[checks.a]\nplugin = "sms"\naccount = "AC1"\ntokn = "hunter2"\n')
+    assert 'sixfbd.toml: checks.a.tokn: unknown key; did you mean "token"?' in lines
+    assert not any("hunter2" in line for line in lines)
+
+
+def test_the_text_around_a_syntax_error_is_not_shown(complaints):
+    assert not any("hunter2" in line for line in complaints("token = hunter2\n"))

@@ -1,0 +1,118 @@
+"""The shop's events: their forms, what they count, set and observe."""
+
+import msgspec
+import pytest
+
+from sixfbd.plugin import PluginConfig, Sample
+from sixfbd_plugins.business import events
+from sixfbd_plugins.business.events import REQUEST, TICKET_SALE, Request, TicketSale, major_units
+
+SALE = {
+    "orderId": "o-1",
+    "cityId": "dallas-2026-03",
+    "tier": "ga",
+    "quantity": 2,
+    "amount": 19_998,
+    "currency": "USD",
+}
+ANSWER = {"path": "/checkout", "method": "post", "statusCode": 201, "duration": 250}
+
+
+def found(samples) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    assert all(isinstance(sample, Sample) for sample in samples)
+    return {(sample.metric, sample.labels): sample.value for sample in samples}
+
+
+def sale(**changes) -> TicketSale:
+    return msgspec.convert(SALE | changes, TicketSale)
+
+
+def answer(**changes) -> Request:
+    return msgspec.convert(ANSWER | changes, Request)
+
+
+def test_a_sale_counts_its_quantity_by_type_and_its_amount_in_major_units():
+    assert found(TICKET_SALE.counts(sale())) == {
+        ("workshop_tickets_sold_total", (("type", "ga"),)): 2,
+        ("workshop_revenue_total", (("currency", "USD"),)): 199.98,
+    }
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "major"),
+    [
+        (1999, "USD", 19.99),
+        (1999, "jpy", 1999.0),
+        (1999, "KRW", 1999.0),
+        (1999, "KWD", 1.999),
+        (1999, "CLF", 0.1999),
+        (5, "EUR", 0.05),
+    ],
+)
+def test_minor_units_become_major_ones_by_the_currencys_exponent(amount, currency, major):
+    assert major_units(amount, currency) == pytest.approx(major, rel=1e-12)
+
+
+def test_a_currency_in_small_letters_is_counted_as_the_same_one():
+    assert ("workshop_revenue_total", (("currency", "EUR"),)) in found(TICKET_SALE.counts(sale(currency="eur")))
+
+
+def test_a_sale_sets_what_remains_for_every_type_that_it_names():
+    assert found(TICKET_SALE.sets(sale(remainingInventory={"ga": 9, "vip": 0}))) == {
+        ("inventory_tickets_remaining", (("city", "dallas-2026-03"), ("type", "ga"))): 9,
+        ("inventory_tickets_remaining", (("city", "dallas-2026-03"), ("type", "vip"))): 0,
+    }
+    assert list(TICKET_SALE.sets(sale())) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("quantity", 0),
+        ("quantity", 1.5),
+        ("amount", -1),
+        ("amount", 19.99),
+        ("currency", "dollar"),
+        ("tier", ""),
+        ("orderId", None),
+        ("remainingInventory", {"ga": -1}),
+    ],
+)
+def test_a_sale_with_an_impossible_field_is_refused_by_the_fields_name(field, value):
+    with pytest.raises(msgspec.ValidationError, match=field):
+        sale(**{field: value})
+
+
+def test_unknown_fields_of_a_sale_are_left_alone():
+    assert sale(campaign="spring", customerId="c-1").customer_id == "c-1"
+
+
+def test_a_request_counts_by_method_and_status_and_observes_its_duration_in_seconds():
+    assert found(REQUEST.counts(answer())) == {("http_requests_total", (("method", "POST"), ("status", "201"))): 1}
+    assert found(REQUEST.observes(answer())) == {("http_request_duration_seconds", ()): 0.25}
+
+
+def test_made_up_methods_share_one_series():
+    series = {key for number in range(50) for key in found(REQUEST.counts(answer(method=f"X{number}")))}
+    assert series == {("http_requests_total", (("method", "other"), ("status", "201")))}
+
+
+@pytest.mark.parametrize(("field", "value"), [("statusCode", 99), ("statusCode", 600), ("duration", -1), ("path", "")])
+def test_a_request_with_an_impossible_field_is_refused_by_the_fields_name(field, value):
+    with pytest.raises(msgspec.ValidationError, match=field):
+        answer(**{field: value})
+
+
+def test_every_metric_that_an_event_may_make_is_declared():
+    for event_type, data in ((TICKET_SALE, sale(remainingInventory={"ga": 1})), (REQUEST, answer())):
+        made = [fn(data) for fn in (event_type.counts, event_type.sets, event_type.observes) if fn is not None]
+        assert {sample.metric for samples in made for sample in samples} == {
+            metric.name for metric in event_type.metrics
+        }
+
+
+def test_the_module_brings_both_event_types_under_the_users_names():
+    brought = events.sixfbd_events(config=PluginConfig())
+    assert [event_type.name for event_type in brought] == ["ticket_sale", "request"]
+    summary = next(metric for metric in REQUEST.metrics if metric.name == "http_request_duration_seconds")
+    assert summary.quantiles == (0.5, 0.95)

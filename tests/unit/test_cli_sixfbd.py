@@ -1,0 +1,305 @@
+"""sixfbd's commands that need no daemon: what they print, and their exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+
+from sixfbd import cli as module
+from sixfbd.cli import SYSTEM_CONFIG, cli, find_config
+from sixfbd.journal.schema import connect_writer
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run sixfbd in an empty directory whose configuration, once there is one, is the default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIXFBD_CONFIG", str(tmp_path / "sixfbd.toml"))
+
+    def invoke(*args: str) -> Result:
+        return CliRunner().invoke(cli, list(args), prog_name="sixfbd", catch_exceptions=False)
+
+    return invoke
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "sixfbd.toml"
+    path.write_text(text)
+    return path
+
+
+WITH_CHECK = """
+[checks.shop]
+plugin = "webhook"
+interval = "7s"
+url = "http://127.0.0.1:1/"
+basic_auth = {username = "shop", password = {env = "SHOP_PASSWORD"}}
+[notifiers.log]
+plugin = "log"
+[receivers.primary]
+log = {via = "log"}
+[[rules]]
+name = "ShopDown"
+expr = 'probe_success{check="shop"} == 0'
+for = "90s"
+severity = "high"
+"""
+
+
+def test_what_init_writes_passes_the_check(run: Run, tmp_path: Path) -> None:
+    assert run("init", "here").exit_code == 0
+    result = run("check-config", "here/sixfbd.toml")
+    assert (result.exit_code, result.stdout) == (0, "here/sixfbd.toml: fine\n")
+
+
+def test_init_overwrites_nothing_unless_forced(run: Run) -> None:
+    run("init", "here")
+    again = run("init", "here")
+    assert again.exit_code == 1
+    assert "exists" in again.stderr and "--force" in again.stderr
+    assert run("init", "here", "--force").exit_code == 0
+
+
+def test_every_problem_is_named_at_once_with_file_key_and_mend(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, '[http]\nlisen = "x"\n[site]\ntimezone = "Mars/Olympus"\n[checks.a]\nplugin = "webhok"\n')
+    result = run("check-config")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert any("http.lisen" in line and 'did you mean "listen"' in line for line in lines)
+    assert any("site.timezone" in line for line in lines)
+    assert any("checks.a" in line and "webhook" in line for line in lines)
+    assert "3 errors" in lines[-1]
+
+
+def test_problems_are_json_for_scripts(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "[http]\nlisen = 3\n")
+    result = run("check-config", "--json")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert answer["ok"] is False
+    assert answer["problems"][0]["key"] == "http.lisen"
+
+
+def test_a_bad_rule_is_shown_with_line_column_and_a_caret_under_the_place(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, '[[rules]]\nname = "A"\nexpr = "up{job="\nseverity = "high"\n')
+    result = run("check-config")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    [place] = [number for number, line in enumerate(lines) if "line 1, column" in line]
+    assert lines[place + 1] == "up{job="
+    assert lines[place + 2].strip() == "^"
+
+
+def test_a_configuration_that_is_not_there_is_said_with_the_command_that_writes_one(run: Run) -> None:
+    result = run("check-config", "absent.toml")
+    assert result.exit_code == 1
+    assert "absent.toml" in result.stdout and "sixfbd init" in result.stdout
+
+
+def test_the_configuration_in_force_loads_again_and_shows_no_secret(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "hunter2222")
+    write(tmp_path, WITH_CHECK)
+    shown = run("config", "show")
+    assert shown.exit_code == 0, shown.output
+    assert "hunter2222" not in shown.output
+    values = tomllib.loads(shown.stdout)
+    assert values["checks"]["shop"]["interval"] == "7s"
+    assert values["checks"]["shop"]["basic_auth"]["password"] == {"env": "SHOP_PASSWORD"}
+    assert values["http"]["listen"] == "127.0.0.1:9632"
+    assert json.loads(run("config", "show", "--json").stdout) == values
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "sixfbd.toml").write_text(shown.stdout)
+    assert run("check-config", str(again / "sixfbd.toml")).stdout.endswith("fine\n")
+    reshown = tomllib.loads(run("config", "show", "--config", str(again / "sixfbd.toml")).stdout)
+    assert reshown == values
+
+
+def test_the_schema_is_one_and_knows_the_options_of_plugins(run: Run, tmp_path: Path) -> None:
+    result = run("config", "schema")
+    assert result.exit_code == 0
+    schema = json.loads(result.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert "expected_status" in result.stdout
+
+
+def test_the_rules_in_force_are_the_defaults_and_ones_own(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "x")
+    write(tmp_path, WITH_CHECK)
+    lines = run("rules").stdout.splitlines()
+    assert any(line.startswith("CheckStale") for line in lines)
+    [own] = [line for line in lines if line.startswith("ShopDown")]
+    assert "high" in own and "1m30s" in own and 'probe_success{check="shop"} == 0' in own
+    names = [rule["name"] for rule in json.loads(run("rules", "--json").stdout)]
+    assert {"CheckStale", "ShopDown"} <= set(names)
+
+
+def test_plugins_are_listed_with_their_options_and_broken_ones_with_the_reason(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "")
+    (tmp_path / "plugins.d").mkdir()
+    (tmp_path / "plugins.d" / "broken.py").write_text("import nonsense_that_is_not_there\n")
+    result = run("plugins")
+    assert result.exit_code == 0
+    assert any(line.startswith("webhook") and "url" in line for line in result.stdout.splitlines())
+    assert "left out: broken" in result.stdout and "nonsense_that_is_not_there" in result.stdout
+    views = json.loads(run("plugins", "--json").stdout)
+    [scrape] = [view for view in views if (view["name"], view["kind"]) == ("scrape", "check")]
+    assert {"name": "targets", "required": True}.items() <= scrape["options"][0].items()
+
+
+TRIED = """
+import msgspec
+from sixfbd.plugin import Check, Gauge, Report, Status, hookimpl
+
+SPEED = Gauge("speed", "Speed.", labels=("way",))
+
+
+class Speed(Check["Speed.Options"]):
+    "Speed of a way."
+
+    class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+        fail: str = ""
+
+    metrics = (SPEED,)
+
+    async def run(self, cursor):
+        if self.options.fail:
+            raise RuntimeError(self.options.fail)
+        assert await self.ctx.read.query("up", 0, 1, 1) == []
+        return Report(Status.DEGRADED, "slow", (SPEED(2.5, way="north"), SPEED(float("nan"), way="south")))
+
+
+@hookimpl
+def sixfbd_checks(config):
+    return {"speed": Speed}
+"""
+
+
+@pytest.fixture
+def speed(tmp_path: Path) -> Path:
+    (tmp_path / "plugins.d").mkdir()
+    (tmp_path / "plugins.d" / "speed.py").write_text(TRIED)
+    return write(
+        tmp_path,
+        '[checks.way]\nplugin = "speed"\n[checks.bad]\nplugin = "speed"\nfail = "no road"\n[checks.off]\nplugin = "log"\n',
+    )
+
+
+def test_a_check_is_tried_once_and_its_report_printed(run: Run, tmp_path: Path, speed: Path) -> None:
+    write(tmp_path, '[checks.way]\nplugin = "speed"\n')
+    result = run("check", "try", "way")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("way: degraded after") and lines[0].endswith(": slow")
+    assert lines[1:] == ['speed{way="north"}  2.5', 'speed{way="south"}  NaN']
+    answer = json.loads(run("check", "try", "way", "--json").stdout)
+    assert answer["samples"] == [['speed{way="north"}', 2.5], ['speed{way="south"}', "NaN"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plugins.d", "sixfbd.toml"]
+
+
+def test_a_check_that_raises_is_named_and_is_exit_code_1(run: Run, tmp_path: Path, speed: Path) -> None:
+    write(tmp_path, '[checks.bad]\nplugin = "speed"\nfail = "no road"\n')
+    result = run("check", "try", "bad")
+    assert result.exit_code == 1
+    assert "bad: unknown" in result.stdout and "no road" in result.stdout
+
+
+def test_a_check_that_is_not_configured_is_said_with_the_nearest_name(run: Run, tmp_path: Path, speed: Path) -> None:
+    write(tmp_path, '[checks.highway]\nplugin = "speed"\n')
+    result = run("check", "try", "higway")
+    assert result.exit_code == 1
+    assert 'no check "higway"' in result.stderr and "highway" in result.stderr
+
+
+def test_a_configuration_with_errors_is_not_used_and_says_why(run: Run, speed: Path) -> None:
+    result = run("check", "try", "way")
+    assert result.exit_code == 1
+    assert "the configuration cannot be used" in result.stderr and "checks.off" in result.stderr
+
+
+def test_a_journals_file_is_verified_and_exported(run: Run, tmp_path: Path) -> None:
+    connect_writer(tmp_path / "journal.db").close()
+    assert "nothing is wrong" in run("journal", "verify", "journal.db").stdout
+    assert json.loads(run("journal", "verify", "journal.db", "--json").stdout)["ok"] is True
+    [header] = run("journal", "export", "journal.db").stdout.splitlines()
+    assert json.loads(header)["kind"] == "journal"
+
+
+@pytest.mark.parametrize("command", ["verify", "export"])
+def test_a_file_that_is_no_journal_is_refused(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "text").write_text("this is not a database, it only looks like one to whoever does not look\n" * 100)
+    for name in ("text", "absent"):
+        result = run("journal", command, name)
+        assert result.exit_code == 1
+        assert name in result.stderr
+
+
+def test_the_exit_code_of_the_daemon_is_that_of_the_command(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def run_daemon(path: Path) -> int:
+        asked.append(path)
+        return 78
+
+    daemon: Any = types.ModuleType("sixfbd.daemon")
+    daemon.run_daemon = run_daemon
+    monkeypatch.setitem(sys.modules, "sixfbd.daemon", daemon)
+    assert run("run", "--config", "mine.toml").exit_code == 78
+    assert run("run").exit_code == 78
+    assert asked == [Path("mine.toml"), tmp_path / "sixfbd.toml"]
+
+
+def test_the_clones_configuration_comes_before_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "clone_root", lambda: tmp_path)
+    monkeypatch.setattr(module, "SYSTEM_CONFIG", tmp_path / "system.toml")
+    own = tmp_path / ".run" / "sixfbd.toml"
+    assert find_config({}) == own
+    (tmp_path / "system.toml").touch()
+    assert find_config({}) == tmp_path / "system.toml"
+    own.parent.mkdir()
+    own.touch()
+    assert find_config({}) == own
+    assert find_config({"SIXFBD_CONFIG": "env.toml"}) == Path("env.toml")
+    assert find_config({"SIXFBD_CONFIG": "env.toml"}, Path("given.toml")) == Path("given.toml")
+    monkeypatch.setattr(module, "clone_root", lambda: None)
+    monkeypatch.setattr(module, "SYSTEM_CONFIG", SYSTEM_CONFIG)
+    assert find_config({}) == SYSTEM_CONFIG
+
+
+def test_help_imports_none_of_the_heavy_parts() -> None:
+    heavy = "trio numpy httpx quart hypercorn structlog rich jinja2 pluggy prometheus_client asyncio sqlite3"
+    code = f"import sys, sixfbd.cli; print([name for name in {heavy.split()} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word(tmp_path: Path) -> None:
+    environ = {**os.environ, "SIXFBD_CONFIG": str(write(tmp_path, ""))}
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("sixfbd"), "config", "schema"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == ""

@@ -1,0 +1,158 @@
+"""What `sixfbd init` writes passes check-config, is explained key by key, and overwrites nothing."""
+
+import re
+import stat
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from sixfbd.config import PluginSources, check_config, effective_rules, load_config, plugin_sources
+from sixfbd.host import PluginCatalog, load_plugins
+from sixfbd.initial import InitError, initial_config, write_initial
+from sixfbd.schema import config_schema
+
+PACKAGED = Path(__file__).parents[2] / "etc" / "sixfbd.toml"
+
+
+@pytest.fixture(scope="module")
+def catalog() -> PluginCatalog:
+    return load_plugins(PluginSources())
+
+
+def test_it_passes_check_config_without_a_warning(tmp_path, catalog):
+    write_initial(tmp_path / "run", catalog)
+    config, problems = check_config(tmp_path / "run" / "sixfbd.toml", catalog)
+    assert problems == []
+    assert config is not None
+    assert {"system", "self"} == set(config.checks)
+    assert config.checks["self"].options.url == "http://127.0.0.1:9632/healthz"
+    assert set(config.receivers) == {"primary", "secondary"}
+
+
+def test_everything_is_inside_the_run_directory(tmp_path, catalog):
+    run = tmp_path / "run"
+    write_initial(run, catalog)
+    config = load_config(run / "sixfbd.toml", catalog)
+    for path in (config.daemon.state_directory, config.control.socket, config.daemon.plugins_d):
+        assert Path(path).is_relative_to(run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_the_token_is_random_private_and_what_the_configuration_reads(tmp_path, catalog):
+    tokens = []
+    for name in ("a", "b"):
+        write_initial(tmp_path / name, catalog)
+        config = load_config(tmp_path / name / "sixfbd.toml", catalog)
+        tokens.append(config.tokens["events"].secret.reveal())
+        assert (tmp_path / name / "tokens" / "events").read_text() == tokens[-1] + "\n"
+        assert config.tokens["events"].scopes == ("events",)
+    assert tokens[0] != tokens[1]
+    assert len(tokens[0]) >= 40
+
+
+def test_nobody_else_can_read_what_it_writes(tmp_path, catalog):
+    run = tmp_path / "run"
+    written = write_initial(run, catalog)
+    assert [path.name for path in written] == ["events", "sixfbd.toml"]
+    for path in [run, *run.rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_it_refuses_to_overwrite_and_says_so(tmp_path, catalog):
+    write_initial(tmp_path, catalog)
+    (tmp_path / "sixfbd.toml").write_text("# mine\n")
+    with pytest.raises(
+        InitError, match=r"sixfbd\.toml exists and is left as it is; `sixfbd init --force` overwrites it"
+    ):
+        write_initial(tmp_path, catalog)
+    assert (tmp_path / "sixfbd.toml").read_text() == "# mine\n"
+
+
+def test_with_keep_it_makes_only_what_is_missing(tmp_path, catalog):
+    write_initial(tmp_path, catalog)
+    (tmp_path / "sixfbd.toml").write_text("# mine\n")
+    (tmp_path / "tokens" / "events").unlink()
+    assert write_initial(tmp_path, catalog, keep=True) == [tmp_path / "tokens" / "events"]
+    assert write_initial(tmp_path, catalog, keep=True) == []
+    assert (tmp_path / "sixfbd.toml").read_text() == "# mine\n"
+
+
+def test_with_force_the_configuration_is_new_and_the_token_kept(tmp_path, catalog):
+    write_initial(tmp_path, catalog)
+    token = (tmp_path / "tokens" / "events").read_text()
+    (tmp_path / "sixfbd.toml").write_text("# mine\n")
+    assert write_initial(tmp_path, catalog, force=True) == [tmp_path / "sixfbd.toml"]
+    assert (tmp_path / "tokens" / "events").read_text() == token
+    assert load_config(tmp_path / "sixfbd.toml", catalog).checks
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, catalog):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InitError, match=r"file.*: cannot be written: "):
+        write_initial(tmp_path / "file", catalog)
+
+
+@pytest.mark.parametrize("place", ["run", "system"])
+def test_every_key_has_a_line_of_explanation_before_it(catalog, place):
+    lines = initial_config(place, catalog).split("\n")
+    for before, line in pairwise(lines):
+        if re.match(r"#?[A-Za-z_]+ = ", line) and not re.match(r"#?(log|webhook) = \{via", line):
+            assert re.match(r"# .+\.$", before), line
+
+
+def test_the_commented_defaults_are_the_defaults(tmp_path, catalog):
+    """Every `#key = value` of a live table can be uncommented and changes nothing."""
+    text = initial_config("run", catalog)
+    write_initial(tmp_path, catalog)
+    before = load_config(tmp_path / "sixfbd.toml", catalog)
+    live = "\n\n".join(part for part in text.split("\n\n") if "# Example" not in part and "receivers" not in part)
+    live = re.sub(r"(?m)^#(?=[a-z_]+ = )", "", live)
+    (tmp_path / "sixfbd.toml").write_text(live + '\n[receivers.primary]\nlog = {via = "log"}\n')
+    after, problems = check_config(tmp_path / "sixfbd.toml", catalog)
+    assert after is not None, [str(problem) for problem in problems]
+    for table in ("site", "http", "control", "window", "journal", "log", "notifiers", "daemon"):
+        assert getattr(after, table) == getattr(before, table)
+    assert after.checks == before.checks
+
+
+def test_the_commented_examples_are_valid(tmp_path, catalog):
+    write_initial(tmp_path, catalog)
+    path = tmp_path / "sixfbd.toml"
+    parts = path.read_text().split("\n\n")
+    path.write_text("\n\n".join(re.sub(r"(?m)^#(?! )", "", part) if "# Example" in part else part for part in parts))
+    (tmp_path / "tokens" / "webhook-url").write_text("https://example.com/hook\n")
+    (tmp_path / "tokens" / "webhook-url").chmod(0o600)
+    config, problems = check_config(path, catalog)
+    assert config is not None, [str(problem) for problem in problems]
+    assert {"shop", "own-metrics"} < set(config.checks)
+    assert {"log", "webhook"} == set(config.notifiers)
+    rules, _ = effective_rules(config, catalog.rules)
+    assert next(rule for rule in rules if rule.name == "CheckStale").severity == "medium"
+
+
+@pytest.mark.parametrize("place", ["run", "system"])
+def test_it_is_valid_by_the_schema(catalog, place):
+    schema = config_schema(catalog)
+    jsonschema.Draft202012Validator(schema).validate(tomllib.loads(initial_config(place, catalog)))
+
+
+def test_the_packaged_default_is_what_init_writes_for_the_system(catalog):
+    assert PACKAGED.read_text() == initial_config("system", catalog), (
+        "write it anew: python -m sixfbd.initial > etc/sixfbd.toml"
+    )
+
+
+def test_the_packaged_default_passes_check_config(catalog):
+    config, problems = check_config(PACKAGED, catalog)
+    assert problems == []
+    assert config is not None
+    assert config.daemon.state_directory == "/var/lib/sixfbd"
+    assert config.control.socket == "/run/sixfbd/control.sock"
+
+
+def test_the_plugins_that_it_looks_for_are_those_of_its_own_directory(tmp_path, catalog):
+    write_initial(tmp_path, catalog)
+    assert plugin_sources(tmp_path / "sixfbd.toml").files_in == tmp_path / "plugins.d"

@@ -1,0 +1,135 @@
+"""Sketches: quantiles within 1 %, minutes that end, late values, threads."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sixfbd.model import Series
+from sixfbd.window.sketches import KEPT_MINUTES, LARGEST, pack, unpack
+from sixfbd.window.window import Window
+from sixfbd.window.writes import NewSeries, SketchMinute
+
+DURATION = Series("http_request_duration_seconds", (("path", "/"),))
+MINUTE = 60_000
+
+
+def nearest_rank(values, q):
+    """The value at rank q * (n - 1), rounded down: what a sketch estimates."""
+    return sorted(values)[math.floor(q * (len(values) - 1))]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4 * MINUTE), st.floats(-1e6, 1e6).filter(lambda v: abs(v) > 1e-6)), min_size=1),
+    st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+)
+def test_a_quantile_is_within_one_percent_of_the_true_one(observed, q):
+    window = Window()
+    for at_ms, value in observed:
+        window.observe(DURATION, at_ms, value)
+    assert window.quantile(DURATION, q, 0, 4 * MINUTE) == pytest.approx(
+        nearest_rank([value for _, value in observed], q), rel=0.0101
+    )
+
+
+def test_a_quantile_is_of_the_minutes_that_its_span_touches():
+    window = Window()
+    for minute in range(10):
+        window.observe(DURATION, minute * MINUTE + 30_000, float(minute + 1))
+    assert window.quantile(DURATION, 1.0, 3 * MINUTE, 5 * MINUTE) == pytest.approx(6, rel=0.011)
+    assert window.quantile(DURATION, 0.0, 3 * MINUTE, 5 * MINUTE) == pytest.approx(4, rel=0.011)
+    assert window.quantile(DURATION, 0.5, 20 * MINUTE, 25 * MINUTE) is None
+    assert window.quantile(Series("other"), 0.5, 0, MINUTE) is None
+    assert list(window.sketched()) == [DURATION]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_left_out(value):
+    window = Window()
+    window.observe(DURATION, 0, value)
+    assert window.quantile(DURATION, 0.5, 0, MINUTE) is None
+
+
+def test_values_of_any_size_keep_a_sketch_small():
+    window = Window()
+    for value in (5e-324, 1e-9, 1.0, 1e308, -1e308):
+        window.observe(DURATION, 0, value)
+    sketch = window.sketch(DURATION, 0, 0)
+    assert sketch.count == 5
+    assert sketch.get_quantile_value(1.0) == pytest.approx(LARGEST, rel=0.011)
+    assert len(pack(sketch)) < 100_000
+
+
+def test_a_minute_is_to_be_written_when_it_has_ended_and_the_rest_at_the_close():
+    window = Window()
+    window.observe(DURATION, 30_000, 1.0)
+    assert writes(window.append("c", 59_000, [], complete=True, stale_after_ms=1).rows) == []
+    window.observe(DURATION, 61_000, 1.0)
+    assert writes(window.append("c", 62_000, [], complete=True, stale_after_ms=1).rows) == [0]
+    assert writes(window.append("c", 63_000, [], complete=True, stale_after_ms=1).rows) == []
+    window.observe(DURATION, 31_000, 1.0)
+    assert sorted(writes(window.flush())) == [0, 1]
+    assert window.flush() == ()
+
+
+def writes(rows):
+    return [row.minute for row in rows if isinstance(row, SketchMinute)]
+
+
+def test_a_sketch_gets_the_id_of_its_series_before_its_first_minute():
+    window = Window()
+    window.observe(DURATION, 0, 1.0)
+    first, second = window.flush()
+    assert isinstance(first, NewSeries)
+    assert (first.series, first.id) == (DURATION, second.series)
+
+
+def test_a_late_value_does_not_change_a_sketch_that_was_handed_out():
+    window = Window()
+    window.observe(DURATION, 0, 1.0)
+    window.observe(DURATION, MINUTE, 1.0)
+    sketch = window.sketch(DURATION, 0, MINUTE)
+    window.observe(DURATION, 0, 5.0)
+    window.observe(DURATION, MINUTE, 5.0)
+    assert sketch.count == 2
+    assert window.sketch(DURATION, 0, MINUTE).count == 4
+
+
+def test_a_value_for_a_minute_that_is_only_on_disk_is_added_to_it_there():
+    window = Window()
+    window.observe(DURATION, (KEPT_MINUTES + 50) * MINUTE, 1.0)
+    window.observe(DURATION, 5 * MINUTE, 2.0)
+    by_minute = {row.minute: row for row in window.flush() if isinstance(row, SketchMinute)}
+    assert by_minute[5].merge
+    assert not by_minute[KEPT_MINUTES + 50].merge
+    window.observe(DURATION, 5 * MINUTE, 3.0)
+    [again] = window.flush()
+    assert again.merge
+    assert unpack(again.sketch).count == 1
+
+
+def test_what_is_no_sketch_is_refused():
+    with pytest.raises(ValueError, match="not a sketch"):
+        unpack(b"\xff\xff\xff")
+
+
+def test_quantiles_may_be_asked_for_while_values_come_in():
+    window, stop, failures = Window(), threading.Event(), []
+    window.observe(DURATION, 0, 1.0)
+
+    def ask():
+        while not stop.is_set():
+            value = window.quantile(DURATION, 0.5, 0, 20 * MINUTE)
+            if value is None or not 0.0005 < value < 2000:
+                failures.append(value)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for n, value in enumerate(np.random.default_rng(6).lognormal(0, 2, 5000).tolist()):
+        window.observe(DURATION, n * 200, value)
+    stop.set()
+    thread.join(10)
+    assert failures == []
