@@ -64,6 +64,7 @@ def run_daemon(config_path: Path) -> int:
         trio.run(_run, config_path, catalog, config, restrict_keyboard_interrupt_to_checkpoints=True)
     except* (JournalError, ListenError, ControlSocketError) as group:
         failures = group
+    log.info("daemon.stopped")
     for line in dict.fromkeys(str(error) for error in _leaves(failures)):
         print(f"sixfbd: {line}", file=sys.stderr)
     return 1 if failures else 0
@@ -93,7 +94,7 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
         rules, _ = effective_rules(config, catalog.rules)
         bound, problems = bind(rules)
         schedule = Schedule(world, deliver, journal.cursor)
-        policy = policy_of(config, catalog, bound, rules, world, lambda found: summary_of(schedule.state, found))
+        policy = policy_of(config, catalog, bound, world, lambda found: summary_of(schedule.state, found))
         judge = Judge(journal, world.clock, policy)
         evaluator = RuleEngine(
             bound,

@@ -72,7 +72,6 @@ def policy_of(
     config: Config,
     catalog: PluginCatalog,
     bound: BoundRules,
-    rules: list[Rule],
     world: World,
     summary: Callable[[Found], str],
 ) -> Policy:
@@ -83,7 +82,7 @@ def policy_of(
 
     return build_policy(
         config,
-        [rule for rule in rules if rule.name in bound.rules],
+        [each.rule for each in bound.rules.values()],
         [notifier_policy(table, catalog.notifiers[table.plugin].cls) for table in config.notifiers.values()],
         catalog.event_types.values(),
         level_of=lambda rule, value, current: level_of(bound.rule(rule.name), value, current),
@@ -181,7 +180,6 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
         plan.config,
         running.catalog,
         plan.bound,
-        plan.rules,
         running.world,
         lambda found: summary_of(running.schedule.state, found),
     )

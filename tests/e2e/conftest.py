@@ -47,6 +47,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         subprocess.run([BIN / "sixfbd", "init", directory], check=True, capture_output=True)
         self.edit('listen = "127.0.0.1:9632"', 'listen = "127.0.0.1:0"')
+        self.add("10-test.toml", "[checks.self]\nenabled = false\n")
         self.token = (directory / "tokens" / "events").read_text().strip()
 
     def edit(self, old: str, new: str) -> None:

@@ -30,7 +30,7 @@ timeout = "900ms"
 [notifiers.hook]
 plugin = "webhook"
 url = "{receiver.url}"
-secret = {{ file = "../hook-secret" }}
+secret = {{ file = "hook-secret" }}
 
 [receivers.primary]
 webhook = {{ via = "hook" }}
@@ -54,9 +54,9 @@ def test_a_stopped_server_is_told_and_its_return_too(daemon, target, receiver, w
     times["start to ready"] = daemon.start()
 
     def shop_is_up() -> bool:
-        return any(check["name"] == "shop" and check["status"] == "healthy" for check in daemon.ctl("checks"))
+        return {check["name"]: check["status"] for check in daemon.ctl("checks")} == {"shop": "healthy", "system": "healthy"}
 
-    wait("the shop's probe is healthy", shop_is_up)
+    wait("the checks are healthy", shop_is_up)
     health = httpx.get(daemon.url + "/api/health")
     assert health.status_code == 200, health.text
     assert health.json()["status"] == "healthy"
