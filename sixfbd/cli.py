@@ -16,7 +16,7 @@ from sixfbd.control.address import clone_root
 from sixfbd.control.terminal import FAILED, Failure, QuietGroup, completion_script, print_json, print_lines
 
 if TYPE_CHECKING:
-    from sixfbd.config import CheckTable, Config, Problem, RuleProblem
+    from sixfbd.config import CheckTable, Config, Problem
     from sixfbd.control.engine import CheckRun
     from sixfbd.host import PluginCatalog
     from sixfbd.model import Alert, Event, Labels, Rule
@@ -358,6 +358,7 @@ def _catalog(path: Path) -> "PluginCatalog":
 
 def _checked(path: Path) -> "tuple[Config | None, list[Problem], PluginCatalog]":
     from sixfbd.config import check_config
+    from sixfbd.rules.problems import rule_problems
 
     catalog = _catalog(path)
     return (*check_config(path, catalog, rule_problems), catalog)
@@ -368,14 +369,6 @@ def _loaded(path: Path) -> "tuple[Config, PluginCatalog]":
     if config is None:
         raise Failure("\n".join(["the configuration cannot be used:", *map(str, problems)]))
     return config, catalog
-
-
-def rule_problems(found: "Sequence[Rule]") -> "list[RuleProblem]":
-    """Return what compiling finds wrong with rules, each with line, column and a caret, in the configuration's form."""
-    from sixfbd.config import RuleProblem
-    from sixfbd.rules import bind_rules
-
-    return [RuleProblem(error.rule, error.text) for error in bind_rules(found).errors]
 
 
 def main() -> None:

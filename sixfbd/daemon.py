@@ -36,6 +36,7 @@ from sixfbd.readers.for_http import HttpView
 from sixfbd.readers.queries import EngineReader
 from sixfbd.reload import bind, declare_checks, make_instances, place_of, policy_of, reload, summary_of
 from sixfbd.rules.engine import RuleEngine
+from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
 from sixfbd.schedule import Schedule
 from sixfbd.vitals import Vitals
@@ -54,7 +55,7 @@ def run_daemon(config_path: Path) -> int:
     """Run until stopped; return the exit code: 0 stopped in order, 78 bad configuration, 1 could not start or run."""
     catalog = load_plugins(plugin_sources(config_path))
     try:
-        config = load_config(config_path, catalog)
+        config = load_config(config_path, catalog, rule_problems)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG

@@ -19,6 +19,7 @@ from sixfbd.model import Actor, CheckName, Found, Rule
 from sixfbd.outbox.render import Place
 from sixfbd.plugin import Reader
 from sixfbd.rules import BoundRules, bind_rules, level_of, render_annotations
+from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
 from sixfbd.schedule import stale_after_s
 from sixfbd.world import World
@@ -125,7 +126,7 @@ def declare_checks(
 
 async def prepare(running: Running, path: Path) -> Plan:
     """Read the configuration again and plan the change. Raises Refused with all that is wrong; nothing is touched."""
-    config, problems = await running.world.offload(check_config, path, running.catalog)
+    config, problems = await running.world.offload(check_config, path, running.catalog, rule_problems)
     if config is None:
         errors = [str(problem) for problem in problems if problem.level == "error"]
         raise Refused("the configuration is not valid, nothing was changed:\n" + "\n".join(errors))
@@ -133,9 +134,7 @@ async def prepare(running: Running, path: Path) -> Plan:
     if fixed:
         raise Refused(f"{', '.join(fixed)} cannot change in a reload, nothing was changed; restart the daemon")
     rules, _ = effective_rules(config, running.catalog.rules)
-    bound, refused = bind(rules)
-    if refused:
-        raise Refused("a rule is not valid, nothing was changed:\n" + "\n".join(refused))
+    bound, left_out = bind(rules)
     old = running.config
     same_site = config.site == old.site
     kept_checks = {
@@ -161,7 +160,7 @@ async def prepare(running: Running, path: Path) -> Plan:
             if getattr(old, name) != getattr(config, name)
         ),
     )
-    return Plan(config, rules, bound, refused, checks, notifiers, changed)
+    return Plan(config, rules, bound, left_out, checks, notifiers, changed)
 
 
 def _changes(kind: str, old: Mapping[K, object], new: Mapping[K, object]) -> list[str]:

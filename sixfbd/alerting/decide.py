@@ -65,7 +65,8 @@ from sixfbd.plugin import PermanentFailure, TemporaryFailure
 
 MAX_OBLIGATIONS: Final = 100  # in one message
 EVENTS_UNJUDGED: Final = 1000  # events without a notice that may pass before their number is written
-RECORDS_A_STEP: Final = 100  # records after which `deciding` lets others run
+WORK_A_STEP: Final = 500  # label sets looked at after which `deciding` lets others run; a record counts for ten
+WORK_OF_A_RECORD: Final = 10
 DUE_AT_ONCE: Final = 64
 SUPERSEDED: Final = "superseded"
 NEVER_TOLD: Final = "never told"
@@ -109,7 +110,7 @@ def deciding(
     claim: bool = True,
     judged_event: int = 0,
 ) -> Steps[Decision]:
-    """`decide` in steps: yields every RECORDS_A_STEP records or so, so that a large round need not hold up the loop."""
+    """`decide` in steps: yields every WORK_A_STEP or so, so that a large round need not hold up the loop."""
     return (yield from _Round(published, policy, now, latest or {}, claim, judged_event).run(inputs))
 
 
@@ -140,6 +141,7 @@ class _Round:
         self.effects: list[Effect] = []
         self.ready: dict[str, None] = {}  # obligations that a message may carry now, in order
         self._found: dict[RuleName, dict[AlertKey, Found]] = {}
+        self._looked = 0
         self._rested_at = 0
 
     def run(self, inputs: Sequence[Input]) -> Steps[Decision]:
@@ -156,8 +158,10 @@ class _Round:
         self.records.append(record)
 
     def _rest(self) -> Steps[None]:
-        if len(self.records) - self._rested_at >= RECORDS_A_STEP:
-            self._rested_at = len(self.records)
+        self._looked += 1
+        work = self._looked + WORK_OF_A_RECORD * len(self.records)
+        if work - self._rested_at >= WORK_A_STEP:
+            self._rested_at = work
             yield
 
     # ---- inputs --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sixfbd.config.text import UnreadableError, did_you_mean, read_regular
+from sixfbd.logs import register_secret
 from sixfbd.quantities import Secret
 
 SOURCES: Final = ("credential", "file", "env")
@@ -45,6 +46,7 @@ class SecretSources:
         value = value.removesuffix("\n").removesuffix("\r")
         if not value:
             raise SecretError(f"the secret of {source} {name} is empty")
+        register_secret(value)
         return Secret(value, f"{source} {name}"), warning
 
     def _from_environment(self, name: str) -> str:

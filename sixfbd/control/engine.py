@@ -50,7 +50,6 @@ class StatusView(Struct, frozen=True, kw_only=True):
     config_hash: str = ""
     state_directory: str = ""
     http: str = ""  # URL of the local port, for people and scripts on this machine
-    listening: tuple[str, ...] = ()  # everything that it answers at
     checks: dict[str, int] = field(default_factory=dict)
     paused: tuple[str, ...] = ()
     alerts: dict[str, int] = field(default_factory=dict)

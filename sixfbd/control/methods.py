@@ -180,15 +180,19 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
 
 
 def _changing(engine: ControlEngine) -> dict[str, Method]:
-    # An event is not audited: it is written down whole, with its source.
-    emit = _method("Take one event in.", EmitParams, lambda p, who: engine.emit(p.type, p.data, p.id, p.timestamp, who))
-    audited = {
-        "check.run": _method(
-            "Run a check now.", OneCheck, lambda p, who: engine.run_check(p.name, who), timeout_s=600.0
+    # An event is written down whole, with its source; what the judge decides it audits itself, in the same commit.
+    own = {
+        "events.emit": _method(
+            "Take one event in.", EmitParams, lambda p, who: engine.emit(p.type, p.data, p.id, p.timestamp, who)
         ),
         "check.pause": _method("Stop running a check.", OneCheck, lambda p, who: engine.pause_check(p.name, True, who)),
         "check.resume": _method("Run it again.", OneCheck, lambda p, who: engine.pause_check(p.name, False, who)),
         "ack": _method("Take a firing alert on.", AckParams, lambda p, who: engine.ack(p.alert, p.comment, who)),
+    }
+    audited = {
+        "check.run": _method(
+            "Run a check now.", OneCheck, lambda p, who: engine.run_check(p.name, who), timeout_s=600.0
+        ),
         "token.create": _method(
             "Make an access token.", TokenParams, lambda p, who: engine.create_token(p.name, p.scopes, who)
         ),
@@ -204,7 +208,7 @@ def _changing(engine: ControlEngine) -> dict[str, Method]:
             timeout_s=LONG_CALL_TIMEOUT_S,
         ),
     }
-    return {"events.emit": emit, **{name: _audited(engine, name, method) for name, method in audited.items()}}
+    return {**own, **{name: _audited(engine, name, method) for name, method in audited.items()}}
 
 
 def _method(

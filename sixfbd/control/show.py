@@ -34,7 +34,7 @@ def show_status(status: StatusView) -> list[str]:
     pairs = [
         ("sixfbd", f"{status.version}, {state}, pid {status.pid}, up {shown_span(status.now - status.started_at)}"),
         ("site", status.site),
-        ("dashboard", status.http or ", ".join(status.listening) or "nowhere"),
+        ("dashboard", status.http or "nowhere"),
         ("configuration", f"{', '.join(status.config_files)} ({status.config_hash[:12]})"),
         ("state", status.state_directory),
         ("checks", count_line(status.checks) + (f"; paused: {', '.join(status.paused)}" if status.paused else "")),

@@ -6,7 +6,7 @@ The room owns the forms on the wire; whoever implements `HttpEngine` owns the fa
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Struct
 from prometheus_client import Metric
 
 from sixfbd.config import Site
@@ -80,23 +80,6 @@ class Answered(Struct, frozen=True):
     duration_s: float
 
 
-class SparkLine(Struct, frozen=True):
-    """One line of a chart: its legend, and points oldest first; a missing point is a gap."""
-
-    legend: str
-    points: tuple[Point, ...]
-
-
-class Spark(Struct, frozen=True):
-    """A small chart of the last hour. `unit` is one of ratio, seconds, bytes, count; `start` and `end` in unix seconds."""
-
-    title: str
-    unit: Literal["ratio", "seconds", "bytes", "count"]
-    start: float
-    end: float
-    lines: tuple[SparkLine, ...] = field(default_factory=tuple)
-
-
 class HttpEngine(Protocol):
     """Everything that the room asks of the daemon. Called in the trio loop; an `async` method may be cancelled at any wait."""
 
@@ -159,10 +142,6 @@ class HttpEngine(Protocol):
 
         Without selectors: of all. Raises QueryRefused for a selector that is none.
         """
-        ...
-
-    async def sparks(self) -> Sequence[Spark]:
-        """Return the charts of the page, the last hour of each; those without data may be left out."""
         ...
 
     async def put_events(self, source: str, events: Sequence[Event]) -> Sequence[EventResult]:

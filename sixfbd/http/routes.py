@@ -8,12 +8,13 @@ import trio
 from quart import Response
 
 from sixfbd.config import Http
+from sixfbd.http.dashboard.sparkline import Chart
 from sixfbd.http.engine import HttpEngine
 from sixfbd.http.recent import Recent
 
 METRICS_KEEP_S: Final = 1.0
 PAGE_KEEP_S: Final = 1.0
-SPARKS_KEEP_S: Final = 5.0
+CHARTS_KEEP_S: Final = 5.0
 
 
 class Room:
@@ -25,7 +26,7 @@ class Room:
         self.stopping = stopping
         self.metrics: Recent[bytes] = Recent(METRICS_KEEP_S)
         self.pages: Recent[str] = Recent(PAGE_KEEP_S)
-        self.sparks: Recent[Any] = Recent(SPARKS_KEEP_S)
+        self.charts: Recent[list[Chart]] = Recent(CHARTS_KEEP_S)
         self.streams = 0
 
 

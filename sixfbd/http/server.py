@@ -17,6 +17,7 @@ from sixfbd.http.guard import MAX_HEAD_BYTES, split_host
 GRACE_S: Final = 5.0
 SLOW_HEADERS_S: Final = 5.0
 BACKLOG: Final = 256
+MAX_PORT: Final = 65535
 STALLED_MS: Final = 5000  # hypercorn cannot be made to give up a send: a client that takes nothing is cut by the kernel
 
 
@@ -28,13 +29,13 @@ def bind_listener(listen: str) -> socket.socket:
     """Return a socket bound to "HOST:PORT" (port 0: a free one) and listening; the caller closes it. Raises ListenError."""
     name, port = split_host(listen)
     host = name.strip("[]")
+    if not host or not port or int(port) > MAX_PORT:
+        raise ListenError(f'[http] listen: {listen!r} is not an address; write "127.0.0.1:9632"')
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
-    except ValueError as error:
-        raise ListenError(f'[http] listen: {listen!r} is not an address; write "127.0.0.1:9632"') from error
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ListenError(
             f"[http] listen: cannot listen on {listen}: {reason}; choose another address or port"
         ) from error

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from sixfbd.control.engine import (
     EmitView,
     JournalView,
     MessageView,
-    PluginOption,
+    OutboxView,
     PluginView,
     QuerySeries,
     QueryView,
@@ -35,12 +34,14 @@ from sixfbd.control.engine import (
     WhyView,
     number,
 )
+from sixfbd.control.plugin_list import plugin_views
 from sixfbd.control.protocol import Refused
 from sixfbd.intake import Refused as EventRefused
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.event_log import Duplicate
 from sixfbd.journal.record_log import AmbiguousIdError
 from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, TokenChanged
+from sixfbd.logs import register_secret
 from sixfbd.model import (
     OPEN_STATES,
     Ack,
@@ -179,14 +180,17 @@ class ControlView:
     async def ack(self, alert: str, comment: str, actor: Actor) -> str:
         return _done(await self._running.judge.command(Ack(alert, comment), actor))
 
-    async def outbox(self, states: frozenset[str] | None, limit: int) -> Sequence[Message]:
+    async def outbox(self, state: str | None, limit: int) -> OutboxView:
+        held = self._running.judge.state
+        states = OPEN_STATES if state == "open" else None if state is None else {state}
         found: dict[str, Message] = {}
         if states is None or not states <= OPEN_STATES:
             found = {message.id: message for message in await self._latest_messages()}
-        found |= {message.id: message for message in self._running.judge.state.messages.values()}
+        found |= {message.id: message for message in held.messages.values()}
         wanted = [message for message in found.values() if states is None or message.state in states]
         wanted.sort(key=lambda message: (message.created_at, message.id), reverse=True)
-        return wanted[:limit]
+        owed: Counter[str] = Counter(obligation.state for obligation in held.obligations.values())
+        return OutboxView(tuple(wanted[:limit]), {str(state): count for state, count in owed.items()})
 
     async def _latest_messages(self) -> list[Message]:
         """The last form of the messages that changed last; the newest record of each comes last."""
@@ -288,7 +292,9 @@ class ControlView:
 
     async def plugins(self) -> Sequence[PluginView]:
         await trio.lowlevel.checkpoint()
-        return plugin_views(self._running)
+        running = self._running
+        checks = {str(name): check.plugin for name, check in running.checks.items()}
+        return plugin_views(running.catalog, checks, {name: one.plugin for name, one in running.notifiers.items()})
 
     async def create_token(self, name: str, scopes: tuple[str, ...], actor: Actor) -> TokenMade:
         if name in self._running.judge.state.tokens or name in self._running.config.tokens:
@@ -297,6 +303,7 @@ class ControlView:
         if unknown or not scopes:
             raise Refused(f"the scopes are {', '.join(tokens.SCOPES)}; not {', '.join(unknown) or 'none'}")
         secret = tokens.new_token()
+        register_secret(secret)
         now = self._running.world.clock.now()
         made = TokenChanged(now, name, tokens.digest(secret), tuple(sorted(set(scopes))), actor.name)
         _done(await self._running.judge.note([made]))
@@ -356,7 +363,7 @@ class ControlView:
         problems = await self._running.journal.verify()
         problems += await self._running.world.offload(self._running.store.verify)
         checked = {"records": status.records, "events": status.events, "step_series": status.step_series}
-        return VerifyView(tuple(problems), checked)
+        return VerifyView(checked, tuple(problems))
 
     async def journal_backup(self, path: str, actor: Actor) -> BackupView:
         target = Path(path)
@@ -387,47 +394,6 @@ def series_text(series: Any) -> str:
 
 def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def plugin_views(running: Running) -> list[PluginView]:
-    """Return a line for each name that a plugin brings, and for each plugin that was left out."""
-    views = []
-    for info in running.catalog.plugins:
-        line = partial(PluginView, origin=info.origin, version=info.version)
-        if info.problem is not None:
-            views.append(line(name=info.name, kind="plugin", doc=info.doc, error=info.problem))
-        for name in info.checks:
-            users = tuple(str(one.name) for one in running.checks.values() if one.plugin == name)
-            cls = running.catalog.checks[name].cls
-            views.append(line(name=name, kind="check", doc=_doc(cls), options=_options(cls.Options), used_by=users))
-        for name in info.notifiers:
-            users = tuple(one.name for one in running.notifiers.values() if one.plugin == name)
-            notifier = running.catalog.notifiers[name].cls
-            options = _options(notifier.Options)
-            views.append(line(name=name, kind="notifier", doc=_doc(notifier), options=options, used_by=users))
-        for kind, names in (("rules", info.rules), ("events", info.event_types)):
-            if names:
-                views.append(line(name=info.name, kind=kind, doc=", ".join(names)))
-    return views
-
-
-def _doc(cls: type) -> str:
-    return (cls.__doc__ or "").strip().split("\n")[0]
-
-
-def _options(options: type) -> tuple[PluginOption, ...]:
-    found = []
-    for option in msgspec.structs.fields(options):
-        default = "" if option.default is msgspec.NODEFAULT else str(option.default)
-        found.append(PluginOption(option.encode_name, _type_name(option.type), option.required, default))
-    return tuple(found)
-
-
-def _type_name(annotation: Any) -> str:
-    bare = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
-    return (
-        bare.__name__ if isinstance(bare, type) and not hasattr(bare, "__args__") else str(bare).replace("typing.", "")
-    )
 
 
 def _failing_rules(running: Running) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import trio
 from prometheus_client import Metric
@@ -18,8 +18,6 @@ from sixfbd.http.engine import (
     QueryRefused,
     QueryTooLong,
     ResultSeries,
-    Spark,
-    SparkLine,
     TokenInfo,
 )
 from sixfbd.intake import Refused
@@ -33,17 +31,6 @@ from sixfbd.readers.health import health_body, iso_time
 from sixfbd.readers.queries import selector_matchers
 from sixfbd.running import Running
 from sixfbd.vitals import DOCS
-
-HOUR_S: Final = 3600.0
-SPARK_STEP_S: Final = 30.0
-SPARK_LINES: Final = 8
-SPARKS: Final = (  # title, unit, expression, the label that names a line
-    ("CPU", "ratio", "system_cpu_usage_ratio", ""),
-    ("Memory", "ratio", "system_memory_usage_ratio", ""),
-    ("Probe duration", "seconds", "probe_duration_seconds", "instance"),
-    ("Events a minute", "count", 'sum(rate(sixfbd_events_total{outcome="accepted"}[5m])) * 60', ""),
-    ("Loop delay", "seconds", "sixfbd_loop_delay_seconds", ""),
-)
 
 
 class HttpView:
@@ -163,19 +150,6 @@ class HttpView:
             return list(found.values())
 
         return await self._running.world.offload(find)
-
-    async def sparks(self) -> Sequence[Spark]:
-        end = self.now()
-        drawn = []
-        for title, unit, expr, label in SPARKS:
-            _, value = await self._running.reader.evaluate(expr, end - HOUR_S, end, SPARK_STEP_S)
-            if len(value):
-                lines = tuple(
-                    SparkLine(dict(labels).get(label, ""), points)
-                    for labels, points in list(zip(value.labels, _points(value), strict=True))[:SPARK_LINES]
-                )
-                drawn.append(Spark(title, unit, end - HOUR_S, end, lines))  # type: ignore[arg-type]  # SPARKS is ours
-        return drawn
 
     # ---- events ----------------------------------------------------------------------------------------------------------
 

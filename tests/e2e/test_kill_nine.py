@@ -140,7 +140,7 @@ annotations = {{ summary = "busy {{{{ $labels.n }}}} is {{{{ $value }}}}" }}
 
     daemon.start()
     assert daemon.run_ctl("check", "pause", "busy").returncode == 0
-    wait("nothing is open in the outbox", lambda: daemon.ctl("outbox", "list", "--open") == [], 60)
+    wait("nothing is open in the outbox", lambda: daemon.ctl("outbox", "list", "--open")["messages"] == [], 60)
     verified = daemon.ctl("journal", "verify")
     assert verified["problems"] == [], verified
     sold = httpx.get(

@@ -10,6 +10,7 @@ import pytest
 from sixfbd.config import PluginSources
 from sixfbd.host import PluginCatalog, PluginInfo, load_plugins
 from sixfbd.plugin import PluginConfig
+from sixfbd.rules import bind_rules
 from sixfbd.rules.defaults import ENGINE_RULES
 
 HEAD = """
@@ -400,3 +401,7 @@ def test_a_file_whose_name_is_no_plugin_name_is_left_out(tmp_path):
     (tmp_path / "a b.py").write_text("")
     catalog = load_plugins(PluginSources(files_in=tmp_path))
     assert "is not a plugin name" in str(plugin(catalog, "a b").problem)
+
+
+def test_every_default_rule_compiles(load):
+    assert bind_rules(load().rules).errors == ()

@@ -132,6 +132,13 @@ def test_points_bound_what_a_select_returns_and_both_edges_are_included(lo_ms, h
         assert window.snapshot().loaded(matchers, lo_ms, hi_ms)
 
 
+@pytest.mark.parametrize("edge", [0, 119_000, 120_000, 239_000, 240_000, 299_000])
+def test_the_first_and_last_rows_of_blocks_are_found_at_their_very_time(edge):
+    for lo_ms, hi_ms in ((edge, edge), (edge - 1, edge), (edge, edge + 1)):
+        [block] = _THREE_HUNDRED.snapshot().select((), lo_ms, hi_ms)
+        assert block.t_ms.tolist() == [edge]
+
+
 def three_hundred_rows() -> Window:
     window = Window()
     series = [Series("m", (("i", str(i)),)) for i in range(5)]

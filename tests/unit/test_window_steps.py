@@ -185,3 +185,55 @@ def test_increments_that_retention_deleted_still_count_in_the_total():
     found = selected(window.snapshot(), START + HOUR_MS, START + 2 * HOUR_MS)
     assert found[-1] == (START + HOUR_MS + 5, 103.0)
     assert found[0] == (START + HOUR_MS - 1, 100.0)
+
+
+def long_hour(journal, window, rows=600):
+    """An hour of more increments than memory keeps of it once three hours have passed: the seam falls in its middle."""
+    for n in range(rows):
+        add(window, journal, START + 1000 * n, 1.0)
+    add(window, journal, START + 3 * HOUR_MS, 1.0)
+
+
+def test_an_hour_that_is_partly_in_memory_is_read_once_from_each_side():
+    journal, window = Journal(), Window()
+    window.restore_steps(journal, START)
+    long_hour(journal, window)
+    assert not window.snapshot().loaded([], START, START + HOUR_MS)
+    assert_same(
+        selected(window.snapshot(), START, START + 4 * HOUR_MS), expected(journal.adds, START, START + 4 * HOUR_MS)
+    )
+
+
+def test_increments_of_one_time_are_not_torn_apart_when_the_older_ones_leave_memory():
+    journal, window = Journal(), Window()
+    window.restore_steps(journal, START)
+    for n in range(SEGMENT_ROWS - 6):
+        add(window, journal, START + n, 1.0)
+    for _ in range(10):
+        add(window, journal, START + 5000, 1.0)
+    add(window, journal, START + 3 * HOUR_MS, 1.0)
+    for hi_ms in (START + 4999, START + 5000, START + 4 * HOUR_MS):
+        assert_same(selected(window.snapshot(), START, hi_ms), expected(journal.adds, START, hi_ms))
+
+
+def test_a_late_event_of_an_hour_that_was_read_before_shows_in_it():
+    journal, window = Journal(), Window()
+    window.restore_steps(journal, START)
+    long_hour(journal, window)
+    span = (START, START + HOUR_MS)
+    assert_same(selected(window.snapshot(), *span), expected(journal.adds, *span))
+    add(window, journal, START + 500, 7.0)  # older than what memory has
+    assert_same(selected(window.snapshot(), *span), expected(journal.adds, *span))
+
+
+def test_a_late_event_shows_also_after_its_place_in_memory_was_left_to_the_journal():
+    journal, window = Journal(), Window()
+    window.restore_steps(journal, START)
+    long_hour(journal, window)
+    span = (START, START + HOUR_MS)
+    selected(window.snapshot(), *span)  # the hour is read while its end is still in memory
+    add(window, journal, START + 590_500, 7.0)
+    for n in range(2 * SEGMENT_ROWS):
+        add(window, journal, START + 3 * HOUR_MS + n, 1.0)
+    add(window, journal, START + 6 * HOUR_MS, 1.0)
+    assert_same(selected(window.snapshot(), *span), expected(journal.adds, *span))

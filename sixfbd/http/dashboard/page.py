@@ -11,19 +11,16 @@ from typing import Any, Final
 
 import jinja2
 import msgspec
-import structlog
 import trio
 from quart import Response, request
 
 from sixfbd.http.answers import Refusal, show_time
 from sixfbd.http.api.alerts import worst_first
+from sixfbd.http.dashboard.charts import sparks_of
 from sixfbd.http.dashboard.sparkline import HEIGHT, WIDTH, Chart, draw
 from sixfbd.http.dashboard.wording import TONES, age, glance
-from sixfbd.http.engine import QueryFailed, QueryRefused, QueryTooLong
 from sixfbd.http.routes import Answer, Parameter, Room, Route
 from sixfbd.http.streams import CONTENT_TYPE, news, stream
-
-log = structlog.get_logger("sixfbd.http")
 
 FOLDER: Final = Path(__file__).parent
 MEDIA: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
@@ -33,9 +30,9 @@ FILES: Final[Mapping[str, bytes]] = {
 HASHES: Final[Mapping[str, str]] = {name: sha256(content).hexdigest()[:12] for name, content in FILES.items()}
 MAX_ALERTS: Final = 100
 MAX_CHECKS: Final = 200
-EVENTS_SHOWN: Final = 20
+EVENTS_SHOWN: Final = 12
 MAX_DATA: Final = 160  # characters of an event's data on the page
-SPARKS_WAIT_S: Final = 2.0  # the page is for the moment of trouble: it does not wait for its charts
+CHARTS_WAIT_S: Final = 2.0  # the page is for the moment of trouble: it does not wait for its charts
 CHANGES_APART_S: Final = 1.0
 
 TEMPLATES: Final = jinja2.Environment(
@@ -61,7 +58,10 @@ async def index(room: Room) -> Response:
         facts = await _facts(room)
         return await trio.to_thread.run_sync(lambda: TEMPLATES.get_template("index.html").render(facts))
 
-    return Response(await room.pages.get("/", render), content_type="text/html; charset=utf-8")
+    generation = await room.engine.wait_changed(
+        -1
+    )  # a page made before a change is not the answer to a request after it
+    return Response(await room.pages.get(str(generation), render), content_type="text/html; charset=utf-8")
 
 
 async def _facts(room: Room) -> dict[str, Any]:
@@ -87,15 +87,11 @@ async def _facts(room: Room) -> dict[str, Any]:
 async def _charts(room: Room) -> Sequence[Chart] | None:
     """Return the charts, None if they cannot be had in time."""
 
-    async def make() -> Sequence[Chart]:
-        return [draw(spark) for spark in await room.engine.sparks()]
+    async def make() -> list[Chart]:
+        return [draw(spark) for spark in await sparks_of(room.engine)]
 
-    try:
-        with trio.move_on_after(SPARKS_WAIT_S):
-            charts: Sequence[Chart] = await room.sparks.get("charts", make)
-            return charts
-    except (QueryFailed, QueryRefused, QueryTooLong) as error:
-        log.warning("page.charts_failed", error=str(error))
+    with trio.move_on_after(CHARTS_WAIT_S):
+        return await room.charts.get("charts", make)
     return None
 
 

@@ -7,8 +7,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from sixfbd.http.dashboard.charts import Spark, SparkLine
 from sixfbd.http.dashboard.wording import amount
-from sixfbd.http.engine import Point, Spark, SparkLine
+from sixfbd.http.engine import Point
 
 WIDTH: Final = 240.0
 HEIGHT: Final = 56.0
@@ -47,8 +48,7 @@ def draw(spark: Spark) -> Chart:
     if not values:
         return Chart(spark.title, "no data", "", "", f"{spark.title}: no data in the last hour", (), 0)
     low, high = min(0.0, *values), max(values)
-    top = high if high > low else low + 1
-    lines = tuple(_line(spark, line, low, top) for line in shown)
+    lines = tuple(_line(spark, line, low, high) for line in shown)
     latest, least, most = lines[0].latest, amount(min(values), spark.unit), amount(high, spark.unit)
     spoken = f"{spark.title}, last hour: now {latest}, lowest {least}, highest {most}"
     return Chart(spark.title, latest, least, most, spoken, lines, more)
@@ -65,15 +65,21 @@ def _line(spark: Spark, line: SparkLine, low: float, top: float) -> Line:
     runs: list[list[tuple[float, float]]] = []
     previous = -math.inf
     for at, value in points:
-        if at - previous > gap:
+        if not runs or at - previous > gap:
             runs.append([])
         x = min(max((at - spark.start) / span, 0.0), 1.0) * WIDTH
-        y = MARGIN + (1 - (value - low) / (top - low)) * (HEIGHT - 2 * MARGIN)
+        y = MARGIN + (1 - _share(value, low, top)) * (HEIGHT - 2 * MARGIN)
         runs[-1].append((x, y))
         previous = at
     path = " ".join(_path(run) for run in runs)
     area = " ".join(f"{_path(run)}V{HEIGHT:g}H{run[0][0]:.1f}Z" for run in runs)
     return Line(line.legend, amount(points[-1][1], spark.unit), path, area)
+
+
+def _share(value: float, low: float, top: float) -> float:
+    """Where a value stands between `low` and `top`, 0 to 1; 0 if there is nothing between them. Halves do not overflow."""
+    span = top / 2 - low / 2
+    return (value / 2 - low / 2) / span if span > 0 else 0.0
 
 
 def _usual_step(points: Sequence[Point]) -> float:

@@ -19,6 +19,9 @@ TONES: Final[dict[Status, Tone]] = {
 }
 
 
+PREFIXES: Final = ("", "k", "M", "G", "T")
+
+
 class Glance(Struct, frozen=True):
     """The state of the whole in one sentence, and what stands behind it in another."""
 
@@ -74,23 +77,15 @@ def _long(seconds: int) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """Return a value as people read it: "23.4 %", "120 ms", "1.2 GiB", "1.2 k"."""
+    """Return a value as people read it: "23.4 %", "120 ms", "1.2 k"."""
     if not math.isfinite(value):
         return "?"
     if unit == "ratio":
         return f"{value * 100:.1f} %"
     if unit == "seconds":
-        return f"{value * 1000:.0f} ms" if abs(value) < 1 else f"{value:.3g} s"
-    return (
-        _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
-        if unit == "bytes"
-        else _scaled(value, 1000, ("", "k", "M", "G"))
-    )
-
-
-def _scaled(value: float, base: int, units: Sequence[str]) -> str:
+        return f"{value * 1000:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
     power = 0
-    while abs(value) >= base and power < len(units) - 1:
-        value /= base
+    while abs(value) >= 1000 and power < len(PREFIXES) - 1:
+        value /= 1000
         power += 1
-    return f"{value:.3g} {units[power]}".rstrip()
+    return f"{value:.3g} {PREFIXES[power]}".rstrip()

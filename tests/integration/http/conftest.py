@@ -24,8 +24,6 @@ from sixfbd.http.engine import (
     QueryRefused,
     QueryTooLong,
     ResultSeries,
-    Spark,
-    SparkLine,
     TokenInfo,
 )
 from sixfbd.http.server import bind_listener, serve_http
@@ -80,7 +78,8 @@ class EngineInMemory:
         self.check_states: list[CheckState] = []
         self.alert_list: list[Alert] = []
         self.metric_families: list[Metric] = []
-        self.spark_list: list[Spark] = []
+        self.ranges: dict[str, tuple[ResultSeries, ...]] = {}
+        self.range_error: Exception | None = None
         self.events: list[StoredEvent] = []
         self.answered_requests: list[Answered] = []
         self.acked: list[tuple[str, str, Actor]] = []
@@ -150,6 +149,10 @@ class EngineInMemory:
         raise RuntimeError("a fault with a secret in it: hunter2")
 
     async def query_range(self, expr: str, start: float, end: float, step: float) -> QueryAnswer:
+        if self.range_error is not None:
+            raise self.range_error
+        if expr != "up":
+            return QueryAnswer("matrix", self.ranges.get(expr, ()))
         points: list[Point] = []
         while start <= end:
             points.append((start, start - NOW))
@@ -165,9 +168,6 @@ class EngineInMemory:
         if "{" in selectors:
             raise QueryRefused("unexpected end of input", 1, 2)
         return [labels for labels in known if not selectors or labels["__name__"] in selectors]
-
-    async def sparks(self) -> Sequence[Spark]:
-        return self.spark_list
 
     async def put_events(self, source: str, events: Sequence[Event]) -> Sequence[EventResult]:
         await trio.lowlevel.checkpoint()
@@ -295,11 +295,13 @@ def busy(engine) -> EngineInMemory:
     points = tuple((NOW - 3600 + 30 * step, 0.3 + 0.2 * math.sin(step / 7)) for step in range(120))
     with_gap = tuple(point for point in points if not NOW - 2000 < point[0] < NOW - 1500)
     slow = tuple((at, value / 3) for at, value in points)
-    engine.spark_list = [
-        Spark("CPU", "ratio", NOW - 3600, NOW, (SparkLine("CPU", with_gap),)),
-        Spark("Probe time", "seconds", NOW - 3600, NOW, (SparkLine("web", slow), SparkLine("api", points))),
-        Spark("Events a minute", "count", NOW - 3600, NOW, ()),
-    ]
+    engine.ranges = {
+        "system_cpu_usage_ratio": (ResultSeries({"check": "machine"}, with_gap),),
+        "max by (instance) (probe_duration_seconds)": (
+            ResultSeries({"instance": "web"}, slow),
+            ResultSeries({"instance": "api"}, points),
+        ),
+    }
     for number in range(1, 26):
         event = Event(
             f"order-{number}", "ticket_sale" if number % 5 else "request", NOW - 60 + number, {"quantity": number}

@@ -313,7 +313,7 @@ async def test_a_stop_ends_followers_at_once_and_in_order(engine, http_config, s
 
 
 async def test_a_follower_that_takes_nothing_does_not_hold_up_the_stop(engine, http_config, serving, shop, monkeypatch):
-    monkeypatch.setattr(server, "STALLED_MS", 0)
+    monkeypatch.setattr(server, "STALLED_MS", 300)
     for number in range(1, 2001):
         engine.events.append(
             StoredEvent(number, "test", 1.0, Event(f"o-{number}", "request", 1.0, {"text": "x" * 10_000}))

@@ -244,7 +244,9 @@ class MemoryJournal:
 
     async def events(self, after_seq=0, *, types=None, limit=500):
         await trio.lowlevel.checkpoint()
-        return [one for one in self.stored if one.seq > after_seq and (types is None or one.event.type in types)][:limit]
+        return [one for one in self.stored if one.seq > after_seq and (types is None or one.event.type in types)][
+            :limit
+        ]
 
 
 class Double(Notifier):

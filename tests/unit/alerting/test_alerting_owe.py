@@ -229,7 +229,9 @@ def test_an_event_with_a_notice_is_owed_once_and_its_number_moves_in_the_same_co
 def test_events_without_a_notice_are_written_as_judged_only_now_and_then(kit, ledger):
     one = ledger(notices={"sale": "ticket sold"})
     assert one.go(kit.EventsCommitted(kit.START, 999)).records == ()
-    assert [type(record).__name__ for record in one.go(kit.EventsCommitted(kit.START, 1000)).records] == ["EventsJudged"]
+    assert [type(record).__name__ for record in one.go(kit.EventsCommitted(kit.START, 1000)).records] == [
+        "EventsJudged"
+    ]
 
 
 def test_a_notice_that_no_route_takes_is_suppressed_by_name(kit, ledger):
@@ -240,7 +242,9 @@ def test_a_notice_that_no_route_takes_is_suppressed_by_name(kit, ledger):
 
 
 def test_a_notice_is_routed_by_its_labels(kit, ledger):
-    route = kit.RouteTable(receiver="nobody", routes=(kit.RouteTable(matchers=('notice="ticket sold"',), receiver="primary"),))
+    route = kit.RouteTable(
+        receiver="nobody", routes=(kit.RouteTable(matchers=('notice="ticket sold"',), receiver="primary"),)
+    )
     one = ledger(notices={"sale": "ticket sold"}, route=route)
     one.go(kit.EventsCommitted(kit.START, 1, (sale(kit, 1),)))
     assert one.states() == [("notice", "sending")]

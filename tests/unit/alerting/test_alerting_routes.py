@@ -47,7 +47,7 @@ def test_a_matcher_compares_the_whole_value_and_a_missing_label_is_empty(text, l
     ],
 )
 def test_a_wrong_matcher_is_an_error_that_says_how_to_write_it(text, said, capfd):
-    with pytest.raises(ValueError, match="severity|1x") as raised:
+    with pytest.raises(ValueError, match=r"severity|1x") as raised:
         parse_matcher(text)
     assert said in str(raised.value)
     assert capfd.readouterr() == ("", "")
@@ -118,7 +118,10 @@ def targets(route, severity, severities):
 
 
 def test_a_receiver_is_told_by_the_channels_of_the_severity():
-    severities = {Severity.LOW: SeverityTable(channels=("email",)), Severity.HIGH: SeverityTable(channels=("sms", "email"))}
+    severities = {
+        Severity.LOW: SeverityTable(channels=("email",)),
+        Severity.HIGH: SeverityTable(channels=("sms", "email")),
+    }
     route = RouteTable(receiver="primary")
     assert [one.target for one in targets(route, Severity.LOW, severities)] == [
         Target("primary", "mail", "ops@example.com")
@@ -132,7 +135,9 @@ def test_a_receiver_is_told_by_the_channels_of_the_severity():
 
 
 def test_a_target_that_two_routes_name_is_told_once_by_the_first():
-    route = RouteTable(receiver="second", routes=(RouteTable(receiver="primary", continue_=True), RouteTable(receiver="primary")))
+    route = RouteTable(
+        receiver="second", routes=(RouteTable(receiver="primary", continue_=True), RouteTable(receiver="primary"))
+    )
     found = targets(route, Severity.LOW, {})
     assert len(found) == 4
     assert {one.path for one in found} == {"route.routes[0]"}

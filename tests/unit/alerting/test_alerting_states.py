@@ -208,10 +208,15 @@ def test_a_reload_resolves_the_alerts_of_a_rule_that_is_gone(kit, ledger):
     one.see(kit.found(host="a"))
     one.go(kit.seen(kit.START, kit.found(host="a"), rule="Cold"))
     one.answer(one.sending[0])
-    decision = one.go(kit.Replaced(kit.START + 1, kit.policy(kit.rule("Other")), "h2", kit.Actor("me"), "slot"), at=kit.START + 1)
+    decision = one.go(
+        kit.Replaced(kit.START + 1, kit.policy(kit.rule("Other")), "h2", kit.Actor("me"), "slot"), at=kit.START + 1
+    )
     assert len(one.state.alerts) == 0
     ended = [record.alert for record in decision.records if type(record).__name__ == "AlertChanged"]
-    assert {(alert.state, alert.reason) for alert in ended} == {("resolved", "rule removed"), ("inactive", "rule removed")}
+    assert {(alert.state, alert.reason) for alert in ended} == {
+        ("resolved", "rule removed"),
+        ("inactive", "rule removed"),
+    }
     assert one.states() == [("fire", "accepted"), ("resolve", "sending")]
     one.check()
 
@@ -219,7 +224,9 @@ def test_a_reload_resolves_the_alerts_of_a_rule_that_is_gone(kit, ledger):
 def test_a_reload_moves_running_timers_to_the_new_durations(kit, ledger):
     one = ledger(kit.rule(for_s=60))
     one.see(kit.found(host="a"))
-    one.go(kit.Replaced(kit.START + 10, kit.policy(kit.rule(for_s=20)), "h2", kit.Actor("me"), "slot"), at=kit.START + 10)
+    one.go(
+        kit.Replaced(kit.START + 10, kit.policy(kit.rule(for_s=20)), "h2", kit.Actor("me"), "slot"), at=kit.START + 10
+    )
     assert one.next_due == kit.START + 20
     one.tick(kit.START + 20)
     assert state_of(one) is AlertState.FIRING

@@ -25,7 +25,9 @@ OUTCOMES = ("accepted", "delivered", "temporary", "later", "sent", "lost", "perm
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("see"), st.lists(st.sampled_from(HOSTS), unique=True), st.sampled_from(("", "blind", "error"))),
+        st.tuples(
+            st.just("see"), st.lists(st.sampled_from(HOSTS), unique=True), st.sampled_from(("", "blind", "error"))
+        ),
         st.tuples(st.just("stock"), st.sampled_from((0, 4, 6, 9, 11, 20))),
         st.tuples(st.just("answer"), st.integers(0, 5), st.sampled_from(OUTCOMES)),
         st.tuples(st.just("wait"), st.sampled_from((0.1, 1.0, 7.0, 30.0, 100.0))),
