@@ -102,7 +102,7 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
             snapshot_of=window.snapshot,
             clock=world.clock,
             emit=judge.submit,
-            blind_checks=lambda names: [name for name in names if schedule.is_blind(name)],
+            blind_checks=lambda rule, names: filter(schedule.is_blind, names | judge.feeders(rule)),
             offload=world.offload,
             interval_s=config.daemon.evaluation_interval,
         )
@@ -115,6 +115,7 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
             committed=judge.events_committed,
         )
         intake.declare_types(list(catalog.event_types.values()))
+        await intake.observe_again()
         window.bind(bound.touched)
         reader = EngineReader(window, journal, lambda: judge.state.alerts.values())
         checks, notifiers = make_instances(config, catalog, world, reader)
@@ -156,6 +157,8 @@ async def _serve(running: Running, listener: socket.socket) -> None:
     async with trio.open_nursery() as tasks:
         tasks.start_soon(_obey_signals, running)
         running.judge.listen(lambda records: running.changed.ring())
+        for name, instance in running.checks.items():  # before the first round: what has not reported yet is blind
+            running.schedule.add(instance, paused=name in running.judge.state.paused)
         await tasks.start(running.evaluator.run)
         with trio.move_on_after(FIRST_ROUND_S):
             await running.evaluator.evaluate_all()
@@ -166,8 +169,6 @@ async def _serve(running: Running, listener: socket.socket) -> None:
             answer = partial(serve_control, Path(config.control.socket), methods_of(control), stop=running.stop)
             await servers.start(partial(answer, clock=running.world.clock))
             await tasks.start(running.schedule.run)
-            for name, instance in running.checks.items():
-                running.schedule.add(instance, paused=name in running.judge.state.paused)
             _end_gone_checks(running)
             upkeep.report_once(running, view)
             upkeep.begin(running, view, tasks)

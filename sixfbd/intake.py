@@ -7,7 +7,7 @@ rule: it says which rules were touched. Bad input is named and left out; the res
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
@@ -26,6 +26,7 @@ from sixfbd.model import (
     Sample,
     Series,
     Status,
+    StoredEvent,
 )
 from sixfbd.plugin import ANY, EventType, Metrics, Summary
 from sixfbd.window.blocks import NEVER_STALE_MS
@@ -43,6 +44,9 @@ MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_EVENT_ID: Final = 200  # characters
 CLOCK_SKEW_S: Final = 60.0  # claimed times further ahead are clamped (DESIGN promise 8)
 MAX_FREE_SERIES: Final = 20_000  # series without a check: the engine's own and those made of events
+REPLAY_S: Final = 600.0  # sketches are written when their minute has ended, so that a crash loses less than this
+REPLAY_PAGE: Final = 1000
+MINUTE_MS: Final = 60_000
 MAX_NAMED: Final = 10  # refusals of one report that are named one by one
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -66,6 +70,9 @@ class Journal(Protocol):
     async def put_events(
         self, source: str, events: Sequence[NewEvent], cursor: tuple[CheckName, Json] | None = None
     ) -> list[Accepted | Duplicate]: ...
+    async def events(
+        self, after_seq: int = 0, *, types: Collection[str] | None = None, start: float | None = None, limit: int = 1000
+    ) -> list[StoredEvent]: ...
 
 
 class Appended(Protocol):
@@ -85,6 +92,7 @@ class Window(Protocol):
     ) -> Appended: ...
     def step(self, series: Series, at_ms: int, add: float) -> frozenset[RuleName]: ...
     def observe(self, series: Series, at_ms: int, value: float) -> None: ...
+    def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> object | None: ...
 
 
 class Clock(Protocol):
@@ -154,6 +162,8 @@ class Intake:
     def declare_types(self, types: Sequence[EventType]) -> None:
         """Replace the declared event types."""
         self._types = {event_type.name: event_type for event_type in types}
+        for name in (*self._types, "other"):
+            self.event_outcomes[name, "accepted"] += 0  # a counter begins at 0, or its first events show in no rate
 
     @property
     def summaries(self) -> list[Summary]:
@@ -291,6 +301,29 @@ class Intake:
             self._touch(frozenset(touched))
             self._committed(last)
         return [result for result in results if result is not None]
+
+    async def observe_again(self) -> int:
+        """After a crash: put what events of the last minutes observed back into sketches that were not yet written.
+
+        A minute that has a sketch is left as it is. Returns how many values were put back. Before the first event.
+        """
+        now = self._clock.now()
+        types = [name for name, event_type in self._types.items() if event_type.observes is not None]
+        missing: dict[tuple[Series, int], bool] = {}
+        count, seq = 0, 0
+        while page := await self._journal.events(seq, types=types, start=now - REPLAY_S, limit=REPLAY_PAGE):
+            seq = page[-1].seq
+            for stored in page:
+                _, _, _, observed = self._prepare(stored.event, now)
+                at_ms = round(stored.event.timestamp * 1000)
+                for series, value in observed:
+                    key = (series, at_ms // MINUTE_MS)
+                    if key not in missing:
+                        missing[key] = self._window.sketch(series, at_ms, at_ms) is None
+                    if missing[key]:
+                        self._window.observe(series, at_ms, value)
+                        count += 1
+        return count
 
     def _show(self, new: NewEvent, sets: "_Rows", observed: "_Rows", now: float) -> set[RuleName]:
         """Make an accepted event visible: its counts as steps, its observations in sketches, its gauges as samples."""

@@ -35,6 +35,7 @@ from sixfbd.model import (
     OPEN_STATES,
     Actor,
     AlertKey,
+    CheckName,
     Command,
     Evaluated,
     Found,
@@ -238,6 +239,11 @@ class Judge:
         evaluated = self._latest.get(key.rule)
         found = () if evaluated is None else evaluated.found
         return next((one for one in found if one.labels == key.labels), None)
+
+    def feeders(self, rule: RuleName) -> frozenset[CheckName]:
+        """Return the checks that fed the open alerts of a rule."""
+        alerts = (self.state.alerts.get(key) for key in self.state.of_rule.of(rule))
+        return frozenset(CheckName(check) for alert in alerts if alert is not None for check in alert.checks)
 
     def messages_by_state(self) -> Counter[str]:
         """Count the open messages by state."""

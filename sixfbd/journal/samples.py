@@ -148,19 +148,22 @@ class SampleStore:
         self._wake.set()
 
     def stop(self) -> None:
-        """Let `run` write what is queued, and return."""
+        """Let `run` write what is queued, within 2 s, and return."""
         self._stopping.set()
         self._wake.set()
+        self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
 
     async def run(self) -> None:
-        """Write what is put until `stop` or a cancel; what is queued then is written still, within 2 s."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write_all)
-            try:
-                await self._stopping.wait()
-            finally:
-                self.stop()
-                self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
+        """Write what is put until `stop`. No cancel ends it: what is put while all around is cancelled is written still."""
+        with self._scope:
+            while not self._stopping.is_set():
+                await self._wake.wait()
+                self._wake = trio.Event()
+                await self._pause(GATHER_S)
+                if not await self._flush():
+                    self._wake.set()
+                    await self._pause(RETRY_S)
+            await self._flush()
 
     async def close(self) -> None:
         """Close the file, after `run` has returned; a writer that hangs is left alone after 2 s."""
@@ -173,17 +176,6 @@ class SampleStore:
         """Close the file of a store that does not run. Blocks on the disk."""
         self._readers.close()
         self._connection.close()
-
-    async def _write_all(self) -> None:
-        with self._scope:  # shielded: nothing that is cancelled around us tears a batch; `run` gives it an end
-            while not self._stopping.is_set():
-                await self._wake.wait()
-                self._wake = trio.Event()
-                await self._pause(GATHER_S)
-                if not await self._flush():
-                    self._wake.set()
-                    await self._pause(RETRY_S)
-            await self._flush()
 
     async def _pause(self, seconds: float) -> None:
         with trio.move_on_after(seconds):

@@ -36,8 +36,8 @@ class Offload(Protocol):
 class RuleEngine:
     """Evaluates bound rules. `run` is the one task; all methods belong to the event loop's thread.
 
-    `snapshot_of` gives the latest snapshot, `emit` takes a result (must not block), `blind_checks` returns those of the
-    given checks that are not reporting now. `failures` counts failed evaluations per rule, `errors` holds the last text
+    `snapshot_of` gives the latest snapshot, `emit` takes a result (must not block), `blind_checks` returns which of the
+    checks that feed a rule are not reporting now: of those given, and of those that fed its alerts. `failures` counts failed evaluations per rule, `errors` holds the last text
     of the rules that fail now.
     """
 
@@ -48,7 +48,7 @@ class RuleEngine:
         snapshot_of: Callable[[], Snapshot],
         clock: Clock,
         emit: Callable[[Evaluated], None],
-        blind_checks: Callable[[frozenset[CheckName]], Iterable[str]],
+        blind_checks: Callable[[RuleName, frozenset[CheckName]], Iterable[str]],
         offload: Offload,
         interval_s: float,
         deadline_s: float = DEADLINE_S,
@@ -210,7 +210,7 @@ class RuleEngine:
         self.evaluations += 1
         self._count_failure(name, evaluated.error)
         checks = bound.checks_of(name) | {CheckName(check) for found in evaluated.found for check in found.checks}
-        blind = tuple(sorted(self._blind_checks(frozenset(checks))))
+        blind = tuple(sorted(self._blind_checks(evaluated.rule, frozenset(checks))))
         self._emit(msgspec.structs.replace(evaluated, blind_checks=blind) if blind else evaluated)
 
     def _count_failure(self, name: RuleName, error: str | None) -> None:

@@ -395,3 +395,35 @@ def test_a_control_client_that_sends_rubbish_disturbs_nobody(daemon, rubbish):
         if rubbish.endswith(b"\n"):
             assert b'"error"' in client.recv(65536)
     assert daemon.ctl("status")["state"] == "running"
+
+
+def test_a_restart_resolves_nothing_before_the_check_has_reported(daemon, receiver, target, wait):
+    daemon.add(
+        "50-test.toml",
+        f"""
+[checks.shop]
+plugin = "webhook"
+url = "{target.url}"
+interval = "1s"
+timeout = "900ms"
+[notifiers.hook]
+plugin = "webhook"
+url = "{receiver.url}"
+[receivers.primary]
+webhook = {{ via = "hook" }}
+[[rules]]
+name = "ProbeFailed"
+for = "0s"
+""",
+    )
+    daemon.start()
+    target.stop()
+    wait("the alert arrives", lambda: receiver.alerts(alertname="ProbeFailed"))
+    daemon.kill()
+    (daemon.directory / "state" / "samples.db").unlink()  # the worst case: nothing is known of before but the alert
+    daemon.start()
+    wait("the check has reported", lambda: {c["name"]: c["runs"] for c in daemon.ctl("checks")}["shop"] > 1)
+    told = [alert["status"] for _, alert in receiver.alerts(alertname="ProbeFailed")]
+    assert told == ["firing"], "neither resolved nor told again"
+    target.start()
+    wait("resolved arrives", lambda: len(receiver.alerts(alertname="ProbeFailed")) == 2)

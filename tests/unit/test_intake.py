@@ -10,7 +10,7 @@ import pytest
 from sixfbd.intake import CLOCK_SKEW_S, Declared, Intake, Refused, declare, one_line
 from sixfbd.journal.errors import JournalFull
 from sixfbd.journal.event_log import Accepted, Duplicate
-from sixfbd.model import CheckName, Event, MetricKind, Report, RuleName, Sample, Series, Status, labels_of
+from sixfbd.model import CheckName, Event, MetricKind, Report, RuleName, Sample, Series, Status, StoredEvent, labels_of
 from sixfbd.plugin import ANY, Counter, EventType, Gauge, Summary
 
 LEFT = Gauge("tickets_left", "Tickets left.", labels=("city",))
@@ -55,6 +55,12 @@ class FakeJournal:
             self.cursors.append(cursor)
         return results
 
+    async def events(self, after_seq: int = 0, *, types: Any = None, start: Any = None, limit: int = 1000) -> Any:
+        numbered = [
+            StoredEvent(seq, s, 0.0, new.event) for seq, (s, new) in enumerate(self.taken, 1) if seq > after_seq
+        ]
+        return [stored for stored in numbered if stored.event.type in types and stored.event.timestamp >= start][:limit]
+
 
 @dataclass
 class Touched:
@@ -67,6 +73,7 @@ class FakeWindow:
     appended: list[Any] = field(default_factory=list)
     steps: list[Any] = field(default_factory=list)
     observed: list[Any] = field(default_factory=list)
+    written: dict[int, object] = field(default_factory=dict)
 
     def append(self, check: str, at_ms: int, samples: Any, *, complete: bool, stale_after_ms: int) -> Touched:
         self.appended.append((check, list(samples), complete))
@@ -78,6 +85,9 @@ class FakeWindow:
 
     def observe(self, series: Series, at_ms: int, value: float) -> None:
         self.observed.append((series.metric, value))
+
+    def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> object | None:
+        return self.written.get(lo_ms // 60_000)
 
 
 @dataclass
@@ -92,7 +102,9 @@ class Door:
 @pytest.fixture
 async def door(world) -> Door:
     journal, window, touched, committed = FakeJournal(), FakeWindow(), [], []
-    intake = Intake(journal, window, world.clock, persist=lambda rows: None, touch=touched.append, committed=committed.append)
+    intake = Intake(
+        journal, window, world.clock, persist=lambda rows: None, touch=touched.append, committed=committed.append
+    )
     intake.declare_check(WEB, declare((LEFT,), 100, 300))
     intake.declare_types([SALE])
     return Door(intake, journal, window, touched, committed)
@@ -240,3 +252,14 @@ def test_a_summary_is_one_line_whatever_it_was():
 def test_declared_metrics_are_known_by_name():
     declared = declare((LEFT,), 5, 300)
     assert isinstance(declared, Declared) and declared.kinds == {"tickets_left": MetricKind.GAUGE}
+
+
+async def test_after_a_crash_observations_of_unwritten_minutes_are_put_back_once(door, world):
+    now = world.clock.now()
+    times = [now - 3600, now - 300, now - 60, now]
+    sales = [Event(f"s{n}", "sale", at, {"tier": "ga", "quantity": n}) for n, at in enumerate(times)]
+    await door.intake.events("shop", sales)
+    door.window.observed.clear()
+    door.window.written[round((now - 300) * 1000) // 60_000] = "a sketch"
+    assert await door.intake.observe_again() == 2
+    assert [value for _, value in door.window.observed] == [0.2, 0.3], "neither the old one nor the written one"

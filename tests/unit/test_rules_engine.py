@@ -46,7 +46,7 @@ class Bench:
             **changes,
         )
 
-    def _blind_of(self, checks: frozenset[CheckName]) -> set[str]:
+    def _blind_of(self, rule: RuleName, checks: frozenset[CheckName]) -> set[str]:
         self.asked_blind.append(checks)
         return self._blind & checks
 
