@@ -23,7 +23,7 @@ from sixfbd.journal.errors import JournalBroken, JournalError, directory_error, 
 from sixfbd.journal.readers import Readers
 from sixfbd.model import LayoutId, MetricKind, Series, SeriesId
 from sixfbd.window.blocks import Times
-from sixfbd.window.chunks import STRIPE, ChunkDamagedError, decode, encode
+from sixfbd.window.chunks import BAND, ChunkDamagedError, decode, encode
 from sixfbd.window.sketches import KEPT_MINUTES, MINUTE_MS, merged, pack, unpack
 from sixfbd.window.window import Window
 from sixfbd.window.writes import (
@@ -79,14 +79,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE chunks (
             id INTEGER PRIMARY KEY,
             layout INTEGER NOT NULL,
-            stripe INTEGER NOT NULL,
+            band INTEGER NOT NULL,
             t0 INTEGER NOT NULL,
             t1 INTEGER NOT NULL,
             n INTEGER NOT NULL,
             data BLOB NOT NULL
         ) STRICT""",
         # covers what a start reads of every chunk, so that it reads no data
-        "CREATE UNIQUE INDEX chunk_spans ON chunks (layout, t0, stripe, t1, n)",
+        "CREATE UNIQUE INDEX chunk_spans ON chunks (layout, t0, band, t1, n)",
         "CREATE INDEX chunk_ends ON chunks (t1)",
         """CREATE TABLE sketches (
             series INTEGER NOT NULL,
@@ -269,7 +269,7 @@ class SampleStore:
         with self._transaction() as connection:
             while time.perf_counter() < end:
                 deleted = connection.execute(
-                    "DELETE FROM chunks WHERE (layout, t0) IN"  # all stripes at once
+                    "DELETE FROM chunks WHERE (layout, t0) IN"  # all bands at once
                     " (SELECT layout, t0 FROM chunks WHERE t1 < ? ORDER BY t1 LIMIT 8)",
                     (before_ms,),
                 ).rowcount
@@ -285,11 +285,11 @@ class SampleStore:
 
     # ---- reading ----------------------------------------------------------------------------------------------------------
 
-    def chunk(self, layout: LayoutId, stripe: int, t0_ms: int) -> bytes | None:
+    def chunk(self, layout: LayoutId, band: int, t0_ms: int) -> bytes | None:
         """Return the chunk that begins at `t0_ms`, None if there is none. Raises JournalError."""
         with self._readers.borrow() as connection:
             row = connection.execute(
-                "SELECT data FROM chunks WHERE layout = ? AND t0 = ? AND stripe = ?", (layout, t0_ms, stripe)
+                "SELECT data FROM chunks WHERE layout = ? AND t0 = ? AND band = ?", (layout, t0_ms, band)
             ).fetchone()
         return None if row is None else row[0]
 
@@ -453,11 +453,11 @@ def _write_chunks(connection: sqlite3.Connection, seal: Seal) -> None:
     """Put the chunks in the place of the frames."""
     rows, width = seal.v.shape
     t0, t1 = int(seal.t_ms[0]), int(seal.t_ms[-1])
-    for stripe in range(-(-width // STRIPE)):
-        data = encode(seal.t_ms, seal.v[:, stripe * STRIPE : (stripe + 1) * STRIPE])
+    for band in range(-(-width // BAND)):
+        data = encode(seal.t_ms, seal.v[:, band * BAND : (band + 1) * BAND])
         connection.execute(
-            "INSERT INTO chunks (layout, stripe, t0, t1, n, data) VALUES (?, ?, ?, ?, ?, ?)",
-            (seal.layout, stripe, t0, t1, rows, data),
+            "INSERT INTO chunks (layout, band, t0, t1, n, data) VALUES (?, ?, ?, ?, ?, ?)",
+            (seal.layout, band, t0, t1, rows, data),
         )
     connection.execute("DELETE FROM frames WHERE layout = ? AND t BETWEEN ? AND ?", (seal.layout, t0, t1))
     connection.execute("UPDATE layouts SET last = ? WHERE id = ?", (seal.last, seal.layout))
@@ -516,7 +516,7 @@ def _series(metric: str, labels: str, kind: str) -> Series:
 
 def _stored_layouts(connection: sqlite3.Connection) -> list[StoredLayout]:
     spans: npt.NDArray[np.void] = np.fromiter(
-        connection.execute("SELECT layout, t0, t1, n FROM chunks WHERE stripe = 0 ORDER BY layout, t0"), dtype=_SPAN
+        connection.execute("SELECT layout, t0, t1, n FROM chunks WHERE band = 0 ORDER BY layout, t0"), dtype=_SPAN
     )
     frames: dict[int, list[tuple[int, bytes]]] = {}
     for layout, t_ms, values in connection.execute("SELECT layout, t, v FROM frames ORDER BY layout, t"):
@@ -573,27 +573,27 @@ def _layout_problems(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"layout {layout}: has {table}, but is not there"
     for layout, t_ms in connection.execute(
         "SELECT f.layout, f.t FROM frames f JOIN chunks c"
-        " ON c.stripe = 0 AND c.layout = f.layout AND f.t BETWEEN c.t0 AND c.t1"
+        " ON c.band = 0 AND c.layout = f.layout AND f.t BETWEEN c.t0 AND c.t1"
     ):
         yield f"layout {layout}: the row at {t_ms} ms is in a frame and in a chunk"
 
 
 def _chunk_problems(connection: sqlite3.Connection) -> Iterator[str]:
-    """Chunks that cannot be decoded or do not hold what their row says, stripes that are missing."""
-    for layout, stripe, t0, t1, n, data, width in connection.execute(
-        "SELECT layout, stripe, t0, t1, n, data, length(series) / 8 FROM chunks JOIN layouts ON layouts.id = layout"
+    """Chunks that cannot be decoded or do not hold what their row says, bands that are missing."""
+    for layout, band, t0, t1, n, data, width in connection.execute(
+        "SELECT layout, band, t0, t1, n, data, length(series) / 8 FROM chunks JOIN layouts ON layouts.id = layout"
     ):
-        problem = _chunk_problem(data, t0, t1, n, min(STRIPE, width - stripe * STRIPE))
+        problem = _chunk_problem(data, t0, t1, n, min(BAND, width - band * BAND))
         if problem:
-            yield f"layout {layout}: the chunk from {t0} ms, stripe {stripe}: {problem}"
-    for layout, t0, stripes, width in connection.execute(
+            yield f"layout {layout}: the chunk from {t0} ms, band {band}: {problem}"
+    for layout, t0, bands, width in connection.execute(
         "SELECT layout, t0, count(*), length(series) / 8 FROM chunks JOIN layouts ON layouts.id = layout"
         " GROUP BY layout, t0"
     ):
-        if stripes != -(-width // STRIPE):
-            yield f"layout {layout}: the chunk from {t0} ms has {stripes} stripes, not {-(-width // STRIPE)}"
+        if bands != -(-width // BAND):
+            yield f"layout {layout}: the chunk from {t0} ms has {bands} bands, not {-(-width // BAND)}"
     previous: tuple[int, int] = (0, 0)
-    for layout, t0, t1 in connection.execute("SELECT layout, t0, t1 FROM chunks WHERE stripe = 0 ORDER BY layout, t0"):
+    for layout, t0, t1 in connection.execute("SELECT layout, t0, t1 FROM chunks WHERE band = 0 ORDER BY layout, t0"):
         if layout == previous[0] and t0 <= previous[1]:
             yield f"layout {layout}: the chunk from {t0} ms begins before the one before it ends"
         previous = (layout, t1)

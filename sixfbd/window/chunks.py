@@ -1,6 +1,6 @@
 """The form of sealed chunks on disk, lossless to the bit: encode and decode. No files, no cache.
 
-A chunk is the times and values of up to STRIPE series of one layout, usually 120 rows. Times are kept as second
+A chunk is the times and values of up to BAND series of one layout, usually 120 rows. Times are kept as second
 differences. A column of decimals (12.3, 1048576) is kept as differences of the scaled integers, any other as each value's
 bits XORed with the one before. All of it are 64-bit words that are small where little changes: their bytes are laid out
 plane by plane (all lowest bytes first) and deflated, whose Adler-32 tells a damaged chunk. NaN and infinities, STALE and
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sixfbd.window.blocks import Times, Values
 
-STRIPE: Final = 64
+BAND: Final = 64
 """Columns of one chunk at most: a select of one series of a wide layout decodes no more than these."""
 
 _VERSION: Final = 1

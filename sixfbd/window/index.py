@@ -14,7 +14,7 @@ import numpy.typing as npt
 import re2
 
 from sixfbd.model import LayoutId, Series, SeriesId
-from sixfbd.window.chunks import STRIPE
+from sixfbd.window.chunks import BAND
 from sixfbd.window.layouts import Entry, Layout, Place
 from sixfbd.window.snapshot import Matcher
 
@@ -29,8 +29,8 @@ _RE2.dot_nl = True  # as Prometheus 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stripe:
-    """Columns of one stripe of a layout's chunks (None: all of them in order), and where they go in the selection."""
+class Band:
+    """Columns of one band of a layout's chunks (None: all of them in order), and where they go in the selection."""
 
     number: int
     columns: Columns | None
@@ -39,11 +39,11 @@ class Stripe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Columns of one layout (None: all of them in order), as a whole and by stripe."""
+    """Columns of one layout (None: all of them in order), as a whole and by band."""
 
     layout: Layout
     columns: Columns | None
-    stripes: tuple[Stripe, ...]
+    bands: tuple[Band, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,14 +186,14 @@ def _group(members: Sequence[tuple[Entry, Sequence[Place]]]) -> Group:
 
 
 def _part(layout: Layout, columns: Columns) -> Part:
-    numbers = columns // STRIPE
-    stripes = []
+    numbers = columns // BAND
+    bands = []
     for number in np.unique(numbers).tolist():
         into = np.flatnonzero(numbers == number)
-        local = columns[into] - number * STRIPE
+        local = columns[into] - number * BAND
         everything = slice(None) if len(into) == len(columns) else into
-        stripes.append(Stripe(number, _or_all(local, min(STRIPE, layout.width - number * STRIPE)), everything))
-    return Part(layout, _or_all(columns, layout.width), tuple(stripes))
+        bands.append(Band(number, _or_all(local, min(BAND, layout.width - number * BAND)), everything))
+    return Part(layout, _or_all(columns, layout.width), tuple(bands))
 
 
 def _or_all(columns: Columns, width: int) -> Columns | None:

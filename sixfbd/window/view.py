@@ -12,7 +12,7 @@ import numpy as np
 from sixfbd.model import LayoutId, SeriesId
 from sixfbd.window.blocks import ABSENT, Block, Times, Values
 from sixfbd.window.cache import ByteLru
-from sixfbd.window.chunks import STRIPE, ChunkDamagedError, decode
+from sixfbd.window.chunks import BAND, ChunkDamagedError, decode
 from sixfbd.window.index import Group, Index, Part, Selection
 from sixfbd.window.layouts import Layout, View
 from sixfbd.window.snapshot import Matcher
@@ -36,37 +36,35 @@ class ChunkReader:
         """What the cache holds."""
         return self._cache.size_bytes
 
-    def read(self, layout: Layout, t0_ms: int, stripe: int) -> Rows | None:
-        """Return one stripe's rows, None if there are none any more. Raises ChunkDamagedError."""
-        key = (layout.id, t0_ms, stripe)
+    def read(self, layout: Layout, t0_ms: int, band: int) -> Rows | None:
+        """Return one band's rows, None if there are none any more. Raises ChunkDamagedError."""
+        key = (layout.id, t0_ms, band)
         rows = self._cache.get(key)
         if rows is not None or self.source is None:
             return rows
-        blob = self.source.chunk(layout.id, stripe, t0_ms)
+        blob = self.source.chunk(layout.id, band, t0_ms)
         if blob is None:
             return None
         try:
             rows = decode(blob)
         except ChunkDamagedError as error:
-            where = (
-                f"samples.db: chunk of layout {layout.id} (check {layout.check!r}), stripe {stripe}, from {t0_ms} ms"
-            )
+            where = f"samples.db: chunk of layout {layout.id} (check {layout.check!r}), band {band}, from {t0_ms} ms"
             raise ChunkDamagedError(f"{where} is damaged: {error}; run `sixfbctl journal verify`") from error
         self._keep(key, rows)
         return rows
 
-    def has(self, layout: Layout, t0_ms: int, stripe: int) -> bool:
+    def has(self, layout: Layout, t0_ms: int, band: int) -> bool:
         """Tell whether `read` would not go to the disk."""
-        return self.source is None or t0_ms in layout.pinned or self._cache.peek((layout.id, t0_ms, stripe)) is not None
+        return self.source is None or t0_ms in layout.pinned or self._cache.peek((layout.id, t0_ms, band)) is not None
 
     def release(self, layout: Layout, t0_ms: int) -> None:
         """Move a pinned block into the cache."""
         rows = layout.pinned.get(t0_ms)
         if rows is None:
             return
-        for stripe in range(-(-layout.width // STRIPE)):
-            part = rows[1][:, stripe * STRIPE : (stripe + 1) * STRIPE]
-            self._keep((layout.id, t0_ms, stripe), (rows[0].copy(), part.copy()))  # else the whole block stays
+        for band in range(-(-layout.width // BAND)):
+            part = rows[1][:, band * BAND : (band + 1) * BAND]
+            self._keep((layout.id, t0_ms, band), (rows[0].copy(), part.copy()))  # else the whole block stays
         layout.pinned.pop(t0_ms, None)
 
     def _keep(self, key: tuple[LayoutId, int, int], rows: Rows) -> None:
@@ -120,7 +118,7 @@ class WindowSnapshot:
         selection = self._selection(matchers)
         for part in (part for group in selection.groups for part in group.parts):
             for t0_ms in self._view(part.layout).spans.overlapping(lo_ms, hi_ms):
-                if not all(self._chunks.has(part.layout, t0_ms, stripe.number) for stripe in part.stripes):
+                if not all(self._chunks.has(part.layout, t0_ms, band.number) for band in part.bands):
                     return False
         views = (self._steps.get(entry.id) for entry in selection.steps)
         return all(view is None or view.loaded(lo_ms, hi_ms) for view in views)
@@ -167,18 +165,18 @@ class WindowSnapshot:
         if pinned is not None:
             return pinned[0], pinned[1] if part.columns is None else pinned[1][:, part.columns]
         found: Rows | None = None
-        for stripe in part.stripes:
-            rows = self._chunks.read(part.layout, t0_ms, stripe.number)
+        for band in part.bands:
+            rows = self._chunks.read(part.layout, t0_ms, band.number)
             if rows is None:
                 continue
             t_ms, v = rows
-            picked = v if stripe.columns is None else v[:, stripe.columns]
-            if len(part.stripes) == 1:
+            picked = v if band.columns is None else v[:, band.columns]
+            if len(part.bands) == 1:
                 return t_ms, picked
             if found is None:
                 width = part.layout.width if part.columns is None else len(part.columns)
                 found = t_ms, np.full((len(t_ms), width), ABSENT)
-            found[1][:, stripe.into] = picked
+            found[1][:, band.into] = picked
         return found
 
 

@@ -123,7 +123,7 @@ class Stored:
 class SampleSource(Protocol):
     """Where chunks and sketches are read back from; usable from any thread, blocks on the disk."""
 
-    def chunk(self, layout: LayoutId, stripe: int, t0_ms: int) -> bytes | None:
+    def chunk(self, layout: LayoutId, band: int, t0_ms: int) -> bytes | None:
         """Return the chunk that begins at `t0_ms`, None if there is none (any more)."""
         ...
 

@@ -12,7 +12,7 @@ import trio
 from sixfbd.journal.errors import JournalBroken, JournalError
 from sixfbd.journal.samples import VERSION, SampleStore, open_samples
 from sixfbd.model import Series
-from sixfbd.window.chunks import STRIPE, ChunkDamagedError
+from sixfbd.window.chunks import BAND, ChunkDamagedError
 from sixfbd.window.layouts import BLOCK_ROWS
 from sixfbd.window.sketches import KEPT_MINUTES
 from sixfbd.window.snapshot import Matcher
@@ -102,20 +102,20 @@ async def test_times_go_on_increasing_after_a_restart(path):
         assert again.append("shop", 10, [(A, 1.0)], complete=True, stale_after_ms=1).at_ms == 6001
 
 
-async def test_full_blocks_become_chunks_in_stripes_and_their_frames_go(path):
-    series = [Series("m", (("i", str(i)),)) for i in range(STRIPE + 5)]
+async def test_full_blocks_become_chunks_in_bands_and_their_frames_go(path):
+    series = [Series("m", (("i", str(i)),)) for i in range(BAND + 5)]
     window = Window()
     async with open_samples(path, window) as store:
         for n in range(BLOCK_ROWS + 3):
             store.put(report(window, 1000 * n, *series))
-    assert query(path, "SELECT stripe, t0, t1, n FROM chunks ORDER BY stripe") == [
+    assert query(path, "SELECT band, t0, t1, n FROM chunks ORDER BY band") == [
         (0, 0, 1000 * (BLOCK_ROWS - 1), BLOCK_ROWS),
         (1, 0, 1000 * (BLOCK_ROWS - 1), BLOCK_ROWS),
     ]
     assert query(path, "SELECT count(*) FROM frames") == [(3,)]
     again = Window()
     async with open_samples(path, again):
-        matchers = [Matcher("i", "=~", f"3|{STRIPE + 1}")]
+        matchers = [Matcher("i", "=~", f"3|{BAND + 1}")]
         assert not again.snapshot().loaded(matchers, 0, 500)
         assert again.snapshot().loaded(matchers, 1000 * BLOCK_ROWS, 10**9)
         [block] = await trio.to_thread.run_sync(again.snapshot().select, matchers, 0, 10**9)
@@ -331,10 +331,10 @@ def problems(path):
 @pytest.mark.parametrize(
     ("sql", "said"),
     [
-        ("UPDATE chunks SET data = zeroblob(40) WHERE t0 = 0", "the chunk from 0 ms, stripe 0: cannot be decoded"),
+        ("UPDATE chunks SET data = zeroblob(40) WHERE t0 = 0", "the chunk from 0 ms, band 0: cannot be decoded"),
         ("UPDATE chunks SET t1 = t1 + 1 WHERE t0 = 0", "its times do not go from 0 to 119001 ms"),
         ("UPDATE chunks SET n = 3 WHERE t0 = 0", "holds 120 rows of 2 series, not 3 of 2"),
-        ("UPDATE chunks SET stripe = 1 WHERE t0 = 0", "stripe 1: holds 120 rows of 2 series, not 120 of -62"),
+        ("UPDATE chunks SET band = 1 WHERE t0 = 0", "band 1: holds 120 rows of 2 series, not 120 of -62"),
         ("DELETE FROM series WHERE id = 2", "layout 1: series 2 is not there"),
         ("UPDATE frames SET v = x'00' WHERE t = 240000", "the frame at 240000 ms is not as wide as the layout"),
         ("UPDATE frames SET t = 5 WHERE t = 240000", "the row at 5 ms is in a frame and in a chunk"),
@@ -354,7 +354,7 @@ async def test_a_damaged_chunk_fails_the_select_that_needs_it_and_no_other(path)
     window = Window()
     async with open_samples(path, window):
         with pytest.raises(
-            ChunkDamagedError, match=r"samples.db: chunk of layout 1 \(check 'shop'\), stripe 0, from 0 ms"
+            ChunkDamagedError, match=r"samples.db: chunk of layout 1 \(check 'shop'\), band 0, from 0 ms"
         ):
             window.snapshot().select((), 0, 1000)
         [block] = window.snapshot().select((), 120_000, 10**9)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfbd.window.blocks import ABSENT_BITS, STALE_BITS
-from sixfbd.window.chunks import STRIPE, ChunkDamagedError, decode, encode
+from sixfbd.window.chunks import BAND, ChunkDamagedError, decode, encode
 
 EVERY_FIVE_SECONDS = 1_764_000_000_000 + 5000 * np.arange(120)
 
@@ -35,9 +35,9 @@ def test_a_chunk_comes_back_as_it_was_to_the_bit(data):
     assert same(back_v, v)
 
 
-def test_a_whole_stripe_of_mixed_columns_comes_back():
+def test_a_whole_band_of_mixed_columns_comes_back():
     rng = np.random.default_rng(6)
-    v = np.cumsum(rng.normal(0, 1, (120, STRIPE)), axis=0)
+    v = np.cumsum(rng.normal(0, 1, (120, BAND)), axis=0)
     v[:, ::2] = np.round(v[:, ::2], 1)
     v[:, 1] = -0.0
     v[3:, 4] = np.array([STALE_BITS] + [ABSENT_BITS] * 116, dtype=np.uint64).view(np.float64)

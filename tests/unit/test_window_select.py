@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfbd.model import Series
-from sixfbd.window.chunks import STRIPE
+from sixfbd.window.chunks import BAND
 from sixfbd.window.snapshot import Matcher
 from sixfbd.window.window import Window
 from sixfbd.window.writes import Seal
@@ -150,14 +150,14 @@ def three_hundred_rows() -> Window:
 _THREE_HUNDRED = three_hundred_rows()
 
 
-def test_a_select_over_several_stripes_puts_every_column_in_its_place():
+def test_a_select_over_several_bands_puts_every_column_in_its_place():
     window = Window()
-    series = [Series("m", (("i", str(i)), ("odd", str(i % 2)))) for i in range(2 * STRIPE + 7)]
+    series = [Series("m", (("i", str(i)), ("odd", str(i % 2)))) for i in range(2 * BAND + 7)]
     for n in range(121):
         samples = [(one, 1000.0 * i + n) for i, one in enumerate(series)]
         rows = window.append("c", n, samples, complete=True, stale_after_ms=1).rows
         for seal in [row for row in rows if isinstance(row, Seal)]:
-            seal.released()  # as if it were in the file: it is read by the stripe from now on
+            seal.released()  # as if it were in the file: it is read by the band from now on
     for matchers in ([], [Matcher("odd", "=", "1")], [Matcher("i", "=~", "1.?|70|129")]):
         [block] = window.snapshot().select(matchers, 0, 200)
         for column, one in enumerate(block.series):
