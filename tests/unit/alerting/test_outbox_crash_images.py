@@ -9,57 +9,8 @@ import pytest
 import trio
 
 from sixfbd.journal.state import account, fold
-from sixfbd.judge import Judge
-from sixfbd.outbox.render import Place
-from sixfbd.outbox.workers import Outbox
-from sixfbd.world import EngineClock
 
 HOSTS = ("a", "b", "c")
-
-
-class Receiver:
-    """The far side: takes messages, and answers by chance with what a bad network answers."""
-
-    def __init__(self, kit, seed, taken=(), faulty=True):
-        self.kit = kit
-        self.draw = random.Random(seed)
-        self.taken = list(taken)  # (message id, alert id, status) in order of arrival
-        self.faulty = faulty
-
-    async def take(self, notification):
-        fault = self.draw.random() if self.faulty else 1.0
-        await trio.sleep(self.draw.choice((0.0, 0.05, 0.5)))
-        if fault < 0.15:
-            raise self.kit.TemporaryFailure("refused")
-        if fault < 0.2:
-            raise self.kit.TemporaryFailure("slow down", retry_after_s=3.0)
-        if fault < 0.25:
-            await trio.sleep_forever()  # hangs before taking it
-        self.taken += [(notification.id, alert.id, alert.status) for alert in notification.alerts]
-        if fault < 0.35:
-            await trio.sleep_forever()  # took it, and its answer is lost
-        if fault < 0.4:
-            raise self.kit.TemporaryFailure("reset", sent=True)
-        return self.kit.Receipt(message_id=notification.id)
-
-    def has(self, notification):
-        return self.kit.Receipt() if any(notification.id == one for one, _, _ in self.taken) else None
-
-
-def double_of(kit, receiver, can_look_up):
-    double = kit.Double(lambda notification, call: receiver.take(notification))
-    double.look = lambda notification, call: receiver.has(notification)
-    return {"hook": kit.instance(double, "hook", timeout=2.0, concurrency=2)}
-
-
-async def live(kit, journal, policy, receiver, now, script):
-    """One life of the daemon on its own clock; returns the engine time at its end."""
-    clock = EngineClock(now)
-    judge = Judge(journal, clock, policy)
-    async with judge.running("1", "hash"):
-        async with Outbox(judge, clock, double_of(kit, receiver, True), Place("shop", "test")).running():
-            await script(judge, clock)
-    return clock.now()
 
 
 @pytest.mark.parametrize("promise", ["idempotent", "can_look_up", "nothing"])
@@ -72,7 +23,7 @@ async def test_from_every_image_nothing_is_lost_and_repeats_are_at_most_what_was
         settings[promise] = True
     policy = kit.policy(kit.rule(for_s=0.3), hook=settings)
     images = []
-    receiver = Receiver(kit, seed)
+    receiver = kit.FarSide(random.Random(seed))
     journal = kit.MemoryJournal()
 
     def keep(when):
@@ -81,49 +32,43 @@ async def test_from_every_image_nothing_is_lost_and_repeats_are_at_most_what_was
     journal.on_commit = keep
     draw = random.Random(seed)
 
-    async def trouble(judge, clock):
+    def through(receiver):
+        return {"hook": kit.double_of(receiver, timeout=2.0, concurrency=2)}
+
+    async def trouble(judge, outbox, clock):
         for _ in range(12):
             now_hot = [host for host in HOSTS if draw.random() < 0.5]
             judge.submit(kit.seen(clock.now(), *(kit.found(host=host) for host in now_hot)))
             await trio.sleep(draw.choice((0.01, 0.4, 1.0, 4.0)))
 
-    await live(kit, journal, policy, receiver, kit.START, trouble)
+    await kit.live(journal, policy, through(receiver), kit.START, trouble)
     assert len(images) > 30
 
-    async def calm(judge, clock):
+    async def calm(judge, outbox, clock):
         await trio.sleep(0.01)
         judge.submit(kit.seen(clock.now(), kit.found(host="a")))
-        with trio.fail_after(1200):
-            while judge.state.messages or judge.state.obligations or judge._waiting():  # noqa: ASYNC110 - a condition of the judge, which has no event for it
-                await trio.sleep(0.5)
+        await kit.drained(judge)
 
     lost = repeats = on_their_way = 0
     for records, taken, _ in images:
         again = kit.MemoryJournal(records)
-        quiet = Receiver(kit, 0, taken, faulty=False)
-        await live(kit, again, policy, quiet, kit.START + 1000, calm)
+        quiet = kit.FarSide(random.Random(0), taken, faulty=False)
+        await kit.live(again, policy, through(quiet), kit.START + 1000, calm)
         kit.check_account(again.records, fold(again.records))
         owed = account(again.records)
         assert {one.state for one in owed.values()} <= {"accepted", "delivered", "suppressed", "dead"}
-        arrived = {(alert, status) for _, alert, status in quiet.taken}
+        arrived = {(one.alert, one.status) for one in quiet.taken}
         for one in owed.values():
             status = "resolved" if one.kind == "resolve" else "firing"
             lost += one.state in ("accepted", "delivered") and (one.subject, status) not in arrived
         before = len(taken)
-        sending = {
-            one.message.id for one in messages_of(records).values() if one.message.state in ("sending", "unknown")
-        }
+        sending = {one.id for one in kit.last_messages(records).values() if one.state in ("sending", "unknown")}
         on_their_way += len(sending)
         repeated = {one for one in quiet.taken[before:] if one in taken}
-        assert {message for message, _, _ in repeated} <= sending, "a repeat of what was not on its way"
+        assert {one.message for one in repeated} <= sending, "a repeat of what was not on its way"
         if promise == "can_look_up":
             assert not repeated, "what can be looked up is not repeated"
         repeats += len(repeated)
     assert lost == 0
     assert repeats > 0 or promise == "can_look_up", "no image died while an answer was on its way"
     print(f"{len(images)} images: 0 lost, {repeats} repeats, {on_their_way} messages on their way")
-
-
-def messages_of(records):
-    """The last record of every message."""
-    return {record.message.id: record for record in records if type(record).__name__ == "MessageChanged"}
