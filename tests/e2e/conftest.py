@@ -118,6 +118,17 @@ class Daemon:
         return time.monotonic() - began
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Threads that end with the test, and clients that may be killed in the middle of a request."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Receiver:
     """A webhook receiver: keeps what it got, in order; may fail on purpose."""
 
@@ -141,8 +152,7 @@ class Receiver:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
                 """Tests read what was received, not a log."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
 
     def take(self, headers: dict[str, str], body: bytes) -> int:
@@ -184,8 +194,7 @@ class Target:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
                 """Quiet."""
 
-        ThreadingHTTPServer.allow_reuse_address = True
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        return QuietServer(("127.0.0.1", port), Handler)
 
     def _serve(self) -> None:
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

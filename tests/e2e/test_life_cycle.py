@@ -114,11 +114,19 @@ annotations = {{ summary = "there are series" }}
     )
     daemon.start()
     wait("the alert arrives", lambda: receiver.alerts(alertname="AlwaysHigh"))
-    daemon.add("50-test.toml", f'[notifiers.hook]\nplugin = "webhook"\nurl = "{receiver.url}"\n[receivers.primary]\nwebhook = {{ via = "hook" }}\n')
-    daemon.add("60-more.toml", f'[checks.more]\nplugin = "webhook"\nurl = "{daemon.url}/healthz"\ninterval = "1s"\ntimeout = "1s"\n')
+    daemon.add(
+        "50-test.toml",
+        f'[notifiers.hook]\nplugin = "webhook"\nurl = "{receiver.url}"\n[receivers.primary]\nwebhook = {{ via = "hook" }}\n',
+    )
+    daemon.add(
+        "60-more.toml",
+        f'[checks.more]\nplugin = "webhook"\nurl = "{daemon.url}/healthz"\ninterval = "1s"\ntimeout = "1s"\n',
+    )
     changed = daemon.ctl("reload")["changed"]
     assert "rule AlwaysHigh removed" in changed and "check more added" in changed
-    alerts = wait("resolved arrives", lambda: [a for _, a in receiver.alerts(alertname="AlwaysHigh") if a["status"] == "resolved"])
+    alerts = wait(
+        "resolved arrives", lambda: [a for _, a in receiver.alerts(alertname="AlwaysHigh") if a["status"] == "resolved"]
+    )
     assert len(alerts) == 1
     wait("the new check runs", lambda: {c["name"]: c["status"] for c in daemon.ctl("checks")}.get("more") == "healthy")
     (daemon.directory / "conf.d" / "60-more.toml").unlink()
@@ -218,7 +226,9 @@ def test_broken_plugins_are_named_and_left_out_and_the_daemon_starts(daemon):
         "name_twice": "system",
     }.items():
         assert part in errors[name], errors[name]
-    assert {"system", "webhook", "scrape"} <= {plugin["name"] for plugin in daemon.ctl("plugins") if not plugin["error"]}
+    assert {"system", "webhook", "scrape"} <= {
+        plugin["name"] for plugin in daemon.ctl("plugins") if not plugin["error"]
+    }
     listed = subprocess.run(
         [BIN / "sixfbd", "plugins", "--config", daemon.config], capture_output=True, text=True, timeout=20, check=False
     )
@@ -318,7 +328,9 @@ annotations = {{ summary = "sold" }}
     daemon.start()
     assert post(daemon, event).json()["data"]["duplicates"] == 1, "duplicates are recognised across restarts"
     assert daemon.ctl("query", "workshop_tickets_sold_total")["series"][0]["points"][0][1] == 2
-    assert daemon.ctl("query", "count_over_time(node_load1[10m])")["series"], "samples from before the restart are there"
+    assert daemon.ctl("query", "count_over_time(node_load1[10m])")["series"], (
+        "samples from before the restart are there"
+    )
     again = [found for found in daemon.ctl("alerts") if found["rule"] == "Sold"]
     assert [found["id"] for found in again] == [alert["id"]]
     time.sleep(1)
@@ -385,7 +397,9 @@ severity = "high"
         assert secret not in text and daemon.token not in text and "T0PSECRETPATH" not in text
 
 
-@pytest.mark.parametrize("rubbish", [b"\xff\xfe\n", b"{}\n", b'{"jsonrpc":"2.0","id":1,"method":"no"}\n', b"x" * 100_000])
+@pytest.mark.parametrize(
+    "rubbish", [b"\xff\xfe\n", b"{}\n", b'{"jsonrpc":"2.0","id":1,"method":"no"}\n', b"x" * 100_000]
+)
 def test_a_control_client_that_sends_rubbish_disturbs_nobody(daemon, rubbish):
     daemon.start()
     with socket.socket(socket.AF_UNIX) as client:

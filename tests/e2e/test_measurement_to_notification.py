@@ -54,7 +54,10 @@ def test_a_stopped_server_is_told_and_its_return_too(daemon, target, receiver, w
     times["start to ready"] = daemon.start()
 
     def shop_is_up() -> bool:
-        return {check["name"]: check["status"] for check in daemon.ctl("checks")} == {"shop": "healthy", "system": "healthy"}
+        return {check["name"]: check["status"] for check in daemon.ctl("checks")} == {
+            "shop": "healthy",
+            "system": "healthy",
+        }
 
     wait("the checks are healthy", shop_is_up)
     health = httpx.get(daemon.url + "/api/health")
