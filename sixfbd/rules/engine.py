@@ -37,8 +37,8 @@ class RuleEngine:
     """Evaluates bound rules. `run` is the one task; all methods belong to the event loop's thread.
 
     `snapshot_of` gives the latest snapshot, `emit` takes a result (must not block), `blind_checks` returns which of the
-    checks that feed a rule are not reporting now: of those given, and of those that fed its alerts. `failures` counts failed evaluations per rule, `errors` holds the last text
-    of the rules that fail now.
+    checks that feed a rule are not reporting now: of those given, and of those that fed its alerts. `failures` counts
+    failed evaluations per rule, `errors` holds the last text of the rules that fail now.
     """
 
     def __init__(
