@@ -300,13 +300,12 @@ def test_a_stream_goes_on_for_a_client_that_only_ended_its_sending(served: Any) 
 
 def test_who_commands_is_known_by_the_sockets_credentials_and_written_down_with_the_outcome(served: Any) -> None:
     with wire(served.path) as line:
-        line.ask("ack", alert="inc-1", comment="on it")
-        line.ask("ack", alert="inc-9")
+        line.ask("token.revoke", name="shop")
+        line.ask("check.run", name="nosuch")
         line.ask("status")
-    assert ("ack", "inc-1", "on it", ME) in served.engine.calls
     [done, refused] = served.engine.audited
-    assert done == (ME, 'ack {"alert":"inc-1","comment":"on it"}', "ok")
-    assert refused[2].startswith("refused: no firing alert")
+    assert done == (ME, 'token.revoke {"name":"shop"}', "ok")
+    assert refused[:2] == (ME, 'check.run {"name":"nosuch"}') and refused[2].startswith("refused: ")
 
 
 def test_a_command_is_answered_though_it_could_not_be_written_down(served: Any) -> None:
@@ -315,7 +314,7 @@ def test_a_command_is_answered_though_it_could_not_be_written_down(served: Any) 
 
     served.engine.on_audit = broken
     with capture_logs() as logs, wire(served.path) as line:
-        assert line.ask("check.pause", name="shop")["result"] == "shop is paused"
+        assert "result" in line.ask("token.revoke", name="shop")
     assert any(entry["event"] == "control.audit_failed" for entry in logs)
 
 
@@ -333,9 +332,10 @@ def test_every_method_that_changes_something_is_audited_and_none_that_only_reads
         "token.revoke": {"name": "shop"},
         "journal.backup": {"path": "/tmp/copy.db"},
     }
-    changing = {"check.run", "check.pause", "check.resume", "ack", "token.create", "token.revoke", "journal.backup"}
+    judged = {"check.pause", "check.resume", "ack"}  # written down by the judge, in the commit that carries them out
+    changing = {"check.run", "token.create", "token.revoke", "journal.backup"}
     with wire(served.path) as line:
-        for method in sorted(reading | changing | {"reload"}):
+        for method in sorted(reading | judged | changing | {"reload"}):
             assert "result" in line.ask(method, **params.get(method, {})), method
     assert {command.split()[0] for _, command, _ in served.engine.audited} == changing | {"reload"}
 
