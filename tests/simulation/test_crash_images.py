@@ -88,10 +88,21 @@ def seeded(monkeypatch):
 def configurations(kit):
     """Three configurations that a reload goes between: all; one rule and one route less; one notifier and levels less."""
     settings = {
-        name: {"timeout_s": 2.0, "concurrency": 2, "retry_first_s": 0.2, "retry_most_s": 2.0, "expiry_s": 600.0, **promise}
+        name: {
+            "timeout_s": 2.0,
+            "concurrency": 2,
+            "retry_first_s": 0.2,
+            "retry_most_s": 2.0,
+            "expiry_s": 600.0,
+            **promise,
+        }
         for name, promise in PROMISES.items()
     }
-    hook, sms, mail = kit.Channel(via="hook"), kit.Channel(via="sms", to=("555-0100", "555-0101")), kit.Channel(via="mail")
+    hook, sms, mail = (
+        kit.Channel(via="hook"),
+        kit.Channel(via="sms", to=("555-0100", "555-0101")),
+        kit.Channel(via="mail"),
+    )
     receivers = {"primary": {"hook": hook, "mail": mail}, "oncall": {"sms": sms, "hook": hook}}
     critical = kit.RouteTable(receiver="oncall", matchers=('severity="critical"',), continue_=True)
     everything = kit.RouteTable(receiver="primary")
@@ -240,7 +251,9 @@ def lost_in(kit, image, after):
         if stored.event.type == "sale" and f"shop/{stored.event.id}" not in subjects:
             yield f"event {stored.event.id} was answered, and nobody was owed its notice"
     acked = {one.alert for one in after.records if isinstance(one, Acked)}
-    yield from (f"the acknowledgement of {alert} was answered, and is gone" for alert in image.acked if alert not in acked)
+    yield from (
+        f"the acknowledgement of {alert} was answered, and is gone" for alert in image.acked if alert not in acked
+    )
     if after.records[: len(image.records)] != image.records:
         yield "the journal changed what it held"
 

@@ -1,0 +1,90 @@
+"""(b) Events written durably, rows a second, beside bare sqlite3: same table, indexes, WAL and synchronous FULL.
+
+Ours is one caller who waits for each commit through the writer's thread; it encodes, looks for duplicates and numbers. The
+bare side is given ready rows in the thread that owns the connection.
+"""
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from sixfbd.journal.database import JournalDatabase, NewEvent
+from sixfbd.journal.event_log import identity_hash
+from sixfbd.journal.schema import MIGRATIONS
+from sixfbd.model import Event
+from sixfbd.quantities import DAY
+from tests.bench.passes import Row, Side, row, take_turns
+
+SIZES: Final = (1, 10, 100, 1000)
+DATA: Final = {
+    "orderId": "o-123456", "cityId": "dallas-2026-03", "tier": "ga", "quantity": 1, "amount": 5000, "currency": "USD",
+    "paymentMethod": "card", "discountCode": "EARLYBIRD", "customerId": "c-00112233",
+}  # fmt: skip
+INSERT: Final = (
+    "INSERT INTO events (source, id, type, at, received_at, day, hash, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_numbers = count(1)
+
+
+def events(many: int) -> list[NewEvent]:
+    now = time.time()
+    return [NewEvent(Event(f"sale-{next(_numbers)}", "ticket_sale", now, dict(DATA)), now) for _ in range(many)]
+
+
+def ours(path: Path, size: int, commits: int) -> Side:
+    async def write() -> float:
+        batches = [events(size) for _ in range(commits)]
+        async with JournalDatabase(path) as journal:
+            began = time.perf_counter()
+            for batch in batches:
+                await journal.put_events("bench", batch)
+            return size * commits / (time.perf_counter() - began)
+
+    return lambda: {"rows": trio.run(write)}
+
+
+def bare(path: Path, size: int, commits: int) -> Side:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=wal")
+    connection.execute("PRAGMA synchronous=full")
+    for statement in MIGRATIONS[0]:
+        if " events " in statement:
+            connection.execute(statement)
+
+    def write() -> Mapping[str, float]:
+        batches = [[_row(new) for new in events(size)] for _ in range(commits)]
+        began = time.perf_counter()
+        for batch in batches:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(INSERT, batch)
+            connection.execute("COMMIT")
+        return {"rows": size * commits / (time.perf_counter() - began)}
+
+    return write
+
+
+def _row(new: NewEvent) -> tuple[object, ...]:
+    event, at = new.event, new.received_at
+    data = '{"orderId":"o-123456","cityId":"dallas-2026-03","tier":"ga","quantity":1,"amount":5000,"currency":"USD",'
+    data += '"paymentMethod":"card","discountCode":"EARLYBIRD","customerId":"c-00112233"}'
+    return ("bench", event.id, event.type, event.timestamp, at, int(at // DAY), identity_hash("bench", event.id), data)
+
+
+def rows(directory: Path, passes: int, discard: int, many: int) -> Sequence[Row]:
+    """Measure; at most `many` commits a pass, fewer of the large ones."""
+    found = []
+    for size in SIZES:
+        commits = max(1, min(many, 20 * many // size))
+        (directory / str(size)).mkdir()
+        sides = {
+            "sixfbd": ours(directory / str(size) / "journal.db", size, commits),
+            "sqlite3": bare(directory / str(size) / "bare.db", size, commits),
+        }
+        measured = take_turns(sides, passes, discard)
+        found.append(row(f"(b) events durable, {size:,} a commit", "rows/s", measured, "rows", "sixfbd", "sqlite3"))
+    return found

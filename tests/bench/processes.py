@@ -1,0 +1,175 @@
+"""The daemon and its neighbours as processes of our own on loopback: started until they are ready, measured, ended."""
+
+import http.client
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+BIN: Final = Path(sys.executable).parent
+READY_S: Final = 60.0
+POLL_S: Final = 0.005
+END_S: Final = 15.0
+CPUCLOCK_SCHED: Final = 2  # with it Linux makes a clock of a process id (clock_getcpuclockid(3)), which Python does not
+
+
+class BenchError(Exception):
+    """A part of the bench cannot do its work; the text says which, and why."""
+
+
+class Running:
+    """A process that answers; `ready_s` is how long that took, `port` where it listens."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, ready_s: float) -> None:
+        self.port = port
+        self.ready_s = ready_s
+        self._process = psutil.Process(process.pid)
+
+    def cpu_s(self) -> float:
+        """CPU time so far of all threads, user and system, in seconds; to the nanosecond, where /proc has ticks."""
+        return time.clock_gettime(~self._process.pid << 3 | CPUCLOCK_SCHED)
+
+    def pss_bytes(self) -> int:
+        """Memory, what it shares with other processes divided among them."""
+        return int(self._process.memory_full_info().pss)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def need(name: str, package: str) -> str:
+    """Return the path of a neighbour's binary. Raises BenchError that names its package."""
+    found = shutil.which(name)
+    if found is None:
+        raise BenchError(f"{name} is missing: apt install {package}")
+    return found
+
+
+@contextmanager
+def started(command: Sequence[str | Path], port: int, ready_path: str, log: Path) -> Iterator[Running]:
+    """Start a process and wait until `ready_path` answers 200; end it afterwards. Raises BenchError."""
+    began = time.perf_counter()
+    with log.open("ab") as output:
+        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=output)
+    try:
+        yield Running(process, port, _ready_s(process, port, ready_path, log, began))
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(END_S)
+
+
+def _ready_s(process: "subprocess.Popen[bytes]", port: int, path: str, log: Path, began: float) -> float:
+    while time.perf_counter() - began < READY_S:
+        if process.poll() is not None:
+            raise BenchError(f"{process.args} ended with {process.returncode}: {log.read_text()[-2000:]}")
+        if _status(port, path) == 200:
+            return time.perf_counter() - began
+        time.sleep(POLL_S)
+    raise BenchError(f"{process.args} is not ready within {READY_S:g} s: {log.read_text()[-2000:]}")
+
+
+def _status(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+# ---- sixfbd ------------------------------------------------------------------------------------------------------------
+
+
+def make_daemon(directory: Path, configuration: str) -> None:
+    """Make a run directory as `./run` makes it, with `configuration` on top."""
+    subprocess.run([BIN / "sixfbd", "init", directory], check=True, capture_output=True)
+    (directory / "conf.d").mkdir(exist_ok=True)
+    (directory / "conf.d" / "50-bench.toml").write_text("[checks.self]\nenabled = false\n" + configuration)
+
+
+@contextmanager
+def daemon(directory: Path) -> Iterator[Running]:
+    """The daemon over a run directory."""
+    port = free_port()
+    (directory / "conf.d" / "60-port.toml").write_text(f'[http]\nlisten = "127.0.0.1:{port}"\n')
+    command = [BIN / "sixfbd", "run", "--config", directory / "sixfbd.toml"]
+    with started(command, port, "/readyz", directory / "daemon.log") as running:
+        yield running
+
+
+def token_of(directory: Path) -> str:
+    """Return the token that may post events."""
+    return (directory / "tokens" / "events").read_text().strip()
+
+
+# ---- its neighbours ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def alertmanager(directory: Path, webhook: str) -> Iterator[Running]:
+    """Alertmanager that waits for nothing and puts each alert into a group of its own."""
+    port = free_port()
+    directory.mkdir(exist_ok=True)
+    (directory / "alertmanager.yml").write_text(
+        "route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s}\n"
+        f"receivers: [{{name: hook, webhook_configs: [{{url: '{webhook}'}}]}}]\n"
+    )
+    command = [
+        need("prometheus-alertmanager", "prometheus-alertmanager"),
+        f"--config.file={directory / 'alertmanager.yml'}",
+        f"--storage.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    with started(command, port, "/-/ready", directory / "log") as running:
+        yield running
+
+
+@contextmanager
+def blackbox(directory: Path) -> Iterator[Running]:
+    """blackbox_exporter with one module, http_2xx."""
+    port = free_port()
+    directory.mkdir(exist_ok=True)
+    (directory / "blackbox.yml").write_text(
+        "modules: {http_2xx: {prober: http, timeout: 5s, http: {preferred_ip_protocol: ip4}}}\n"
+    )
+    command = [
+        need("prometheus-blackbox-exporter", "prometheus-blackbox-exporter"),
+        f"--config.file={directory / 'blackbox.yml'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with started(command, port, "/-/healthy", directory / "log") as running:
+        yield running
+
+
+@contextmanager
+def prometheus(directory: Path, scrape_configs: str) -> Iterator[Running]:
+    """Prometheus with an empty database; `scrape_configs` is YAML in flow style."""
+    port = free_port()
+    directory.mkdir(exist_ok=True)
+    (directory / "prometheus.yml").write_text(f"scrape_configs: {scrape_configs}\n")
+    command = [
+        need("prometheus", "prometheus"),
+        f"--config.file={directory / 'prometheus.yml'}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with started(command, port, "/-/ready", directory / "log") as running:
+        yield running
