@@ -73,8 +73,9 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     yield gauge("sixfbd_journal_queue_age_seconds", running.journal.oldest_waiting_s)
     yield counter("sixfbd_samples_dropped_total", running.store.dropped)
     yield gauge("sixfbd_series", sum(running.window.series_count(name) for name in running.window.checks()))
-    for rule, count in running.evaluator.failures.items():
-        yield counter("sixfbd_rule_evaluation_failures_total", count, rule=rule)
+    for rule in running.rules:  # those that never failed too: a counter that begins above 0 shows no increase
+        failures = running.evaluator.failures.get(rule.name, 0)
+        yield counter("sixfbd_rule_evaluation_failures_total", failures, rule=rule.name)
     yield from _failed_plugins(running)
     for (route, status), count in view.requests.items():
         yield counter("sixfbd_http_requests_total", count, route=route, status=str(status))

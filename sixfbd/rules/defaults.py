@@ -46,7 +46,7 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         "max_over_time(sixfbd_loop_delay_seconds[5m]) > 1",
         Severity.MEDIUM,
         "The daemon's loop stood still for {{ $value | humanizeDuration }}",
-        "Something blocked the event loop for more than a second; the log names it (`loop.blocked`).",
+        "Something held the event loop for more than a second: a plugin that computes or waits without a thread does that.",
     ),
     _rule(
         "PluginFailed",
@@ -67,6 +67,6 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         "increase(sixfbd_samples_dropped_total[10m]) > 0",
         Severity.MEDIUM,
         "Samples were dropped",
-        "Samples were not kept in the last ten minutes; `sixfbctl status` and the log say for which reason.",
+        "Samples were not kept in the last ten minutes; `sixfbctl journal status` and the log say why.",
     ),
 )

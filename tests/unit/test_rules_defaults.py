@@ -1,0 +1,45 @@
+"""The engine's own rules on the series that its vitals report: each fires on its fault and is silent without it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sixfbd.promql import Stop
+from sixfbd.rules import bind_rules
+from sixfbd.rules.defaults import ENGINE_RULES
+from sixfbd.rules.evaluate import evaluate_rule
+from sixfbd.vitals import DOCS
+
+Make = Callable[..., Any]
+SEEN = 'sixfbd_check_last_seen_timestamp_seconds{check="web"}'
+STALE = 'sixfbd_check_stale_after_seconds{check="web"}'
+
+FAULTS = {
+    "CheckStale": (f"{SEEN} 0 0 0 0\n{STALE} 150 150 150 150", f"{SEEN} 100 100 100 100\n{STALE} 150 150 150 150"),
+    "NotificationsDead": ("sixfbd_notifications_dead_total 0 0 1 1", "sixfbd_notifications_dead_total 1 1 1 1"),
+    "OutboxStuck": ("sixfbd_outbox_oldest_age_seconds 0 0 0 601", "sixfbd_outbox_oldest_age_seconds 0 0 0 599"),
+    "LoopBlocked": ("sixfbd_loop_delay_seconds 0 2 0 0", "sixfbd_loop_delay_seconds 0 0.5 0 0"),
+    "PluginFailed": ('sixfbd_plugin_failed{plugin="p"} 0 0 0 1', 'sixfbd_plugin_failed{plugin="p"} 0 0 0 0'),
+    "RuleFailing": (
+        'sixfbd_rule_evaluation_failures_total{rule="r"} 0 0 0 3',
+        'sixfbd_rule_evaluation_failures_total{rule="r"} 3 3 3 3',
+    ),
+    "SamplesDropped": ("sixfbd_samples_dropped_total 0 0 9 9", "sixfbd_samples_dropped_total 9 9 9 9"),
+}
+NOW = 3 * 60 + 1.0
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in ENGINE_RULES])
+def test_an_engine_rule_fires_on_its_fault_and_only_then(name: str, snapshot_of: Make) -> None:
+    bound = bind_rules(ENGINE_RULES)
+    assert bound.errors == ()
+    faulty, fine = FAULTS[name]
+    found = [evaluate_rule(bound.rule(name), snapshot_of(text), NOW, Stop.within(5)).found for text in (faulty, fine)]
+    assert [len(labels) for labels in found] == [1, 0]
+
+
+def test_an_engine_rule_reads_only_series_that_the_vitals_report() -> None:
+    bound = bind_rules(ENGINE_RULES)
+    read = {metric for name in bound.names for metric in bound.rule(name).query.metrics}
+    assert read <= DOCS.keys()
