@@ -3,9 +3,12 @@
 The only module that knows all the parts. A stop is an event, never a cancel, until the deadline.
 """
 
+import logging
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -48,6 +51,7 @@ log = structlog.get_logger("sixfbd.daemon")
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit does not restart on it
 SERVERS_GRACE_S: Final = 2.5
 DRAIN_S: Final = 3.0
+STOP_MARGIN_S: Final = 1.0
 FIRST_ROUND_S: Final = 5.0  # what the first evaluation of all rules may take before the daemon is ready
 
 
@@ -179,8 +183,25 @@ async def _serve(running: Running, listener: socket.socket) -> None:
             running.ready = False
             systemd.stopping()
             log.info("daemon.stopping")
+            _limit_stop(running)
             servers.cancel_scope.deadline = trio.current_time() + SERVERS_GRACE_S
         tasks.cancel_scope.cancel()
+
+
+def _limit_stop(running: Running) -> None:
+    """End the process when the stop takes too long: a plugin that shields itself from cancels would hold it for ever.
+
+    What the journal acknowledged is on the disk; what is being sent is `unknown` at the next start.
+    """
+
+    def give_up() -> None:
+        log.error("daemon.stop_overran", running=[state.name for state in running.schedule.states() if state.running])
+        logging.shutdown()  # writes what is queued
+        os._exit(1)
+
+    timer = threading.Timer(running.config.daemon.stop_timeout - STOP_MARGIN_S, give_up)
+    timer.daemon = True
+    timer.start()
 
 
 def _end_gone_checks(running: Running) -> None:

@@ -178,6 +178,9 @@ class Odd(Check["Odd.Options"]):
                 raise RuntimeError("no such thing")
             case "hangs":
                 await trio.sleep_forever()
+            case "shields":
+                with trio.CancelScope(shield=True):
+                    await trio.sleep_forever()
             case "wrong_type":
                 return 17
             case "nan_labels":
@@ -261,6 +264,41 @@ def test_a_check_that_misbehaves_is_contained_and_named(daemon, wait):
     assert flood == 20_000
     log = daemon.log.read_text()
     assert "is over the limit of 20000 series" in log
+
+
+def test_a_stop_ends_within_ten_seconds_whatever_hangs(daemon, wait):
+    write_plugins(daemon, {"odd": ODD})
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        daemon.add(
+            "50-test.toml",
+            f"""
+[checks.shields]
+plugin = "odd"
+how = "shields"
+interval = "1s"
+timeout = "500ms"
+[notifiers.hook]
+plugin = "webhook"
+url = "http://127.0.0.1:{deaf.getsockname()[1]}/"
+[receivers.primary]
+webhook = {{ via = "hook" }}
+[[rules]]
+name = "Always"
+expr = "sixfbd_series > 0"
+severity = "high"
+""",
+        )
+        daemon.start()
+        wait("a message is on its way", lambda: daemon.ctl("status")["messages"].get("sending"))
+        wait("the check hangs", lambda: {c["name"]: c["late_runs"] for c in daemon.ctl("checks")}["shields"] > 1)
+        with httpx.stream("GET", daemon.url + "/api/events/stream", timeout=20):
+            began = time.monotonic()
+            daemon.process.terminate()
+            daemon.process.wait(15)
+    assert time.monotonic() - began < 10
+    assert "daemon.stop_overran" in daemon.log.read_text()
+    daemon.start()
+    assert daemon.ctl("journal", "verify")["problems"] == []
 
 
 # ---- what a person does --------------------------------------------------------------------------------------------------
