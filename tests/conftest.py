@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share: an injected world without threads, chance or network."""
 
 import random
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,10 @@ import trio
 
 from sixfbd.plugin import Outbound
 from sixfbd.world import EngineClock
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Begun in the background by a shell: what tests start would ignore Ctrl-C as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STARTED_AT = 1_800_000_000.0
 
