@@ -3,14 +3,10 @@
 The only module that knows all the parts. A stop is an event, never a cancel, until the deadline.
 """
 
-import logging
-import os
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,21 +14,20 @@ from typing import Final
 import structlog
 import trio
 
-from sixfbd import __version__, systemd, upkeep
+from sixfbd import __version__, lifetime, systemd, upkeep
 from sixfbd.config import Config, ConfigError, effective_rules, load_config, plugin_sources
 from sixfbd.control.address import ControlSocketError
 from sixfbd.control.methods import methods_of
-from sixfbd.control.protocol import Refused
 from sixfbd.control.server import serve_control
 from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.http.server import ListenError, bind_listener, serve_http
-from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK, Intake
+from sixfbd.intake import Intake
 from sixfbd.journal.database import JournalDatabase
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.logs import configure_logging
-from sixfbd.model import Actor, CheckName, Report, Sample
+from sixfbd.model import CheckName, Report, Sample
 from sixfbd.outbox.workers import Outbox
 from sixfbd.readers.for_control import ControlView
 from sixfbd.readers.for_http import HttpView
@@ -51,7 +46,6 @@ log = structlog.get_logger("sixfbd.daemon")
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit does not restart on it
 SERVERS_GRACE_S: Final = 2.5
 DRAIN_S: Final = 3.0
-STOP_MARGIN_S: Final = 1.0
 FIRST_ROUND_S: Final = 5.0  # what the first evaluation of all rules may take before the daemon is ready
 
 
@@ -159,7 +153,7 @@ async def _serve(running: Running, listener: socket.socket) -> None:
     control = ControlView(running, partial(reload, running))
     config = running.config
     async with trio.open_nursery() as tasks:
-        tasks.start_soon(_obey_signals, running)
+        tasks.start_soon(lifetime.obey_signals, running)
         running.judge.listen(lambda records: running.changed.ring())
         for name, instance in running.checks.items():  # before the first round: what has not reported yet is blind
             running.schedule.add(instance, paused=name in running.judge.state.paused)
@@ -173,7 +167,7 @@ async def _serve(running: Running, listener: socket.socket) -> None:
             answer = partial(serve_control, Path(config.control.socket), methods_of(control), stop=running.stop)
             await servers.start(partial(answer, clock=running.world.clock))
             await tasks.start(running.schedule.run)
-            _end_gone_checks(running)
+            upkeep.end_gone_checks(running)
             upkeep.report_once(running, view)
             upkeep.begin(running, view, tasks)
             running.ready = True
@@ -183,44 +177,9 @@ async def _serve(running: Running, listener: socket.socket) -> None:
             running.ready = False
             systemd.stopping()
             log.info("daemon.stopping")
-            _limit_stop(running)
+            lifetime.limit_stop(running)
             servers.cancel_scope.deadline = trio.current_time() + SERVERS_GRACE_S
         tasks.cancel_scope.cancel()
-
-
-def _limit_stop(running: Running) -> None:
-    """End the process when the stop takes too long: a plugin that shields itself from cancels would hold it for ever.
-
-    What the journal acknowledged is on the disk; what is being sent is `unknown` at the next start.
-    """
-
-    def give_up() -> None:
-        log.error("daemon.stop_overran", running=[state.name for state in running.schedule.states() if state.running])
-        logging.shutdown()  # writes what is queued
-        os._exit(1)
-
-    timer = threading.Timer(running.config.daemon.stop_timeout - STOP_MARGIN_S, give_up)
-    timer.daemon = True
-    timer.start()
-
-
-def _end_gone_checks(running: Running) -> None:
-    """End the series of checks that a configuration before this one had."""
-    now_ms = round(running.world.clock.now() * 1000)
-    known = {*running.checks, ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK}
-    for name in running.window.checks():
-        if name not in known:
-            running.store.put(running.window.end_check(name, now_ms).rows)
-
-
-async def _obey_signals(running: Running) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                with suppress(Refused):  # said by reload in the log; an invalid configuration changes nothing
-                    await reload(running, Actor("signal SIGHUP"))
-            else:
-                running.stop.set()
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:

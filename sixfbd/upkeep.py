@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from sixfbd import systemd
-from sixfbd.intake import ENGINE_CHECK, SUMMARIES_CHECK
+from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import ClockStepped
 from sixfbd.model import Sample
@@ -127,3 +127,12 @@ async def watch_clock(running: Running) -> None:
             log.warning("clock.stepped", by_s=round(now_offset_s - offset_s, 3))
             await running.judge.note([ClockStepped(clock.now(), now_offset_s - offset_s)])
             offset_s = now_offset_s
+
+
+def end_gone_checks(running: Running) -> None:
+    """End the series of checks that a configuration before this one had."""
+    now_ms = round(running.world.clock.now() * 1000)
+    known = {*running.checks, ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK}
+    for name in running.window.checks():
+        if name not in known:
+            running.store.put(running.window.end_check(name, now_ms).rows)
