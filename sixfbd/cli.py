@@ -43,7 +43,15 @@ def find_config(environ: Mapping[str, str], given: Path | None = None) -> Path:
         return Path(named)
     root = clone_root()
     places = [SYSTEM_CONFIG] if root is None else [root / ".run" / "sixfbd.toml", SYSTEM_CONFIG]
-    return next((place for place in places if place.exists()), places[0])
+    return next((place for place in places if _is_there(place)), places[0])
+
+
+def _is_there(place: Path) -> bool:
+    """Tell whether a file exists that this user can see."""
+    try:
+        return place.exists()
+    except OSError:
+        return False
 
 
 def config_option(command: F) -> F:

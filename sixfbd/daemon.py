@@ -32,7 +32,16 @@ from sixfbd.outbox.workers import Outbox
 from sixfbd.readers.for_control import ControlView
 from sixfbd.readers.for_http import HttpView
 from sixfbd.readers.queries import EngineReader
-from sixfbd.reload import bind, declare_checks, make_instances, place_of, policy_of, reload, summary_of
+from sixfbd.reload import (
+    bind,
+    declare_checks,
+    make_instances,
+    place_of,
+    plugins_left_out,
+    policy_of,
+    reload,
+    summary_of,
+)
 from sixfbd.rules.engine import RuleEngine
 from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
@@ -72,7 +81,6 @@ def run_daemon(config_path: Path) -> int:
 async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> None:
     state_directory = Path(config.daemon.state_directory)
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(bind_listener(config.http.listen))
         world = await stack.enter_async_context(RealWorld())
         window = Window(config.window.memory)
         journal = await stack.enter_async_context(
@@ -82,6 +90,9 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
                 keep_records_s=config.journal.alerts,
             )
         )
+        listener = stack.enter_context(
+            bind_listener(config.http.listen)
+        )  # after the lock: a second instance is told so
         store = await stack.enter_async_context(open_samples(state_directory / "samples.db", window))
         await world.offload(window.restore_steps, journal, round(world.clock.now() * 1000))
 
@@ -126,7 +137,7 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
             config=config,
             catalog=catalog,
             rules=rules,
-            problems=(*problems, *(f"plugin {one.name} is left out: {one.problem}" for one in catalog.failed)),
+            problems=(*problems, *plugins_left_out(catalog)),
             world=world,
             journal=journal,
             store=store,

@@ -3,7 +3,7 @@
 A class whose constructor fails gives an instance that says so and never runs; the others go on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -12,6 +12,7 @@ import trio
 
 from sixfbd import __version__
 from sixfbd.config import CheckTable, NotifierTable
+from sixfbd.containment import call_guarded, described
 from sixfbd.model import CheckName
 from sixfbd.plugin import Check, Clock, Log, Notifier, Outbound, Reader
 from sixfbd.world import World
@@ -95,21 +96,27 @@ def make_notifier(
 def _make(construct: Callable[[], T], kind: str, name: str, plugin: str) -> tuple[T | None, str]:
     try:
         return construct(), ""
-    except Exception as error:  # noqa: BLE001 - a plugin's constructor may raise anything; it is named and contained
-        problem = f"plugin {plugin} cannot start: {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's constructor may raise anything; it is contained
+        problem = f"plugin {plugin} cannot start: {described(error)}"
         log.error("plugin.failed", kind=kind, instance=name, plugin=plugin, error=problem)
         return None, problem
 
 
 async def close_instance(instance: Check[Any] | Notifier[Any] | None, name: str) -> None:
-    """Close a check or notifier within CLOSE_LIMIT_S; what it raises is named and contained."""
+    """Close a check or notifier within CLOSE_LIMIT_S, cancelled or not; what it raises is named and contained."""
     if instance is None:
         return
-    try:
-        with trio.move_on_after(CLOSE_LIMIT_S, shield=True) as scope:
-            await instance.close()
-    except Exception as error:  # noqa: BLE001 - a plugin's close may raise anything; the others must still be closed
-        log.error("plugin.close_failed", instance=name, error=f"{type(error).__name__}: {error}")
-    else:
-        if scope.cancelled_caught:
-            log.error("plugin.close_failed", instance=name, error=f"close() took longer than {CLOSE_LIMIT_S:g} s")
+    with trio.CancelScope(shield=True):
+        ended = await call_guarded(instance.close, CLOSE_LIMIT_S)
+    if ended.error is not None:
+        log.error("plugin.close_failed", instance=name, error=described(ended.error))
+    elif ended.overran:
+        log.error("plugin.close_failed", instance=name, error=f"close() took longer than {CLOSE_LIMIT_S:g} s")
+
+
+async def close_all(instances: Iterable[CheckInstance | NotifierInstance]) -> None:
+    """Close instances beside each other: one that takes its time takes nobody else's."""
+    async with trio.open_nursery() as nursery:
+        for one in instances:
+            plugin = one.check if isinstance(one, CheckInstance) else one.notifier
+            nursery.start_soon(close_instance, plugin, one.name)

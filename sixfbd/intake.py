@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from sixfbd.containment import described, one_line
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
 from sixfbd.model import (
     CheckName,
@@ -37,13 +38,13 @@ log = structlog.get_logger("sixfbd.intake")
 ENGINE_CHECK: Final = CheckName("sixfbd")
 EVENTS_CHECK: Final = CheckName("events")
 SUMMARIES_CHECK: Final = CheckName("summaries")
-MAX_SUMMARY: Final = 500  # characters; a summary is one line for people
 MAX_LABELS: Final = 32
 MAX_LABEL_VALUE: Final = 1024  # characters
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_EVENT_ID: Final = 200  # characters
 CLOCK_SKEW_S: Final = 60.0  # claimed times further ahead are clamped (DESIGN promise 8)
-MAX_FREE_SERIES: Final = 20_000  # series without a check: the engine's own and those made of events
+MAX_FREE_SERIES: Final = 20_000  # series made of events
+KEPT_PLACE_S: Final = 86400.0  # a series that its check has not reported for this long, at least, frees its place
 REPLAY_S: Final = 600.0  # sketches are written when their minute has ended, so that a crash loses less than this
 REPLAY_PAGE: Final = 1000
 MINUTE_MS: Final = 60_000
@@ -120,6 +121,38 @@ def declare(metrics: Metrics, max_series: int, stale_after_s: float) -> Declared
     )
 
 
+class _Known:
+    """The series that a check has reported lately, at most as many as it may have, and those that it had before that.
+
+    Places that nobody uses any more become free: a check whose labels change all the time (pids, containers) must not
+    go deaf by and by, and yet may not make series without end.
+    """
+
+    def __init__(self, declared: Declared) -> None:
+        self.declared = declared
+        self._now: dict[tuple[str, Labels], Series] = {}
+        self._before: dict[tuple[str, Labels], Series] = {}
+        self._turns_at = 0.0
+
+    def turn(self, at: float) -> None:
+        """Begin a new age if this one has lasted KEPT_PLACE_S; what the last one did not see is forgotten."""
+        if at >= self._turns_at:
+            self._turns_at = at + KEPT_PLACE_S
+            self._now, self._before = {}, self._now
+
+    def get(self, key: tuple[str, Labels]) -> Series | None:
+        series = self._now.get(key)
+        if series is None and key in self._before:
+            series = self._now[key] = self._before.pop(key)
+        return series
+
+    def is_full(self) -> bool:
+        return len(self._now) + len(self._before) >= self.declared.max_series
+
+    def keep(self, key: tuple[str, Labels], series: Series) -> None:
+        self._now[key] = series
+
+
 class Intake:
     """The door. Its methods may be called from any number of tasks of the loop."""
 
@@ -139,10 +172,11 @@ class Intake:
         self._persist = persist
         self._touch = touch
         self._committed = committed
-        self._declared: dict[CheckName, Declared] = {}
-        self._known: dict[CheckName, dict[tuple[str, Labels], Series]] = {}
+        self._known: dict[CheckName, _Known] = {}
         self._types: dict[str, EventType] = {}
+        self._own_series: dict[tuple[str, Labels], Series] = {}
         self._free_series: dict[tuple[str, Labels], Series] = {}
+        self._set_by: dict[Series, int] = {}  # number of the event that set a gauge last
         self.refused_samples: Counter[tuple[CheckName, str]] = Counter()
         self.event_outcomes: Counter[tuple[str, str]] = Counter()
         self.clamped_times = 0
@@ -151,12 +185,10 @@ class Intake:
 
     def declare_check(self, check: CheckName, declared: Declared) -> None:
         """Allow reports of this check; called before its first run and at every reload."""
-        self._declared[check] = declared
-        self._known[check] = {}
+        self._known[check] = _Known(declared)
 
     def forget_check(self, check: CheckName) -> None:
         """The check is no longer configured."""
-        self._declared.pop(check, None)
         self._known.pop(check, None)
 
     def declare_types(self, types: Sequence[EventType]) -> None:
@@ -177,18 +209,24 @@ class Intake:
         """Take one report; `own` are the engine's samples about the run, visible in the same instant.
 
         Events and cursor are durable on return, samples visible. Returns what was refused, one line each, at most
-        MAX_NAMED and a line that counts the rest. Raises JournalFull or JournalBroken: then nothing was taken.
+        MAX_NAMED and a line that counts the rest. Raises JournalFull or JournalBroken: then nothing was taken. Of a check
+        that is forgotten or declared anew meanwhile only the events are taken.
         """
-        declared = self._declared[check]
-        at = self._clock.now()
+        known = self._known.get(check)
+        if known is None:
+            return [f"the report: there is no check {check}"]
+        declared, at = known.declared, self._clock.now()
         refusals: list[str] = []
         if report.events or report.cursor is not None:
             cursor = None if report.cursor is None else (check, report.cursor)
             for index, result in enumerate(await self.events(f"check:{check}", report.events, cursor)):
                 if isinstance(result, Refused):
                     refusals.append(f"event {index}: {result.field}: {result.message}")
-        rows = self._rows(check, declared, report.samples, refusals)
-        rows += [(self._series_of(sample), sample.value) for sample in own]
+        if self._known.get(check) is not known:
+            return [*refusals, "the samples: the check was removed or replaced meanwhile"]
+        known.turn(at)
+        rows = self._rows(check, known, report.samples, refusals)
+        rows += [(self._own(sample), sample.value) for sample in own]
         appended = self._window.append(
             check,
             round(at * 1000),
@@ -204,58 +242,71 @@ class Intake:
 
     def report_own(self, check: CheckName, samples: Sequence[Sample], stale_after_s: float) -> None:
         """Take the engine's own samples of one moment; they carry no label of the check and are not validated."""
-        rows = [(self._series_of(sample), sample.value) for sample in samples]
+        rows = [(self._own(sample), sample.value) for sample in samples]
         at_ms = round(self._clock.now() * 1000)
         appended = self._window.append(check, at_ms, rows, complete=True, stale_after_ms=round(stale_after_s * 1000))
         self._persist(appended.rows)
         self._touch(appended.touched)
 
     def _rows(
-        self, check: CheckName, declared: Declared, samples: Sequence[Sample], refusals: list[str]
+        self, check: CheckName, known: _Known, samples: Sequence[Sample], refusals: list[str]
     ) -> list[tuple[Series, float]]:
-        known = self._known[check]
         rows: list[tuple[Series, float]] = []
         seen: set[tuple[str, Labels]] = set()
-        for sample in samples:
+        most = min(len(samples), known.declared.max_series)  # a flood must not hold the loop
+        for sample in samples[:most]:
             try:
                 key = (sample.metric, sample.labels)
                 series = known.get(key)
                 if series is None:
-                    series = self._admit(check, declared, sample)
+                    series = self._admit(check, known, sample)
                 if key in seen:
                     raise ValueError("is there twice in one report")
                 rows.append((series, float(sample.value)))
                 seen.add(key)
             except (TypeError, ValueError, AttributeError, OverflowError) as error:
-                metric = getattr(sample, "metric", None)
-                name = metric[:100] if isinstance(metric, str) else type(sample).__name__
-                refusals.append(f"{name}: {error}")
                 self.refused_samples[check, _reason(error)] += 1
+                refusals.append(_named(sample, error) if len(refusals) < MAX_NAMED else "")
+        if over := len(samples) - most:
+            self.refused_samples[check, "series_limit"] += over
+            refusals += [
+                f"sample {most + 1} of {len(samples)}: is over the limit of {most} series of this check"
+            ] * over
         return rows
 
-    def _admit(self, check: CheckName, declared: Declared, sample: Sample) -> Series:
+    def _admit(self, check: CheckName, known: _Known, sample: Sample) -> Series:
         """Validate a series that this check has not reported before; raises ValueError or TypeError that names the fault."""
         if not isinstance(sample, Sample):
             raise TypeError("is not a Sample")
         if not isinstance(sample.metric, str) or not _METRIC_NAME.fullmatch(sample.metric) or len(sample.metric) > 200:
             raise ValueError("is not a metric name")
         _validate_labels(sample.labels)
-        kind = sample.kind
+        kind, declared = sample.kind, known.declared
+        if not isinstance(kind, MetricKind):
+            raise TypeError(f"has a kind that is none: {kind!r:.60}")
         if declared.kinds is not None:
             if sample.metric not in declared.kinds:
                 raise ValueError("is not declared in the plugin's metrics")
             kind = declared.kinds[sample.metric]
             if not {name for name, _ in sample.labels} <= set(declared.labels[sample.metric]):
                 raise ValueError(f"has other labels than the declared {list(declared.labels[sample.metric])}")
-        known = self._known[check]
-        if len(known) >= declared.max_series:
+        if known.is_full():
             raise SeriesLimitError(f"is over the limit of {declared.max_series} series of this check")
         labels = tuple(sorted((*sample.labels, ("check", str(check)))))
-        series = known[sample.metric, sample.labels] = Series(sample.metric, labels, kind)
+        series = Series(sample.metric, labels, kind)
+        known.keep((sample.metric, sample.labels), series)
+        return series
+
+    def _own(self, sample: Sample) -> Series:
+        """The series of one of the engine's own samples: no check label, no limit but what is configured."""
+        key = (sample.metric, sample.labels)
+        series = self._own_series.get(key)
+        if series is None:
+            series = self._own_series[key] = Series(*key, sample.kind)
         return series
 
     def _series_of(self, sample: Sample, suffix: str = "") -> Series:
-        """The series of an engine's or an event's sample: no check label, and a limit on what events may make."""
+        """The series of an event's sample: no check label, and a limit on what events may make."""
         key = (sample.metric + suffix, sample.labels)
         series = self._free_series.get(key)
         if series is None:
@@ -296,7 +347,7 @@ class Intake:
             self.event_outcomes[self._bounded_type(new.event), outcome] += 1
             if isinstance(result, Accepted):
                 last = max(last, result.seq)
-                touched |= self._show(new, sets, observed, now)
+                touched |= self._show(new, result.seq, sets, observed, now)
         if last:
             self._touch(frozenset(touched))
             self._committed(last)
@@ -325,15 +376,20 @@ class Intake:
                         count += 1
         return count
 
-    def _show(self, new: NewEvent, sets: "_Rows", observed: "_Rows", now: float) -> set[RuleName]:
-        """Make an accepted event visible: its counts as steps, its observations in sketches, its gauges as samples."""
+    def _show(self, new: NewEvent, seq: int, sets: "_Rows", observed: "_Rows", now: float) -> set[RuleName]:
+        """Make an accepted event visible: its counts as steps, its observations in sketches, its gauges as samples.
+
+        Of events that wait for one commit any may get here first: a gauge keeps what the one of highest number set.
+        """
         touched: set[RuleName] = set()
         for series, at_ms, add in new.increments:
             touched |= self._window.step(series, at_ms, add)
         at_ms = round(new.event.timestamp * 1000)
         for series, value in observed:
             self._window.observe(series, at_ms, value)
+        sets = [row for row in sets if seq >= self._set_by.get(row[0], 0)]
         if sets:
+            self._set_by.update((series, seq) for series, _ in sets)
             appended = self._window.append(
                 EVENTS_CHECK, round(now * 1000), sets, complete=False, stale_after_ms=NEVER_STALE_MS
             )
@@ -360,6 +416,8 @@ class Intake:
             data = msgspec.convert(event.data, declared.data)
         except msgspec.ValidationError as error:
             return _data_refusal(error), None, [], []
+        except Exception as error:  # noqa: BLE001 - the form of the data is a plugin's class; it may do anything
+            return Refused("data", described(error)), None, [], []
         at_ms = round(event.timestamp * 1000)
         counted = self._derive(declared, declared.counts, data, event)
         observed = self._derive(declared, declared.observes, data, event, ("", "_sum", "_count"))
@@ -386,16 +444,16 @@ class Intake:
         try:
             for sample in derive(data):
                 if not isinstance(sample, Sample) or not math.isfinite(sample.value):
-                    raise TypeError(f"returned {sample!r:.100}, not a sample with a finite value")
+                    raise TypeError(f"returned a {type(sample).__name__}, not a sample with a finite value")
+                if not isinstance(sample.metric, str) or not _METRIC_NAME.fullmatch(sample.metric):
+                    raise ValueError("returned a sample without a metric name")
                 if sample.kind is MetricKind.COUNTER and sample.value < 0:
                     raise ValueError(f"{sample.metric} is a counter and cannot fall by {-sample.value:g}")
                 _validate_labels(sample.labels)
                 rows += [(self._series_of(sample, suffix), sample.value) for suffix in suffixes]
-        except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything; it is named and contained
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's code may raise anything; it is contained
             self.event_outcomes[declared.name, "derive_failed"] += 1
-            log.error(
-                "event_type.failed", type=declared.name, event_id=event.id, error=f"{type(error).__name__}: {error}"
-            )
+            log.error("event_type.failed", type=declared.name, event_id=event.id, error=described(error))
             return []
         return rows
 
@@ -404,10 +462,10 @@ class SeriesLimitError(ValueError):
     """A report brought more series than its check may have."""
 
 
-def one_line(text: object) -> str:
-    """Return a summary as one line of at most MAX_SUMMARY characters, whatever a plugin gave."""
-    line = " ".join(str(text)[: MAX_SUMMARY * 4].split())
-    return line if len(line) <= MAX_SUMMARY else line[: MAX_SUMMARY - 1] + "…"
+def _named(sample: object, error: Exception) -> str:
+    metric = getattr(sample, "metric", None)
+    name = metric[:100] if isinstance(metric, str) else type(sample).__name__
+    return one_line(f"{name}: {error}")
 
 
 def _reason(error: Exception) -> str:
@@ -427,6 +485,17 @@ def _validate_labels(labels: Labels) -> None:
             raise ValueError('has the label "check", which the engine sets')
         if not isinstance(value, str) or len(value) > MAX_LABEL_VALUE:
             raise ValueError(f"has a label {name} whose value is not text of at most {MAX_LABEL_VALUE} characters")
+        if "\0" in value or not _is_unicode(value):
+            raise ValueError(f"has a label {name} whose value is not text: {value!r:.60}")
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written: one with half a surrogate pair (of a file's name, say) cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refusal(event: object) -> Refused | None:

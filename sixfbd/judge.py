@@ -196,10 +196,16 @@ class Judge:
         slot = _Slot()
         return await self._ask(Noted(self._clock.now(), tuple(records), slot), slot)
 
-    async def replace(self, policy: Policy, config: str, by: Actor) -> Outcome:
-        """Judge by another policy from one round on; alerts of rules that are gone resolve. Not `ok`: nothing changed."""
+    async def replace(
+        self, policy: Policy, config: str, by: Actor, adopt: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Judge by another policy from one round on; alerts of rules that are gone resolve. Not `ok`: nothing changed.
+
+        `adopt` is called at the moment of the change, once it is durable, whether or not the caller still waits: what has
+        to change with the policy changes there. Evaluations by the old rules that wait are dropped.
+        """
         slot = _Slot()
-        return await self._ask(Replaced(self._clock.now(), policy, config, by, slot), slot)
+        return await self._ask(Replaced(self._clock.now(), policy, config, by, slot, adopt), slot)
 
     async def _ask(self, one: CommandInput | Noted | Replaced, slot: _Slot) -> Outcome:
         if self._stopping:
@@ -269,6 +275,8 @@ class Judge:
                 inputs: list[Input] = []
                 position = self._read_event
                 try:
+                    if self.journal_failing and not self._waiting():
+                        await self._probe()
                     inputs = await self._drain()
                     await self._round(inputs)
                 except JournalError as error:
@@ -295,14 +303,16 @@ class Judge:
     async def _drain(self) -> list[Input]:
         """Take at most INPUTS_A_ROUND inputs off the queues; what is left over wakes the next round."""
         inputs: list[Input] = []
+        if (
+            self._committed_event > self._read_event
+        ):  # first: if the journal cannot be read, the queues stay as they are
+            inputs.append(await self._read_events())
         while self._others and len(inputs) < INPUTS_A_ROUND:
             inputs.append(self._others.popleft())
         while self._asked and len(inputs) < INPUTS_A_ROUND:
             inputs.append(self._asked.popleft())
         for rule in list(self._evaluations)[: INPUTS_A_ROUND - len(inputs)]:
             inputs.append(self._evaluations.pop(rule))
-        if self._committed_event > self._read_event:
-            inputs.append(await self._read_events())
         return inputs
 
     async def _read_events(self) -> EventsCommitted:
@@ -352,6 +362,10 @@ class Judge:
         if policy is not self.policy:
             self.policy = policy
             self._latest = {rule: one for rule, one in self._latest.items() if rule in policy.rules}
+            self._evaluations.clear()
+            for one in inputs:
+                if isinstance(one, Replaced):
+                    one.adopt()
 
     def _act(self, decision: Decision) -> None:
         for effect in decision.effects:
@@ -402,6 +416,12 @@ class Judge:
                 self._evaluations.setdefault(one.rule, one)
             elif isinstance(one, Answer | Tick):
                 self._others.appendleft(one)
+
+    async def _probe(self) -> None:
+        """Write something that says nothing new: only a write shows that the journal can be written again."""
+        record = EventsJudged(self._clock.now(), self._read_event)
+        self.record_seq = await self._journal.commit([record])
+        apply(self.state, record)
 
     def _recovered(self) -> None:
         if self.journal_failing:

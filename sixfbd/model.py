@@ -130,6 +130,7 @@ class CheckState(Struct, frozen=True):
     running: bool = False
     last_run_at: float | None = None
     last_seen_at: float | None = None  # the last report that was not `unknown`
+    awaited_since: float = 0.0  # from when its age counts: `last_seen_at`, or when it was added or resumed
     next_run_at: float | None = None
     duration_s: float | None = None
     consecutive_failures: int = 0

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
+import trio
 from msgspec import Struct
 
 from sixfbd.alerting.policy import Policy, build_policy, notifier_policy
-from sixfbd.config import Config, check_config, effective_rules
+from sixfbd.config import Config, check_config, effective_rules, plugin_sources
+from sixfbd.containment import described
 from sixfbd.control.protocol import Refused
-from sixfbd.host import PluginCatalog
-from sixfbd.instances import CheckInstance, NotifierInstance, close_instance, make_check, make_notifier
+from sixfbd.host import PluginCatalog, load_plugins
+from sixfbd.instances import CheckInstance, NotifierInstance, close_all, make_check, make_notifier
 from sixfbd.intake import Intake, declare
 from sixfbd.model import Actor, CheckName, Found, Rule
 from sixfbd.outbox.render import Place
@@ -21,7 +23,7 @@ from sixfbd.plugin import Reader
 from sixfbd.rules import BoundRules, bind_rules, level_of, render_annotations
 from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
-from sixfbd.schedule import stale_after_s
+from sixfbd.schedule import GRACE_S, stale_after_s
 from sixfbd.world import World
 
 K = TypeVar("K")
@@ -44,6 +46,7 @@ class Plan(Struct, frozen=True):
     """What a reload would do. `checks` and `notifiers` are all instances after it: kept ones are the same objects."""
 
     config: Config
+    catalog: PluginCatalog
     rules: list[Rule]
     bound: BoundRules
     problems: tuple[str, ...]
@@ -67,6 +70,11 @@ def bind(rules: list[Rule]) -> tuple[BoundRules, tuple[str, ...]]:
     for error in bound.errors:
         log.error("rule.refused", rule=error.rule, error=str(error))
     return bound, tuple(str(error) for error in bound.errors)
+
+
+def plugins_left_out(catalog: PluginCatalog) -> tuple[str, ...]:
+    """Say which plugins are left out, and why."""
+    return tuple(f"plugin {one.name} is left out: {one.problem}" for one in catalog.failed)
 
 
 def policy_of(
@@ -126,30 +134,29 @@ def declare_checks(
 
 async def prepare(running: Running, path: Path) -> Plan:
     """Read the configuration again and plan the change. Raises Refused with all that is wrong; nothing is touched."""
-    config, problems = await running.world.offload(check_config, path, running.catalog, rule_problems)
+    catalog = await running.world.offload(lambda: load_plugins(plugin_sources(path)))  # loaded modules stay as they are
+    config, problems = await running.world.offload(check_config, path, catalog, rule_problems)
     if config is None:
         errors = [str(problem) for problem in problems if problem.level == "error"]
         raise Refused("the configuration is not valid, nothing was changed:\n" + "\n".join(errors))
     fixed = [key for key, value in NEEDS_RESTART.items() if value(config) != value(running.config)]
     if fixed:
         raise Refused(f"{', '.join(fixed)} cannot change in a reload, nothing was changed; restart the daemon")
-    rules, _ = effective_rules(config, running.catalog.rules)
-    bound, left_out = bind(rules)
+    rules, _ = effective_rules(config, catalog.rules)
+    bound, left_out = await running.world.offload(bind, rules)
     old = running.config
     same_site = config.site == old.site
     kept_checks = {
         CheckName(name): running.checks[CheckName(name)]
         for name, table in config.checks.items()
-        if same_site and table.enabled and old.checks.get(name) == table and CheckName(name) in running.checks
+        if same_site and table.enabled and old.checks.get(name) == table and _works(running.checks.get(CheckName(name)))
     }
     kept_notifiers = {
         name: running.notifiers[name]
         for name, table in config.notifiers.items()
-        if same_site and old.notifiers.get(name) == table
+        if same_site and old.notifiers.get(name) == table and running.notifiers[name].notifier is not None
     }
-    checks, notifiers = make_instances(
-        config, running.catalog, running.world, running.reader, kept_checks, kept_notifiers
-    )
+    checks, notifiers = make_instances(config, catalog, running.world, running.reader, kept_checks, kept_notifiers)
     changed = (
         *_changes("check", running.checks, checks),
         *_changes("notifier", running.notifiers, notifiers),
@@ -160,7 +167,13 @@ async def prepare(running: Running, path: Path) -> Plan:
             if getattr(old, name) != getattr(config, name)
         ),
     )
-    return Plan(config, rules, bound, left_out, checks, notifiers, changed)
+    left_out = (*left_out, *plugins_left_out(catalog))
+    return Plan(config, catalog, rules, bound, left_out, checks, notifiers, changed)
+
+
+def _works(instance: CheckInstance | None) -> bool:
+    """Tell whether there is an instance and it could be made: what could not is tried again at every reload."""
+    return instance is not None and instance.check is not None
 
 
 def _changes(kind: str, old: Mapping[K, object], new: Mapping[K, object]) -> list[str]:
@@ -174,37 +187,73 @@ def _changes(kind: str, old: Mapping[K, object], new: Mapping[K, object]) -> lis
 
 
 async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
-    """Take the plan into effect: one commit of the judge, then the swap, which cannot fail. Raises Refused."""
+    """Take the plan into effect: one commit of the judge, and the swap at the moment of it. Raises Refused.
+
+    Cancelled before its commit nothing changes, cancelled later all of it does: the judge's task makes the swap.
+    """
     policy = policy_of(
         plan.config,
-        running.catalog,
+        plan.catalog,
         plan.bound,
         running.world,
         lambda found: summary_of(running.schedule.state, found),
     )
-    outcome = await running.judge.replace(policy, plan.config.text_hash, by)
-    if not outcome.ok:
-        raise Refused(outcome.error)
-    old_checks = running.checks
+    old, ending = running.checks, dict[CheckName, trio.Event]()
+    swapped = False
+
+    def swap() -> None:
+        nonlocal swapped
+        swapped = True
+        ending.update(_swap(running, plan))
+
+    try:
+        outcome = await running.judge.replace(policy, plan.config.text_hash, by, swap)
+        if not outcome.ok:
+            raise Refused(outcome.error)
+    finally:
+        if not swapped:
+            await _discard(plan, running)
+    with trio.CancelScope(shield=True):  # within GRACE_S and what a close may take
+        with trio.move_on_after(GRACE_S):
+            for ended in ending.values():
+                await ended.wait()
+        await close_all(old[name] for name in ending)
+
+
+def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
+    """Put the new in the place of the old, without an await. Returns the checks that are no more, or are others now, each
+    with the event of its last run's end."""
+    old = running.checks
+    new = {name: one for name, one in plan.checks.items() if old.get(name) is not one}
+    limit_changed = running.config.window != plan.config.window
     running.config, running.rules, running.problems = plan.config, plan.rules, plan.problems
+    running.catalog = plan.catalog
+    running.intake.declare_types(list(plan.catalog.event_types.values()))
     running.checks, running.notifiers = plan.checks, plan.notifiers
-    declare_new = {name: one for name, one in plan.checks.items() if old_checks.get(name) is not one}
-    declare_checks(running.intake, declare_new, running.catalog, plan.config)
+    declare_checks(running.intake, plan.checks if limit_changed else new, plan.catalog, plan.config)
     now_ms = round(running.world.clock.now() * 1000)
-    for name in old_checks:
+    ending: dict[CheckName, trio.Event] = {}
+    for name in old:
         if name not in plan.checks:
-            running.schedule.remove(name)
+            ending[name] = running.schedule.remove(name)
             running.intake.forget_check(name)
             running.store.put(running.window.end_check(name, now_ms).rows)
     running.window.bind(plan.bound.touched)
     running.evaluator.replace(plan.bound)
-    for name, instance in declare_new.items():
-        running.schedule.add(instance, paused=name in running.judge.state.paused)
+    for name, instance in new.items():
+        ended = running.schedule.add(instance, paused=name in running.judge.state.paused)
+        if name in old:
+            ending[name] = ended
     running.outbox.replace(plan.notifiers, place_of(plan.config, running.url))
-    for name, gone in old_checks.items():
-        if plan.checks.get(name) is not gone:
-            await close_instance(gone.check, name)
     running.changed.ring()
+    return ending
+
+
+async def _discard(plan: Plan, running: Running) -> None:
+    """Close what a plan made that did not come into effect."""
+    checks = [one for name, one in plan.checks.items() if running.checks.get(name) is not one]
+    notifiers = [one for name, one in plan.notifiers.items() if running.notifiers.get(name) is not one]
+    await close_all([*checks, *notifiers])
 
 
 def place_of(config: Config, url: str) -> Place:
@@ -221,5 +270,8 @@ async def reload(running: Running, by: Actor) -> tuple[str, ...]:
         except Refused as error:
             log.error("reload.refused", by=by.name, error=str(error))
             raise
+        except Exception as error:  # a fault of our own: it must not end the daemon, which runs on as it is
+            log.exception("reload.failed", by=by.name)
+            raise Refused(f"the reload failed: {described(error)}; the log has the details") from error
     log.info("reload.done", by=by.name, changed=plan.changed, config=plan.config.text_hash[:12])
     return plan.changed

@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 import trio
+from msgspec import Struct
 
-from sixfbd.intake import one_line
+from sixfbd.containment import call_guarded, described, one_line
 from sixfbd.journal.errors import JournalError
 from sixfbd.model import CheckName, CheckState, Json, MetricKind, Report, Sample, Status, labels_of
 from sixfbd.plugin import Check
@@ -24,7 +25,7 @@ log = structlog.get_logger("sixfbd.schedule")
 MAX_PAGES: Final = 50  # runs in a row that `more=True` may ask for
 MAX_CURSOR_BYTES: Final = 64 * 1024
 START_SPREAD_S: Final = 2.0  # first runs are spread over this long, so that a start is no storm
-GRACE_S: Final = 1.0  # what a cancelled run may take to clean up before it is called hung
+GRACE_S: Final = 1.0  # what a cancelled run may take to clean up before it is called stuck
 LEAST_STALE_S: Final = 300.0  # Prometheus' look-back
 
 
@@ -51,13 +52,22 @@ class NotRunError(Exception):
     """A check was not run; the text says why."""
 
 
+class Before(Struct, frozen=True):
+    """What was known of a check before a start: failures in a row, and since when it was overdue (None: it was not)."""
+
+    failures: int = 0
+    overdue_since: float | None = None
+
+
 @dataclass(slots=True)
 class _Entry:
     instance: Instance
     state: CheckState
     due: float
     generation: int
+    reported: bool = False  # a report was taken since the check was added or resumed
     scope: trio.CancelScope | None = None
+    page_at: float = 0.0  # when the page that runs now began
     finished: trio.Event = field(default_factory=trio.Event)
     report: Report | None = None
 
@@ -79,6 +89,8 @@ class Schedule:
         self._wake = trio.Event()
         self._generation = 0
         self._nursery: trio.Nursery | None = None
+        self.ended = trio.Event()
+        """Set when `run` has ended, and all runs with it."""
 
     # ---- what is known -----------------------------------------------------------------------------------------------
 
@@ -91,23 +103,30 @@ class Schedule:
         return entry.state if entry else None
 
     def is_blind(self, name: CheckName) -> bool:
-        """Tell whether nothing is known of what the check watches: no report since the start, paused, or `unknown`.
+        """Tell whether nothing is known of what the check watches: paused, no report since it was added or resumed, the
+        last one `unknown`, or so old that its series have gone stale.
 
         A check that is not configured is not blind: what it fed may end.
         """
         entry = self._entries.get(name)
-        return entry is not None and (
-            entry.state.paused or entry.state.last_run_at is None or entry.state.status is Status.UNKNOWN
-        )
+        if entry is None:
+            return False
+        state = entry.state
+        known = entry.reported and not state.paused and state.status is not Status.UNKNOWN
+        return not known or self._is_overdue(entry, self._world.clock.now())
 
     # ---- what runs -----------------------------------------------------------------------------------------------------
 
-    def add(self, instance: Instance, *, paused: bool = False) -> None:
-        """Start running a check; replaces one of the same name (its state of failures is kept, a run is cancelled)."""
-        previous = self._entries.get(instance.name)
-        if previous is not None and previous.scope is not None:
-            previous.scope.cancel()
+    def add(self, instance: Instance, *, paused: bool = False, before: Before | None = None) -> trio.Event:
+        """Start running a check; replaces one of the same name, whose run is cancelled: its report is dropped.
+
+        Failures in a row go on counting, and what was overdue stays overdue until it reports: of the check that is
+        replaced, else as `before` says. Returns an event that is set when the replaced one runs no more.
+        """
         now = self._world.clock.now()
+        previous = self._entries.get(instance.name)
+        before = self._known_before(previous, now) or before or Before()
+        ended = _stopped(previous)
         spread = min(instance.interval_s, START_SPREAD_S) if instance.jitter_s is None else instance.jitter_s
         due = now + self._world.rng("start", instance.name).uniform(0, spread)
         state = CheckState(
@@ -118,6 +137,8 @@ class Schedule:
             external=instance.external,
             paused=paused,
             next_run_at=None if paused else due,
+            awaited_since=now if before.overdue_since is None else before.overdue_since,
+            consecutive_failures=before.failures,
         )
         if instance.check is None:
             state = msgspec.structs.replace(state, summary=one_line(instance.problem), next_run_at=None)
@@ -125,20 +146,22 @@ class Schedule:
         entry = self._entries[instance.name] = _Entry(instance, state, due, self._generation)
         if instance.check is not None:
             self._push(entry)
+        return ended
 
-    def remove(self, name: CheckName) -> None:
-        """Stop running a check; a run in progress is cancelled and its report dropped."""
-        entry = self._entries.pop(name)
-        if entry.scope is not None:
-            entry.scope.cancel()
+    def remove(self, name: CheckName) -> trio.Event:
+        """Stop running a check; a run in progress is cancelled and its report dropped. The event is set when it ended."""
+        return _stopped(self._entries.pop(name))
 
     def set_paused(self, name: CheckName, paused: bool) -> None:
         """Pause or resume; a run in progress goes on. Resuming runs the check at once."""
         entry = self._entries[name]
         if entry.state.paused == paused:
             return
-        entry.due = self._world.clock.now()
-        entry.state = msgspec.structs.replace(entry.state, paused=paused, next_run_at=None if paused else entry.due)
+        entry.due = now = self._world.clock.now()
+        entry.state = msgspec.structs.replace(entry.state, paused=paused, next_run_at=None if paused else now)
+        if not paused:
+            entry.reported = False
+            entry.state = msgspec.structs.replace(entry.state, awaited_since=now)
         self._generation += 1
         entry.generation = self._generation
         if not paused and entry.instance.check is not None:
@@ -164,16 +187,19 @@ class Schedule:
         return entry.report
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run checks as they fall due until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                task_status.started()
-                while True:
-                    await self._sleep_until_due()
-                    self._start_due(nursery)
-            finally:
-                self._nursery = None
+        """Run checks as they fall due until cancelled. Ends with the last run: one that is stuck holds it up."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    task_status.started()
+                    while True:
+                        await self._sleep_until_due()
+                        self._start_due(nursery)
+                finally:
+                    self._nursery = None
+        finally:
+            self.ended.set()
 
     def _push(self, entry: _Entry) -> None:
         heapq.heappush(self._heap, (entry.due, entry.generation, entry.instance.name))
@@ -207,6 +233,8 @@ class Schedule:
                 self._begin(entry, nursery)
             else:
                 log.warning("check.late", check=name, late_runs=entry.state.late_runs)
+                if now > entry.page_at + entry.instance.timeout_s + GRACE_S:
+                    nursery.start_soon(self._tell_stuck, entry)
 
     def _begin(self, entry: _Entry, nursery: trio.Nursery) -> None:
         entry.scope = trio.CancelScope()
@@ -231,34 +259,89 @@ class Schedule:
             entry.finished.set()
 
     async def _run_page(self, entry: _Entry) -> Report:
-        started_at = self._world.clock.now()
-        cursor = await self._cursor_of(entry.instance.name)
-        report, crashed, timed_out = await run_guarded(entry.instance, cursor)
-        now = self._world.clock.now()
-        failing = report.status is not Status.HEALTHY
-        entry.state = msgspec.structs.replace(
-            entry.state,
-            status=report.status,
-            summary=report.summary,
-            last_run_at=now,
-            last_seen_at=entry.state.last_seen_at if report.status is Status.UNKNOWN else now,
-            duration_s=now - started_at,
-            consecutive_failures=entry.state.consecutive_failures + 1 if failing else 0,
-            runs=entry.state.runs + 1,
-            crashes=entry.state.crashes + crashed,
-            timeouts=entry.state.timeouts + timed_out,
-            reachable=report.reachable,
-        )
+        entry.page_at = self._world.clock.now()
+        report, crashed, timed_out = await self._ask(entry.instance)
+        facts = {
+            "duration_s": self._world.clock.now() - entry.page_at,
+            "runs": entry.state.runs + 1,
+            "crashes": entry.state.crashes + crashed,
+            "timeouts": entry.state.timeouts + timed_out,
+            "reachable": report.reachable,
+        }
+        return await self._hand_over(entry, report, facts)
+
+    async def _ask(self, instance: Instance) -> tuple[Report, bool, bool]:
         try:
-            refusals = await self._deliver(entry.instance.name, report, run_samples(entry.state))
+            cursor = await self._cursor_of(instance.name)
         except JournalError as error:
-            log.error("check.not_journaled", error=str(error))
+            log.error("check.cursor_unread", error=str(error))
+            return Report(Status.UNKNOWN, one_line(f"its cursor cannot be read: {error}")), False, False
+        return await run_guarded(instance, cursor)
+
+    async def _tell_stuck(self, entry: _Entry) -> None:
+        """A run goes on although it was cancelled at its timeout: nothing is known of what the check watches."""
+        limit = entry.instance.timeout_s
+        report = Report(Status.UNKNOWN, f"its run does not end, though it was cancelled after {limit:g} s")
+        log.error("check.stuck", check=entry.instance.name, plugin=entry.instance.plugin, timeout_s=limit)
+        await self._hand_over(entry, report, {})
+
+    async def _hand_over(self, entry: _Entry, report: Report, facts: dict[str, Any]) -> Report:
+        """Have a report taken; what it says is known of the check from then on, not before. Returns what was known then.
+
+        A report of a check that was removed or replaced meanwhile is dropped.
+        """
+        name = entry.instance.name
+        if self._entries.get(name) is not entry:
             return msgspec.structs.replace(report, more=False)
+        facts |= self._known_by(entry.state, report)
+        own = run_samples(msgspec.structs.replace(entry.state, **facts))
+        try:
+            refusals = await self._deliver(name, report, own)
+        except Exception as error:  # neither a journal that fails nor a report that breaks the door ends it
+            log.error("check.not_taken", error=described(error), exc_info=not isinstance(error, JournalError))
+            report = Report(Status.UNKNOWN, one_line(f"its report was not taken: {error}"), reachable=report.reachable)
+            facts |= self._known_by(entry.state, report)
+            refusals = []
+        else:
+            entry.reported = True
         if refusals:
-            refused = entry.state.refused_series + len(refusals)
-            entry.state = msgspec.structs.replace(entry.state, refused_series=refused)
+            facts["refused_series"] = entry.state.refused_series + len(refusals)
             log.warning("check.refused", refusals=refusals)
+        entry.state = msgspec.structs.replace(entry.state, **facts)
         return report
+
+    def _known_by(self, state: CheckState, report: Report) -> dict[str, Any]:
+        """What a report changes in the state of its check."""
+        now = self._world.clock.now()
+        seen = report.status is not Status.UNKNOWN
+        return {
+            "status": report.status,
+            "summary": report.summary,
+            "last_run_at": now,
+            "last_seen_at": now if seen else state.last_seen_at,
+            "awaited_since": now if seen else state.awaited_since,
+            "consecutive_failures": 0 if report.status is Status.HEALTHY else state.consecutive_failures + 1,
+        }
+
+    def _is_overdue(self, entry: _Entry, now: float) -> bool:
+        return now - entry.state.awaited_since >= stale_after_s(entry.instance.interval_s, entry.instance.timeout_s)
+
+    def _known_before(self, previous: _Entry | None, now: float) -> Before | None:
+        if previous is None:
+            return None
+        since = previous.state.awaited_since
+        overdue = not previous.state.paused and self._is_overdue(previous, now)
+        return Before(previous.state.consecutive_failures, since if overdue else None)
+
+
+def _stopped(entry: _Entry | None) -> trio.Event:
+    """Cancel what an entry runs; return an event that is set when that has ended."""
+    if entry is not None and entry.scope is not None:
+        entry.scope.cancel()
+        return entry.finished
+    ended = trio.Event()
+    ended.set()
+    return ended
 
 
 def run_samples(state: CheckState) -> tuple[Sample, ...]:
@@ -282,30 +365,20 @@ def run_samples(state: CheckState) -> tuple[Sample, ...]:
 
 async def run_guarded(instance: Instance, cursor: Json | None) -> tuple[Report, bool, bool]:
     """Run a check once; return its report, whether it crashed, whether it ran over. Neither may end the daemon."""
-    assert instance.check is not None
-    crash: BaseExceptionGroup[Exception] | None = None
-    answer: object = None
-    with trio.move_on_after(instance.timeout_s) as scope:
-        try:
-            answer = await instance.check.run(cursor)
-        except* Exception as group:  # noqa: BLE001 - a check may raise anything; it is named and contained
-            crash = group
-    if crash is not None:
-        log.error("check.crashed", plugin=instance.plugin, exc_info=crash)
-        return Report(Status.UNKNOWN, one_line(f"plugin {instance.plugin} raised {_innermost(crash)}")), True, False
-    if scope.cancelled_caught:
+    check = instance.check
+    assert check is not None
+    ended = await call_guarded(lambda: check.run(cursor), instance.timeout_s)
+    if ended.error is not None:
+        log.error("check.crashed", plugin=instance.plugin, exc_info=ended.error)
+        text = f"plugin {instance.plugin} raised {described(ended.error)}"
+        return Report(Status.UNKNOWN, one_line(text)), True, False
+    if ended.overran:
         return Report(Status.UNKNOWN, f"no answer within {instance.timeout_s:g} s"), False, True
-    fault = _fault(answer)
-    if fault or not isinstance(answer, Report):
+    fault = _fault(ended.answer)
+    if fault or not isinstance(ended.answer, Report):
         log.error("check.rubbish", plugin=instance.plugin, fault=fault)
         return Report(Status.UNKNOWN, one_line(f"plugin {instance.plugin} returned {fault}")), True, False
-    return msgspec.structs.replace(answer, summary=one_line(answer.summary)), False, False
-
-
-def _innermost(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return msgspec.structs.replace(ended.answer, summary=one_line(ended.answer.summary)), False, False
 
 
 def _fault(answer: object) -> str:
@@ -314,6 +387,10 @@ def _fault(answer: object) -> str:
         return f"a {type(answer).__name__}, not a Report"
     if not isinstance(answer.status, Status):
         return f"a report whose status is {answer.status!r:.50}"
+    if not isinstance(answer.summary, str):
+        return f"a report whose summary is a {type(answer.summary).__name__}, not text"
+    if not isinstance(answer.more, bool) or not isinstance(answer.reachable, bool | None):
+        return "a report whose `more` or `reachable` is neither true nor false"
     if not isinstance(answer.samples, tuple | list) or not isinstance(answer.events, tuple | list):
         return "a report whose samples or events are not a tuple"
     if answer.cursor is not None:

@@ -1,6 +1,6 @@
 """What comes into a round of the judge, and what comes out of it. Values only; each input carries its engine time `at`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
@@ -58,13 +58,14 @@ class Noted(Struct, frozen=True):
 
 
 class Replaced(Struct, frozen=True):
-    """A reload: another policy takes effect, under the hash `config`."""
+    """A reload: another policy takes effect, under the hash `config`; `adopt` is called when it does."""
 
     at: float
     policy: Policy
     config: str
     by: Actor
     slot: Any
+    adopt: Callable[[], None] = lambda: None
 
 
 class Tick(Struct, frozen=True):

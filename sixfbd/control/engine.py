@@ -31,6 +31,8 @@ Number: TypeAlias = float | str
 
 def number(value: float) -> Number:
     """Return the JSON form of a sample's value: the number, or "NaN", "+Inf", "-Inf"."""
+    if not isinstance(value, int | float):
+        return str(value)  # what a plugin gave in place of a number
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

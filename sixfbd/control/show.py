@@ -25,7 +25,7 @@ from sixfbd.control.tables import clean as plain
 from sixfbd.control.tables import span as shown_span
 from sixfbd.control.tables import value as shown_value
 from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
-from sixfbd.model import Alert, CheckState, Obligation, StoredEvent
+from sixfbd.model import Alert, AlertState, CheckState, Obligation, StoredEvent
 
 
 def show_status(status: StatusView) -> list[str]:
@@ -323,11 +323,12 @@ def _transition_words(record: AlertChanged) -> list[str]:
     alert = record.alert
     change = f"{record.previous} → {alert.state}" if record.previous != alert.state else f"still {alert.state}"
     why = f" ({record.why or alert.reason})" if record.why or alert.reason else ""
-    first = f"{change}, {alert.severity}, value {shown_value(alert.value)}{why}"
+    over = alert.state is AlertState.RESOLVED  # its value and evidence are the last ones for which it held
+    first = f"{change}, {alert.severity}, {'last value' if over else 'value'} {shown_value(alert.value)}{why}"
     return [
         first,
         *(
-            f"  read {seen.series} = {shown_value(seen.value)} at {clock_time(seen.at_ms / 1000)}"
+            f"  {'last held with' if over else 'read'} {seen.series} = {shown_value(seen.value)} at {clock_time(seen.at_ms / 1000)}"
             for seen in alert.evidence
         ),
     ]

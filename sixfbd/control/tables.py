@@ -120,12 +120,12 @@ def size(size_bytes: float) -> str:
 
 
 def value(number: float | str | None) -> str:
-    """Return a sample's value: whole numbers whole, others with six digits, "-" for None."""
+    """Return a sample's value: whole numbers whole, others with ten digits, "-" for None."""
     if number is None or isinstance(number, str):
         return number or "-"
     if number == int(number) and abs(number) < 1e15:
         return str(int(number))
-    return f"{number:.6g}"
+    return f"{number:.10g}"
 
 
 def labels(pairs: dict[str, str]) -> str:

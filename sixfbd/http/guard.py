@@ -79,7 +79,7 @@ def check_scope(engine: HttpEngine, scope: Scope) -> None:
             401,
             "token_needed",
             f'this needs a token with the scope {scope!r}: send "Authorization: Bearer ..."; '
-            f"`sixfbctl token create --scope {scope}` makes one",
+            f"`sixfbctl token create NAME --scope {scope}` makes one",
             headers=CHALLENGE,
         )
     token = engine.token(secret.strip())

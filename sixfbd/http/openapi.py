@@ -48,7 +48,11 @@ PROMETHEUS_ERROR: Final[Document] = {
         "error": {"type": "string"},
     },
 }
-TOKEN: Final[Document] = {"type": "http", "scheme": "bearer", "description": "`sixfbctl token create --scope SCOPE`."}
+TOKEN: Final[Document] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "`sixfbctl token create NAME --scope SCOPE`.",
+}
 REF: Final = "#/components/schemas/{name}"
 
 

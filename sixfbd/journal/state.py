@@ -258,7 +258,9 @@ def _owed(state: State, obligation: Obligation) -> None:
         _forget_if_over(state, obligation.subject)
         return
     state.obligations[obligation.id] = obligation
-    state.open_of[obligation.subject] = (*(state.open_of.get(obligation.subject) or ()), obligation.id)
+    known = state.open_of.get(obligation.subject) or ()
+    if obligation.id not in known:  # written twice if the answer to the first write never came
+        state.open_of[obligation.subject] = (*known, obligation.id)
 
 
 def _close(state: State, identity: str) -> None:

@@ -6,6 +6,7 @@ named here, and becomes an Answer in every case but one: a delivery that the end
 in the journal, and is `unknown` at the next start.
 """
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,15 +14,17 @@ from typing import Any, Final, Protocol
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from sixfbd.alerting.inputs import Absent, Answer, Deliver, Lookup, Lost
-from sixfbd.instances import NotifierInstance, close_instance
+from sixfbd.containment import call_guarded, described, leaves, one_line, words_of
+from sixfbd.instances import NotifierInstance, close_all
 from sixfbd.model import MessageId, Receipt
 from sixfbd.outbox.render import Place, render
 from sixfbd.plugin import Clock, Notification, Notifier, PermanentFailure, TemporaryFailure
 
 DRAIN_S: Final = 5.0  # how long a stop waits for what is on its way
-MAX_ERROR: Final = 500  # characters of a notifier's own words that are kept
+MAX_PROVIDER_ID: Final = 500  # characters
 
 log = structlog.get_logger("sixfbd.outbox")
 
@@ -106,9 +109,7 @@ class Outbox:
                 await self._drain()
                 nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True):  # each close has its own limit
-                for account in [*self._accounts.values(), *self._retired]:
-                    await close_instance(account.instance.notifier, account.instance.name)
+            await close_all(account.instance for account in [*self._accounts.values(), *self._retired])
 
     @property
     def in_flight(self) -> int:
@@ -144,7 +145,7 @@ class Outbox:
     async def _retire(self, account: _Account) -> None:
         await account.idle.wait()
         self._retired.remove(account)
-        await close_instance(account.instance.notifier, account.instance.name)
+        await close_all([account.instance])
 
     async def _drain(self) -> None:
         with trio.move_on_after(self._drain_s) as scope:
@@ -157,8 +158,12 @@ class Outbox:
 
     async def _work(self, effect: Deliver | Lookup, account: _Account | None) -> None:
         lookup = isinstance(effect, Lookup)
+        outcome: Receipt | TemporaryFailure | PermanentFailure | Lost | Absent
         try:
             outcome = await self._try(effect, account)
+        except Exception as error:  # a fault of our own: it costs this try, not the daemon and not the message
+            log.exception("outbox.failed", message=effect.message.id)
+            outcome = TemporaryFailure(f"a fault of the daemon's own: {described(error)}")
         finally:
             self._looking.discard(effect.message.id)
             if account is not None:
@@ -187,10 +192,10 @@ class Outbox:
         self, account: _Account, notifier: Notifier[Any], notification: Notification
     ) -> Receipt | TemporaryFailure | PermanentFailure | Lost:
         result = await self._contained(account, lambda: notifier.deliver(notification), lost=True)
-        if isinstance(result, Receipt | TemporaryFailure | PermanentFailure | Lost):
+        if isinstance(result, TemporaryFailure | PermanentFailure | Lost):
             return result
-        plugin = account.instance.plugin
-        return _Rubbish(f"plugin {plugin}: deliver() returned {type(result).__name__}, not a Receipt")
+        receipt = _receipt_of(result)
+        return receipt or _Rubbish(f"plugin {account.instance.plugin}: deliver() returned {_kind_of_rubbish(result)}")
 
     async def _look_up(
         self, account: _Account, notifier: Notifier[Any], notification: Notification
@@ -198,39 +203,36 @@ class Outbox:
         result = await self._contained(account, lambda: notifier.lookup(notification), lost=False)
         if result is None:
             return Absent()
-        if isinstance(result, Receipt | TemporaryFailure | PermanentFailure | Lost):
+        if isinstance(result, TemporaryFailure | PermanentFailure | Lost):
             return result
-        plugin = account.instance.plugin
-        return _Crashed(f"plugin {plugin}: lookup() returned {type(result).__name__}, not a Receipt or None")
+        receipt = _receipt_of(result)
+        return receipt or _Crashed(
+            f"plugin {account.instance.plugin}: lookup() returned {_kind_of_rubbish(result)} or None"
+        )
 
     async def _contained(self, account: _Account, call: Callable[[], Awaitable[object]], *, lost: bool) -> object:
         """Run a notifier's method within its timeout; return what it returned, or the failure that it means.
 
         `lost`: an exception that is none of ours leaves open whether the message was taken.
         """
-        group: BaseExceptionGroup[BaseException] | None = None
-        result: object = None
-        try:
-            with trio.move_on_after(account.timeout_s) as scope:
-                result = await call()
-        except* (Exception, SystemExit) as raised:  # noqa: BLE001 - a plugin may raise anything; Cancelled passes through
-            group = raised
-        if group is not None:
-            return self._meaning(account, group, lost)
-        if scope.cancelled_caught:
+        ended = await call_guarded(call, account.timeout_s)
+        if ended.error is not None:
+            return self._meaning(account, ended.error, lost)
+        if ended.overran:
             return Lost(f"no answer within {account.timeout_s:g} s")
-        return result
+        return ended.answer
 
-    def _meaning(
-        self, account: _Account, group: BaseExceptionGroup[BaseException], lost: bool
-    ) -> TemporaryFailure | PermanentFailure:
-        errors = _leaves(group)
-        for error in errors:
-            if isinstance(error, TemporaryFailure | PermanentFailure):
-                return error
+    def _meaning(self, account: _Account, error: BaseException, lost: bool) -> TemporaryFailure | PermanentFailure:
+        for one in leaves(error):
+            if isinstance(one, TemporaryFailure):
+                return TemporaryFailure(
+                    words_of(one), retry_after_s=_wish_of(one), sent=bool(getattr(one, "sent", True))
+                )
+            if isinstance(one, PermanentFailure):
+                return PermanentFailure(words_of(one))
         plugin = account.instance.plugin
-        log.error("notifier.crashed", notifier=account.instance.name, plugin=plugin, exc_info=group)
-        return _Crashed(f"plugin {plugin} raised {type(errors[0]).__name__}", sent=lost)
+        log.error("notifier.crashed", notifier=account.instance.name, plugin=plugin, exc_info=error)
+        return _Crashed(f"plugin {plugin} raised {type(leaves(error)[0]).__name__}", sent=lost)
 
     def _report(
         self, effect: Deliver | Lookup, outcome: Receipt | TemporaryFailure | PermanentFailure | Lost | Absent
@@ -249,7 +251,7 @@ class Outbox:
             attempt=effect.message.attempt,
             lookup=lookup,
             kind=kind,
-            error=(outcome.reason if isinstance(outcome, Lost) else str(outcome))[:MAX_ERROR],
+            error=outcome.reason if isinstance(outcome, Lost) else str(outcome),
         )
 
 
@@ -269,8 +271,27 @@ def _kind_of(outcome: Receipt | TemporaryFailure | PermanentFailure | Lost | Abs
             return "absent"
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _receipt_of(result: object) -> Receipt | None:
+    """Return a receipt in a form that can be written, None if it is none: what the journal holds has to be read again."""
+    if not isinstance(result, Receipt) or result.state not in ("accepted", "delivered"):
+        return None
+    provider_id = None if result.provider_id is None else _written(result.provider_id)[:MAX_PROVIDER_ID]
+    return replace(result, provider_id=provider_id, detail=_written(result.detail))
+
+
+def _written(value: object) -> str:
+    return one_line(value if isinstance(value, str) else repr(value))
+
+
+def _kind_of_rubbish(result: object) -> str:
+    if isinstance(result, Receipt):
+        return one_line(f"a Receipt whose state is {result.state!r}")
+    return f"{type(result).__name__}, not a Receipt"
+
+
+def _wish_of(failure: TemporaryFailure) -> float | None:
+    """Return what the provider wished, None if it is no time to wait."""
+    wish = getattr(failure, "retry_after_s", None)
+    if not isinstance(wish, int | float) or not math.isfinite(wish) or wish < 0:
+        return None
+    return float(wish)

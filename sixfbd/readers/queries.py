@@ -8,6 +8,7 @@ import trio
 from sixfbd import promql
 from sixfbd.model import Alert, Event, Labels, Series, StoredEvent
 from sixfbd.promql import PromQLError, Query, QueryError, Stop, Value
+from sixfbd.promql.nodes import Selector
 from sixfbd.window.snapshot import Matcher, Snapshot
 
 QUERY_LIMIT_S: Final = 20.0
@@ -99,6 +100,6 @@ class EngineReader:
 def selector_matchers(selector: str) -> tuple[Matcher, ...]:
     """Return the matchers of a plain selector such as `probe_success{instance="x"}`. Raises PromQLError for anything else."""
     query = promql.compile(selector)
-    if query.kind != "vector" or len(query.selectors) != 1 or query.selectors[0].range_ms:
+    if not isinstance(query.root, Selector) or query.root.range_ms:
         raise PromQLError('a selector such as up{job="shop"} is wanted here', 1, 1, selector)
     return tuple(query.selectors[0].matchers)

@@ -1,5 +1,6 @@
 """The engine's own default rules: what it says of itself when a part of it does not work. Plugins bring their own rules.
 
+They read the daemon's own series only, which have no label job: scraped ones of this or another daemon have one.
 Every one has the label service="daemon"; `[[rules]]` of the same name changes or drops it, as with a plugin's.
 """
 
@@ -22,49 +23,49 @@ def _rule(name: str, expr: str, severity: Severity, summary: str, description: s
 ENGINE_RULES: Final[tuple[Rule, ...]] = (
     _rule(
         "CheckStale",
-        "time() - sixfbd_check_last_seen_timestamp_seconds > on(check) sixfbd_check_stale_after_seconds",
+        'time() - sixfbd_check_last_seen_timestamp_seconds{job=""} > on(check) sixfbd_check_stale_after_seconds{job=""}',
         Severity.HIGH,
         "Check {{ $labels.check }} has reported nothing for too long",
         "Its last report other than unknown is {{ $value | humanizeDuration }} old: what it watches is not seen.",
     ),
     _rule(
         "NotificationsDead",
-        "increase(sixfbd_notifications_dead_total[10m]) > 0",
+        'increase(sixfbd_notifications_dead_total{job=""}[10m]) > 0',
         Severity.HIGH,
         "Notifications could not be delivered and were given up",
         "{{ $value | humanize }} messages were given up in ten minutes; `sixfbctl outbox list` shows them with their errors.",
     ),
     _rule(
         "OutboxStuck",
-        "sixfbd_outbox_oldest_age_seconds > 600",
+        'sixfbd_outbox_oldest_age_seconds{job=""} > 600',
         Severity.HIGH,
         "The oldest message has waited for {{ $value | humanizeDuration }}",
         "A message waits in the outbox for more than ten minutes; `sixfbctl outbox list` shows why.",
     ),
     _rule(
         "LoopBlocked",
-        "max_over_time(sixfbd_loop_delay_seconds[5m]) > 1",
+        'max_over_time(sixfbd_loop_delay_seconds{job=""}[5m]) > 1',
         Severity.MEDIUM,
         "The daemon's loop stood still for {{ $value | humanizeDuration }}",
         "Something held the event loop for more than a second: a plugin that computes or waits without a thread does that.",
     ),
     _rule(
         "PluginFailed",
-        "sixfbd_plugin_failed == 1",
+        'sixfbd_plugin_failed{job=""} == 1',
         Severity.MEDIUM,
         "Plugin {{ $labels.plugin }} was left out",
         "Plugin {{ $labels.plugin }} does not load or start; `sixfbd plugins` says what does not match.",
     ),
     _rule(
         "RuleFailing",
-        "increase(sixfbd_rule_evaluation_failures_total[10m]) > 0",
+        'increase(sixfbd_rule_evaluation_failures_total{job=""}[10m]) > 0',
         Severity.MEDIUM,
         "Rule {{ $labels.rule }} cannot be evaluated",
         "Evaluations of rule {{ $labels.rule }} failed in the last ten minutes: it cannot alert while they do.",
     ),
     _rule(
         "SamplesDropped",
-        "increase(sixfbd_samples_dropped_total[10m]) > 0",
+        'increase(sixfbd_samples_dropped_total{job=""}[10m]) > 0',
         Severity.MEDIUM,
         "Samples were dropped",
         "Samples were not kept in the last ten minutes; `sixfbctl journal status` and the log say why.",

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 import httpx
+import pytest
 
 ROUNDS = int(os.environ.get("SIXFBD_CRASH_ROUNDS", "10"))
 SEED = int(os.environ.get("SIXFBD_CRASH_SEED", "20261123"))
@@ -92,6 +93,7 @@ class Shop(threading.Thread):
         }
 
 
+@pytest.mark.timeout(120 + 20 * ROUNDS)
 def test_nothing_acknowledged_is_lost_and_every_obligation_is_accounted_for(daemon, receiver, wait):
     draw = random.Random(SEED)
     plugins = daemon.directory / "plugins.d"

@@ -479,3 +479,22 @@ for = "0s"
     assert told == ["firing"], "neither resolved nor told again"
     target.start()
     wait("resolved arrives", lambda: len(receiver.alerts(alertname="ProbeFailed")) == 2)
+
+
+def test_a_plugin_file_that_is_new_comes_with_a_reload(daemon, wait):
+    daemon.start()
+    write_plugins(daemon, {"odd": ODD})
+    daemon.add("50-odd.toml", '[checks.fine]\nplugin = "odd"\nhow = "fine"\ninterval = "1s"\ntimeout = "500ms"\n')
+    assert "check fine added" in daemon.ctl("reload")["changed"]
+    wait("it runs", lambda: {c["name"]: c["status"] for c in daemon.ctl("checks")}["fine"] == "healthy")
+
+
+def test_the_engines_rules_work_while_the_daemon_scrapes_itself(daemon, wait):
+    daemon.start()
+    scrape = f'[checks.own]\nplugin = "scrape"\ntargets = ["{daemon.url}/metrics"]\ninterval = "1s"\ntimeout = "1s"\n'
+    daemon.add("50-own.toml", scrape)
+    assert "check own added" in daemon.ctl("reload")["changed"]
+    expr = 'count(sixfbd_check_last_seen_timestamp_seconds{job="own"})'
+    wait("it has scraped its own series", lambda: daemon.ctl("query", expr)["series"])
+    wait("the rules were evaluated since", lambda: daemon.ctl("check", "run", "own")["status"] == "healthy")
+    assert daemon.ctl("status")["problems"] == []

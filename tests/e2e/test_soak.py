@@ -20,6 +20,7 @@ from itertools import count
 
 import httpx
 import msgspec
+import pytest
 
 from sixfbd.journal.records import AlertChanged, MessageChanged, Owed, Record
 from sixfbd.journal.state import account
@@ -290,6 +291,7 @@ def second_half(daemon, url, draw, until, seen):
     return sizes
 
 
+@pytest.mark.timeout(2 * SOAK_S + 600)  # as long as one likes, and the end
 def test_under_everything_at_once_nothing_is_lost_and_nothing_grows(
     daemon, target, receiver, wait, free_port, monkeypatch
 ):

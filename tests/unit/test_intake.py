@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sixfbd.intake import CLOCK_SKEW_S, Declared, Intake, Refused, declare, one_line
+from sixfbd.containment import one_line
+from sixfbd.intake import CLOCK_SKEW_S, Declared, Intake, Refused, declare
 from sixfbd.journal.errors import JournalFull
 from sixfbd.journal.event_log import Accepted, Duplicate
 from sixfbd.model import CheckName, Event, MetricKind, Report, RuleName, Sample, Series, Status, StoredEvent, labels_of
