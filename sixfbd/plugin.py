@@ -25,8 +25,8 @@ own plugins to that as well). A check is one class::
         return {"queue": QueueCheck}
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from ssl import SSLContext
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -69,6 +69,7 @@ __all__ = [
     "Event",
     "EventType",
     "Gauge",
+    "InvalidOptions",
     "Json",
     "Labels",
     "Level",
@@ -78,6 +79,7 @@ __all__ = [
     "Notification",
     "NotifiedAlert",
     "Notifier",
+    "OptionFaults",
     "Outbound",
     "PermanentFailure",
     "PluginConfig",
@@ -277,6 +279,46 @@ class PluginConfig(msgspec.Struct, frozen=True):
 
 class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The options of a plugin that has none."""
+
+
+class InvalidOptions(ValueError):  # noqa: N818 - said of options, not of the program
+    """Options that do not fit: `faults` has each as (key, text); a text may end in "; " and the mend."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__("\n".join(f"{key}: {text}" for key, text in faults))
+        self.faults = tuple(faults)
+
+
+class OptionFaults:
+    """Collects what is wrong with options, so that `__post_init__` names all of it at once::
+
+        def __post_init__(self) -> None:
+            with OptionFaults() as faults:
+                with faults.at("url"):
+                    parse_url(self.url)          # whatever ValueError is raised here is a fault of `url`
+                with faults.at("retries"):
+                    parse_count(self.retries)
+
+    Leaving it raises InvalidOptions if there were any.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, str]] = []
+
+    def __enter__(self) -> "OptionFaults":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None and self._found:
+            raise InvalidOptions(self._found)
+
+    @contextmanager
+    def at(self, key: str) -> Iterator[None]:
+        """Take a ValueError raised inside as a fault of this option."""
+        try:
+            yield
+        except ValueError as error:
+            self._found.append((key, str(error)))
 
 
 class Check(Generic[O]):

@@ -16,6 +16,7 @@ from msgspec import NODEFAULT, UNSET, Meta, Struct
 
 from sixfbd.config.secret_sources import SecretError, SecretSources
 from sixfbd.config.text import KeyPath, Problem, did_you_mean, show_key, show_value
+from sixfbd.plugin import InvalidOptions
 from sixfbd.quantities import Duration, Secret, Size
 
 S = TypeVar("S", bound=Struct)
@@ -222,6 +223,11 @@ class Walk:
     def _make(self, cls: type[S], given: dict[str, Any], path: KeyPath, base: S | None) -> S | None:
         try:
             return cls(**given) if base is None else msgspec.structs.replace(base, **given)
+        except InvalidOptions as error:
+            for key, text in error.faults:
+                message, _, hint = " ".join(text.split())[:300].partition("; ")
+                self.note((*path, key), message, hint)
+            return None
         except Exception as error:  # noqa: BLE001 - a plugin's __post_init__ may raise anything; it is named
             text = " ".join(str(error).split())[:300] if isinstance(error, ValueError | TypeError) else ""
             message, _, hint = (text or f"is refused: {type(error).__name__}").partition("; ")

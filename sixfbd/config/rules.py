@@ -12,7 +12,7 @@ from msgspec import Struct
 from sixfbd.config.fit import LABEL_NAME
 from sixfbd.config.tables import Config, RuleTable
 from sixfbd.config.text import Problem, did_you_mean, show_value
-from sixfbd.model import Rule, RuleName
+from sixfbd.model import Rule, RuleName, Severity
 from sixfbd.rules.levels import Condition
 
 _GIVEN_BY_ENGINE: Final = frozenset({"alertname", "severity"})
@@ -143,10 +143,12 @@ def _overlaid(table: RuleTable, default: Rule | None, file: str) -> Rule:
 
 def compile_problems(config: Config, rules: Sequence[Rule], compile_rules: CompileRules) -> list[Problem]:
     """Return what compiling the rules finds. What is wrong with a plugin's own expression is a warning only."""
-    ours = {table.name: place for place, table in enumerate(config.rules)}
+    ours: dict[str, int] = {}
+    for number, table in enumerate(config.rules):
+        ours.setdefault(table.name, number)  # of two with one name the first is in force, the second is an error itself
     origins = {rule.name: rule.origin for rule in rules}
     found = []
-    for problem in compile_rules(rules):
+    for problem in compile_rules([*rules, *_left_out(config, rules)]):
         place = ours.get(problem.rule)
         if place is not None and config.rules[place].expr is not None:
             file, key = config.rule_places[place] if config.rule_places else ("", f"rules[{place}]")
@@ -155,3 +157,11 @@ def compile_problems(config: Config, rules: Sequence[Rule], compile_rules: Compi
             file = origins.get(RuleName(problem.rule), "")
             found.append(Problem(file=file, key=f"rule {problem.rule}", message=problem.message, level="warning"))
     return found
+
+
+def _left_out(config: Config, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules that something else is wrong with: their expressions are compiled all the same."""
+    whole = {rule.name for rule in rules}
+    names = dict.fromkeys(table.name for table in config.rules if table.enabled and table.expr is not None)
+    first = {table.name: table.expr for table in reversed(config.rules) if table.expr is not None}
+    return [Rule(name=RuleName(name), expr=first[name], severity=Severity.LOW) for name in names if name not in whole]

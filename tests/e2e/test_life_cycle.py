@@ -471,6 +471,7 @@ for = "0s"
     daemon.start()
     target.stop()
     wait("the alert arrives", lambda: receiver.alerts(alertname="ProbeFailed"))
+    wait("its answer is on the disk", lambda: daemon.ctl("outbox", "list", "--open")["messages"] == [])
     daemon.kill()
     (daemon.directory / "state" / "samples.db").unlink()  # the worst case: nothing is known of before but the alert
     daemon.start()

@@ -25,6 +25,7 @@ from sixfbd.plugin import (
     Gauge,
     Json,
     Labels,
+    OptionFaults,
     PluginConfig,
     Report,
     Rule,
@@ -88,14 +89,20 @@ class ScrapeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     deadline: Annotated[Duration, msgspec.Meta(description="Time for a whole scrape.")] = Duration(10 * SECOND)
 
     def __post_init__(self) -> None:
-        for target in self.targets:
-            parse_http_url(target)
-        if len(set(self.targets)) < len(self.targets):
-            raise ValueError("targets: an address stands there twice; drop one")
-        validate_credentials(self.basic_auth, self.bearer)
-        validate_headers(self.headers)
-        if RESERVED in self.labels:
-            raise ValueError(f"labels: {RESERVED!r} is the engine's own; choose another name")
+        with OptionFaults() as faults:
+            for target in self.targets:
+                with faults.at("targets"):
+                    parse_http_url(target)
+            with faults.at("targets"):
+                if len(set(self.targets)) < len(self.targets):
+                    raise ValueError("an address stands there twice; drop one")
+            with faults.at("bearer"):
+                validate_credentials(self.basic_auth, self.bearer)
+            with faults.at("headers"):
+                validate_headers(self.headers)
+            with faults.at("labels"):
+                if RESERVED in self.labels:
+                    raise ValueError(f"{RESERVED!r} is the engine's own; choose another name")
 
 
 class _Meaning(NamedTuple):

@@ -24,6 +24,7 @@ from sixfbd.plugin import (
     Gauge,
     Json,
     Level,
+    OptionFaults,
     PluginConfig,
     Report,
     Rule,
@@ -100,19 +101,34 @@ class WebhookOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     deadline: Annotated[Duration, msgspec.Meta(description="Time for a whole probe.")] = Duration(10 * SECOND)
 
     def __post_init__(self) -> None:
-        if bool(self.url) is bool(self.targets):
-            raise ValueError('either url or targets is needed; write url = "https://shop.example.com/"')
-        for target in self.targets or (self.url,):
-            parse_http_url(target)
-        if len(set(self.targets)) < len(self.targets):
-            raise ValueError("targets: an address stands there twice; drop one")
-        validate_credentials(self.basic_auth, self.bearer)
-        validate_headers({**self.headers, **dict.fromkeys(self.secret_headers, "")})
-        for expected in self.expected_status:
-            validate_status(expected)
-        BodyExpectations(self.body_must_match, self.body_must_not_match, self.expect_json)
-        if self.proxy:
-            _proxy(self.proxy, self.proxy_auth)
+        with OptionFaults() as faults:
+            with faults.at("url"):
+                if bool(self.url) is bool(self.targets):
+                    raise ValueError('either url or targets is needed; write url = "https://shop.example.com/"')
+                if self.url:
+                    parse_http_url(self.url)
+            for target in self.targets:
+                with faults.at("targets"):
+                    parse_http_url(target)
+            with faults.at("targets"):
+                if len(set(self.targets)) < len(self.targets):
+                    raise ValueError("an address stands there twice; drop one")
+            with faults.at("bearer"):
+                validate_credentials(self.basic_auth, self.bearer)
+            with faults.at("headers"):
+                validate_headers({**self.headers, **dict.fromkeys(self.secret_headers, "")})
+            for expected in self.expected_status:
+                with faults.at("expected_status"):
+                    validate_status(expected)
+            with faults.at("body_must_match"):
+                BodyExpectations(self.body_must_match, (), {})
+            with faults.at("body_must_not_match"):
+                BodyExpectations((), self.body_must_not_match, {})
+            with faults.at("expect_json"):
+                BodyExpectations((), (), self.expect_json)
+            with faults.at("proxy"):
+                if self.proxy:
+                    _proxy(self.proxy, self.proxy_auth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from sixfbd.plugin import (
     Notification,
     NotifiedAlert,
     Notifier,
+    OptionFaults,
     PermanentFailure,
     PluginConfig,
     Receipt,
@@ -64,10 +65,14 @@ class WebhookNotifier(Notifier["WebhookNotifier.Options"]):
             masked = {name: _masked(value) for name, value in self.headers.items()}
             force_setattr(self, "url", _masked(self.url))  # from here on no repr and no traceback shows them
             force_setattr(self, "headers", masked)
-            _validate_url(_plain(self.url))
-            _validate_headers({name: _plain(value) for name, value in masked.items()})
-            if self.secret is not None:
-                _signer(self.secret)
+            with OptionFaults() as faults:
+                with faults.at("url"):
+                    _validate_url(_plain(self.url))
+                with faults.at("headers"):
+                    _validate_headers({name: _plain(value) for name, value in masked.items()})
+                with faults.at("secret"):
+                    if self.secret is not None:
+                        _signer(self.secret)
 
     def __init__(self, options: Options, ctx: Any) -> None:
         super().__init__(options, ctx)
@@ -197,7 +202,7 @@ def _signer(secret: Secret) -> Webhook:
     except ValueError:
         key = b""
     if not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
-        raise ValueError('secret is not one of Standard Webhooks; write "whsec_" and base64 of 24 to 64 bytes')
+        raise ValueError('is not one of Standard Webhooks; write "whsec_" and base64 of 24 to 64 bytes')
     return Webhook(key)
 
 
@@ -213,19 +218,19 @@ def _validate_url(url: str) -> None:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
-        raise ValueError('url is not a URL; write "https://example.com/hook"') from None
+        raise ValueError('is not a URL; write "https://example.com/hook"') from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError('url is not an http or https URL; write "https://example.com/hook"')
+        raise ValueError('is not an http or https URL; write "https://example.com/hook"')
 
 
 def _validate_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise ValueError(f"headers: {name!r:.60} is not the name of a header")
+            raise ValueError(f"{name!r:.60} is not the name of a header")
         if name.lower() in OURS:
-            raise ValueError(f"headers: {name!r} is set by sixfbd; leave it out")
+            raise ValueError(f"{name!r} is set by sixfbd; leave it out")
         if not value.isascii() or not value.isprintable():
-            raise ValueError(f"headers: the value of {name!r} is not printable ASCII")
+            raise ValueError(f"the value of {name!r} is not printable ASCII")
 
 
 @hookimpl

@@ -1,0 +1,71 @@
+"""What our plugins say of their options: every fault at once, each under the option's own key."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sixfbd.config import check_config, plugin_sources
+from sixfbd.host import load_plugins
+from sixfbd.plugin import InvalidOptions, OptionFaults
+from sixfbd.rules.problems import rule_problems
+
+
+def complaints_of(path: Path, text: str) -> list[str]:
+    file = path / "sixfbd.toml"
+    file.write_text(text)
+    _, problems = check_config(file, load_plugins(plugin_sources(file)), rule_problems)
+    return [f"{problem.key}: {problem.message}" for problem in problems if problem.level == "error"]
+
+
+def test_every_fault_of_a_plugins_options_is_named_under_its_key(tmp_path: Path) -> None:
+    text = """
+[receivers]
+[checks.a]
+plugin = "webhook"
+url = "ftp://y"
+expected_status = ["2xz", "900"]
+body_must_match = ["("]
+[checks.b]
+plugin = "scrape"
+targets = ["nohost"]
+labels = {check = "x"}
+[notifiers.w]
+plugin = "webhook"
+url = "nohost"
+"""
+    keys = [complaint.split(": ")[0] for complaint in complaints_of(tmp_path, text)]
+    assert keys == [
+        "checks.a.url",
+        "checks.a.expected_status",
+        "checks.a.expected_status",
+        "checks.a.body_must_match",
+        "checks.b.targets",
+        "checks.b.labels",
+        "notifiers.w.url",
+    ]
+
+
+def test_an_expression_is_compiled_though_its_rule_has_another_error(tmp_path: Path) -> None:
+    text = '[receivers]\n[[rules]]\nname = "Bad"\nexpr = "sum("\nseverity = "high"\nlabels = {"1x" = "y"}\n'
+    found = complaints_of(tmp_path, text)
+    assert any("rules[0].expr" in complaint and "line 1" in complaint for complaint in found), found
+    assert any("1x" in complaint for complaint in found), found
+
+
+def test_of_two_rules_with_one_name_each_gets_its_own_error(tmp_path: Path) -> None:
+    rule = '[[rules]]\nname = "Twice"\nexpr = "{}"\nseverity = "high"\n'
+    found = complaints_of(tmp_path, "[receivers]\n" + rule.format("up ===") + rule.format("up"))
+    assert [complaint.split(": ")[0] for complaint in found] == ["rules[1].name", "rules[0].expr"]
+
+
+def test_option_faults_lets_other_errors_pass() -> None:
+    class Options(msgspec.Struct):
+        def __post_init__(self) -> None:
+            with OptionFaults() as faults, faults.at("a"):
+                raise TypeError("not a fault of the options")
+
+    with pytest.raises(TypeError):
+        Options()
+    with pytest.raises(InvalidOptions, match="a: bad"), OptionFaults() as faults, faults.at("a"):
+        raise ValueError("bad")
