@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 
 import pytest
@@ -244,4 +245,7 @@ async def test_when_the_writer_is_no_more_everybody_hears_so_at_once(tmp_path):
                 await journal._write(die)
             with pytest.raises(JournalBroken, match="the journal is closed"):
                 await journal.commit([Audited(1.0, "me", "late", "ok")])
+    for thread in threading.enumerate():
+        if thread.name == "journal-writer":  # its last words belong to this test, not to the next one
+            thread.join(10)
     assert verify_file(tmp_path / "journal.db") == []
