@@ -16,6 +16,7 @@ import trio
 from sixfbd.alerting.decide import after_start, decide, deciding
 from sixfbd.alerting.inputs import (
     Answer,
+    Began,
     CommandInput,
     Decision,
     Deliver,
@@ -160,11 +161,12 @@ class Judge:
         self.record_seq = await self._journal.commit(records)
         for record in records:
             apply(self.state, record)
+        self.submit(Began(now))
         self.events_committed(self._journal.last_event_seq)
 
     # ---- what comes in -------------------------------------------------------------------------------------------------
 
-    def submit(self, one: Evaluated | Answer | Tick) -> None:
+    def submit(self, one: Evaluated | Answer | Began | Tick) -> None:
         """Take an evaluation or an answer of a notifier. Of the evaluations of a rule that wait only the newest is kept."""
         if not isinstance(one, Evaluated):
             self._others.append(one)
@@ -414,7 +416,7 @@ class Judge:
         for one in reversed(inputs):
             if isinstance(one, Evaluated):
                 self._evaluations.setdefault(one.rule, one)
-            elif isinstance(one, Answer | Tick):
+            elif isinstance(one, Answer | Began | Tick):
                 self._others.appendleft(one)
 
     async def _probe(self) -> None:

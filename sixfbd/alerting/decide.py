@@ -14,6 +14,7 @@ from sixfbd.alerting.identity import message_id
 from sixfbd.alerting.inputs import (
     Absent,
     Answer,
+    Began,
     CommandInput,
     Decision,
     Deliver,
@@ -57,6 +58,7 @@ from sixfbd.model import (
     Outcome,
     PauseCheck,
     Receipt,
+    Rule,
     RuleName,
     Target,
 )
@@ -121,7 +123,7 @@ def after_start(published: State, now: float, why: str) -> list[Record]:
         if message.state == "sending":
             found.append(MessageChanged(now, replace(message, state="unknown", next_try_at=now, last_error=why), why))
     for key in sorted(published.alerts):
-        change = states.unconfirmed(published.alerts[key], now)
+        change = states.unconfirmed(published.alerts[key], now, "not evaluated since the start")
         if change is not None:
             found.append(change)
     return found
@@ -182,6 +184,8 @@ class _Round:
                 self.effects.append(Reply(one.slot, Outcome(True)))
             case Replaced():
                 yield from self._replaced(one)
+            case Began():
+                yield from self._withdraw(one.at)
             case Tick():
                 pass
 
@@ -283,23 +287,37 @@ class _Round:
         return Outcome(True, f"{check} is {done} now"), said
 
     def _replaced(self, replaced: Replaced) -> Steps[None]:
-        """Another policy: alerts of rules that are gone end, timers follow the new durations."""
-        self.policy = replaced.policy
+        """Another policy: alerts of rules that are gone end, timers follow the new durations.
+
+        What a rule found that asks something else now is no answer to what it asks.
+        """
+        before, self.policy = self.policy.rules, replaced.policy
+        changed = {name for name, rule in self.policy.rules.items() if not _asks_the_same(before.get(name), rule)}
         self._found.clear()
+        self.latest = {name: one for name, one in self.latest.items() if name not in changed}
         self.emit(Configured(replaced.at, replaced.config, replaced.by.name))
         if self.judged > self.draft.judged_event:  # what was no notice before does not become one afterwards
             self.emit(EventsJudged(replaced.at, self.judged))
+        yield from self._withdraw(replaced.at)
         for name in sorted(self.draft.of_rule.groups()):
-            rule = self.policy.rules.get(name)
             for key in sorted(self.draft.of_rule.of(name)):
                 alert = self.draft.alerts[key]
                 at = max(replaced.at, alert.since)
-                if rule is None:
-                    self._change(states.withdraw(alert, at, "rule removed"))
+                if name in changed:
+                    self._change(states.unconfirmed(alert, at, "not evaluated since the rule changed"))
                 else:
-                    self._change(states.retimed(rule, alert, at))
+                    self._change(states.retimed(self.policy.rules[name], alert, at))
                 yield from self._rest()
         self.effects.append(Reply(replaced.slot, Outcome(True)))
+
+    def _withdraw(self, at: float) -> Steps[None]:
+        """End the alerts of rules that are gone."""
+        for name in sorted(self.draft.of_rule.groups()):
+            if name not in self.policy.rules:
+                for key in sorted(self.draft.of_rule.of(name)):
+                    alert = self.draft.alerts[key]
+                    self._change(states.withdraw(alert, max(at, alert.since), "rule removed"))
+                    yield from self._rest()
 
     # ---- what is owed: one target of one subject ----------------------------------------------------------------------
 
@@ -448,6 +466,10 @@ class _Round:
         if self.claim:
             times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self._room(name)]
         return min((at for at in times if at is not None), default=None)
+
+
+def _asks_the_same(before: Rule | None, now: Rule) -> bool:
+    return before is not None and (before.expr, before.levels) == (now.expr, now.levels)
 
 
 def _transition(change: AlertChanged, severity_before: object) -> Transition | None:

@@ -68,14 +68,20 @@ class Replaced(Struct, frozen=True):
     adopt: Callable[[], None] = lambda: None
 
 
+class Began(Struct, frozen=True):
+    """The daemon has started; the configuration may be another than before."""
+
+    at: float
+
+
 class Tick(Struct, frozen=True):
     """Nothing happened but time."""
 
     at: float
 
 
-Input: TypeAlias = Evaluated | Answer | EventsCommitted | CommandInput | Noted | Replaced | Tick
-_SOURCES: Final = (Evaluated, EventsCommitted, Answer, CommandInput, Noted, Replaced, Tick)
+Input: TypeAlias = Evaluated | Answer | EventsCommitted | CommandInput | Noted | Replaced | Began | Tick
+_SOURCES: Final = (Began, Evaluated, EventsCommitted, Answer, CommandInput, Noted, Replaced, Tick)
 
 
 def in_order(inputs: Sequence[Input]) -> list[Input]:

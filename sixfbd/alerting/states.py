@@ -101,11 +101,11 @@ def retimed(rule: Rule, alert: Alert, at: float) -> Change:
     return None if due_at == alert.due_at else _marked(alert, at, "the rule's durations changed", due_at=due_at)
 
 
-def unconfirmed(alert: Alert, at: float) -> Change:
-    """The daemon has started: no timer runs on until the rule has been evaluated once."""
+def unconfirmed(alert: Alert, at: float, why: str) -> Change:
+    """The daemon has started, or the rule says something else now: no timer runs on until it has been evaluated once."""
     if alert.due_at is None:
         return None
-    return _marked(alert, at, "not evaluated since the start", due_at=None, blind=True)
+    return _marked(alert, at, why, due_at=None, blind=True)
 
 
 def severity_of(policy: Policy, rule: Rule, alert: Alert | None, found: Found) -> Severity | None:
