@@ -15,7 +15,7 @@ from sixfbd.config.tables import Channel, CheckKeys, Config, RouteTable
 from sixfbd.config.text import KeyPath, did_you_mean, show_value
 from sixfbd.quantities import show_duration
 
-RESERVED_CHECKS: Final = frozenset({"sixfbd", "events"})
+RESERVED_CHECKS: Final = frozenset({"sixfbd", "events", "summaries"})
 """Names of the engine's own series and of those made of events: no check may be called so."""
 MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of unix(7) with its final NUL
 LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")

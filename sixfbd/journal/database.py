@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 import trio
 from msgspec import Struct
@@ -94,7 +95,7 @@ class JournalDatabase:
         self.path = path
         self.last_alive_at: float | None = None
         """What the process before this one said last by `touch` (engine time); None in a new journal."""
-        self._keep_events_s = keep_events_s
+        self._keep_events_s = max(keep_events_s, event_log.KNOWN_FOR_S)  # duplicates have to be recognised for so long
         self._keep_records_s = keep_records_s
         self._lock = ExitStack()
         self._readers = Readers(path)
@@ -303,15 +304,27 @@ class JournalDatabase:
         return await self._read(lambda connection: record_log.read_records(connection, after, kinds, limit))
 
     async def load_records(self) -> AsyncIterator[Record]:
-        """Yield what the fold at start takes: the last base, if there is one, and the records that it does not hold."""
-        base, after = await self._read(record_log.fold_start)
+        """Yield what the fold at start takes: the last base, if there is one, and the records that it does not hold.
+
+        Raises JournalBroken if one of them is no record: what was decided is not known, and must not be made up.
+        """
+        base, after = await self._fold_read(record_log.fold_start)
         if base is not None:
             yield base.record
-        while page := await self._read(partial(record_log.read_records, after=after, kinds=None, limit=PAGE)):
+        while page := await self._fold_read(partial(record_log.read_records, after=after, kinds=None, limit=PAGE)):
             for stored in page:
                 if base is None or stored.seq != base.seq:
                     yield stored.record
             after = page[-1].seq
+
+    async def _fold_read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._read(read)
+        except msgspec.DecodeError as error:  # ValidationError is one
+            raise JournalBroken(
+                f"{self.path}: a record cannot be read ({error}); was it written by a newer sixfbd? "
+                "`sixfbctl journal verify` names it; restore a backup in its place"
+            ) from error
 
     async def history(self, alert_id: str) -> list[Record]:
         """Return all that is recorded of one incident, oldest first: transitions, acknowledgements, what was owed, sent.

@@ -6,7 +6,6 @@ named here, and becomes an Answer in every case but one: a delivery that the end
 in the journal, and is `unknown` at the next start.
 """
 
-import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,9 +21,10 @@ from sixfbd.instances import NotifierInstance, close_all
 from sixfbd.model import MessageId, Receipt
 from sixfbd.outbox.render import Place, render
 from sixfbd.plugin import Clock, Notification, Notifier, PermanentFailure, TemporaryFailure
+from sixfbd.quantities import DAY
 
 DRAIN_S: Final = 5.0  # how long a stop waits for what is on its way
-MAX_PROVIDER_ID: Final = 500  # characters
+MOST_WISH_S: Final = 30 * DAY  # a provider that wishes to wait for longer means something else
 
 log = structlog.get_logger("sixfbd.outbox")
 
@@ -275,7 +275,7 @@ def _receipt_of(result: object) -> Receipt | None:
     """Return a receipt in a form that can be written, None if it is none: what the journal holds has to be read again."""
     if not isinstance(result, Receipt) or result.state not in ("accepted", "delivered"):
         return None
-    provider_id = None if result.provider_id is None else _written(result.provider_id)[:MAX_PROVIDER_ID]
+    provider_id = None if result.provider_id is None else _written(result.provider_id)
     return replace(result, provider_id=provider_id, detail=_written(result.detail))
 
 
@@ -292,6 +292,4 @@ def _kind_of_rubbish(result: object) -> str:
 def _wish_of(failure: TemporaryFailure) -> float | None:
     """Return what the provider wished, None if it is no time to wait."""
     wish = getattr(failure, "retry_after_s", None)
-    if not isinstance(wish, int | float) or not math.isfinite(wish) or wish < 0:
-        return None
-    return float(wish)
+    return float(wish) if isinstance(wish, int | float) and 0 <= wish <= MOST_WISH_S else None
