@@ -22,6 +22,9 @@ from sixfbd.plugin import Outbound, TemporaryFailure
 T = TypeVar("T")
 
 OUTBOUND_SLOTS: Final = 64  # exchanges at once per service; one that hangs costs its own slots only
+CONNECT_SHARE: Final = (
+    0.9  # of the deadline; httpcore closes what it gives up itself, but leaves what is cancelled to the gc
+)
 OFFLOAD_THREADS: Final = 8
 FRAMING_HEADERS: Final = (b"content-encoding", b"content-length", b"transfer-encoding")  # untrue of a decoded body
 
@@ -108,15 +111,30 @@ class HttpOutbound:
         max_bytes: int = 16 * 1024 * 1024,
     ) -> httpx.Response:
         sent = False
+
+        async def note(step: str, _facts: Mapping[str, Any]) -> None:
+            nonlocal sent  # from the first byte on a lost answer says nothing of whether the request arrived
+            sent = sent or step.endswith(".send_request_headers.started")
+
         try:
             with trio.fail_after(timeout_s):
                 async with self._limiter:
-                    request = self._client.build_request(method, url, headers=headers, content=content, json=json)
-                    sent = True  # from here on a lost answer says nothing of whether the request arrived
+                    request = self._client.build_request(
+                        method,
+                        url,
+                        headers=headers,
+                        content=content,
+                        json=json,
+                        timeout=httpx.Timeout(None, connect=CONNECT_SHARE * timeout_s),
+                        extensions={"trace": note},
+                    )
                     return await self._exchange(request, max_bytes)
         except trio.TooSlowError:
             raise TemporaryFailure(f"no answer within {timeout_s:g} s", sent=sent) from None
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        except httpx.ConnectTimeout as error:
+            limit_s = CONNECT_SHARE * timeout_s
+            raise TemporaryFailure(f"cannot connect: no answer within {limit_s:g} s", sent=False) from error
+        except httpx.ConnectError as error:
             raise TemporaryFailure(f"cannot connect: {error}", sent=False) from error
         except httpx.HTTPError as error:
             raise TemporaryFailure(f"{type(error).__name__}: {error}", sent=sent) from error

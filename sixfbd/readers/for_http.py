@@ -149,7 +149,7 @@ class HttpView:
                         found[series] = {"__name__": series.metric} | dict(series.labels)
             return list(found.values())
 
-        return await self._running.world.offload(find)
+        return await self._running.reader.offload(find)
 
     # ---- events ----------------------------------------------------------------------------------------------------------
 

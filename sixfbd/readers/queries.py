@@ -1,7 +1,7 @@
 """Queries: PromQL, series and events for whoever asks, in threads of their own, with a deadline, ended when the client goes."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -10,6 +10,8 @@ from sixfbd.model import Alert, Event, Labels, Series, StoredEvent
 from sixfbd.promql import PromQLError, Query, QueryError, Stop, Value
 from sixfbd.promql.nodes import Selector
 from sixfbd.window.snapshot import Matcher, Snapshot
+
+T = TypeVar("T")
 
 QUERY_LIMIT_S: Final = 20.0
 MAX_POINTS: Final = 20_000_000  # samples that one query may read
@@ -67,10 +69,14 @@ class EngineReader:
             return promql.evaluate(query, snapshot, *span, stop)
 
         try:
-            return query, await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
+            return query, await self.offload(work)
         except trio.Cancelled:
             stop.cancel("nobody waits for the answer")
             raise
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Read in one of the threads that queries have: however many ask, rules and the rest keep theirs."""
+        return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
 
     def matching(self, selector: str) -> Latest:
         """Return the live series that a selector matches, with their last samples; "" matches all. Raises PromQLError."""
