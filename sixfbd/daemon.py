@@ -21,9 +21,11 @@ from sixfbd.control.methods import methods_of
 from sixfbd.control.server import serve_control
 from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.http.server import ListenError, bind_listener, serve_http
+from sixfbd.instances import close_all
 from sixfbd.intake import Intake
 from sixfbd.journal.database import JournalDatabase
 from sixfbd.journal.errors import JournalError
+from sixfbd.journal.records import CheckPaused, Record
 from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.logs import configure_logging
@@ -45,8 +47,9 @@ from sixfbd.reload import (
 from sixfbd.rules.engine import RuleEngine
 from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
-from sixfbd.schedule import Schedule
-from sixfbd.vitals import Vitals
+from sixfbd.schedule import GRACE_S, Schedule
+from sixfbd.vitals import Vitals, known_before
+from sixfbd.window.snapshot import Matcher
 from sixfbd.window.window import Window
 from sixfbd.world import RealWorld
 
@@ -79,6 +82,13 @@ def run_daemon(config_path: Path) -> int:
 
 
 async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> None:
+    """Open the parts, run them, leave them. Checks run in the outermost nursery: one that does not heed its cancel holds
+    up the end of the process, for as long as `limit_stop` lets it, but neither the outbox nor the journal."""
+    async with trio.open_nursery() as checks:
+        await _open_and_serve(config_path, catalog, config, checks)
+
+
+async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Config, runs: trio.Nursery) -> None:
     state_directory = Path(config.daemon.state_directory)
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(RealWorld())
@@ -101,6 +111,10 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
             running.changed.ring()
             return refusals
 
+        def committed(seq: int) -> None:
+            judge.events_committed(seq)
+            running.changed.ring()
+
         rules, _ = effective_rules(config, catalog.rules)
         bound, problems = bind(rules)
         schedule = Schedule(world, deliver, journal.cursor)
@@ -121,7 +135,7 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
             world.clock,
             persist=store.put,
             touch=evaluator.touch,
-            committed=judge.events_committed,
+            committed=committed,
         )
         intake.declare_types(list(catalog.event_types.values()))
         await intake.observe_again()
@@ -155,19 +169,25 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> Non
         )
         await stack.enter_async_context(outbox.running())
         declare_checks(intake, checks, catalog, config)
-        await _serve(running, listener)
+        stack.push_async_callback(_close_checks, running)
+        await _serve(running, listener, runs)
 
 
-async def _serve(running: Running, listener: socket.socket) -> None:
+async def _close_checks(running: Running) -> None:
+    await close_all(running.checks.values())
+
+
+async def _serve(running: Running, listener: socket.socket, runs: trio.Nursery) -> None:
     """Run everything that has a task, until the stop; then servers, schedule and rules end, and the outbox drains."""
     view = HttpView(running)
     control = ControlView(running, partial(reload, running))
     config = running.config
     async with trio.open_nursery() as tasks:
         tasks.start_soon(lifetime.obey_signals, running)
-        running.judge.listen(lambda records: running.changed.ring())
+        running.judge.listen(partial(_follow, running))
+        before = known_before(running.window.latest((Matcher("__name__", "=~", "sixfbd_check_.+"),)))
         for name, instance in running.checks.items():  # before the first round: what has not reported yet is blind
-            running.schedule.add(instance, paused=name in running.judge.state.paused)
+            running.schedule.add(instance, paused=name in running.judge.state.paused, before=before.get(name))
         await tasks.start(running.evaluator.run)
         with trio.move_on_after(FIRST_ROUND_S):
             await running.evaluator.evaluate_all()
@@ -177,7 +197,7 @@ async def _serve(running: Running, listener: socket.socket) -> None:
             running.outbox.place = place_of(config, running.url)
             answer = partial(serve_control, Path(config.control.socket), methods_of(control), stop=running.stop)
             await servers.start(partial(answer, clock=running.world.clock))
-            await tasks.start(running.schedule.run)
+            await runs.start(running.schedule.run)
             upkeep.end_gone_checks(running)
             upkeep.report_once(running, view)
             upkeep.begin(running, view, tasks)
@@ -190,7 +210,18 @@ async def _serve(running: Running, listener: socket.socket) -> None:
             log.info("daemon.stopping")
             lifetime.limit_stop(running)
             servers.cancel_scope.deadline = trio.current_time() + SERVERS_GRACE_S
+        running.schedule.stop()
+        with trio.move_on_after(GRACE_S):
+            await running.schedule.ended.wait()
         tasks.cancel_scope.cancel()
+
+
+def _follow(running: Running, records: Sequence[Record]) -> None:
+    """Do at once what the judge has written down: whoever asked for it may be gone."""
+    for record in records:
+        if isinstance(record, CheckPaused) and running.schedule.state(record.check) is not None:
+            running.schedule.set_paused(record.check, record.paused)
+    running.changed.ring()
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:

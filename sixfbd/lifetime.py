@@ -21,14 +21,19 @@ STOP_MARGIN_S: Final = 1.0  # of [daemon] stop_timeout, for the end itself
 
 
 async def obey_signals(running: Running) -> None:
-    """Take signals until cancelled."""
+    """Take signals until cancelled. A stop does not wait for a reload; of reloads that wait, one is enough."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                with suppress(Refused):  # said by reload in the log; an invalid configuration changes nothing
-                    await reload(running, Actor("signal SIGHUP"))
-            else:
-                running.stop.set()
+        async with trio.open_nursery() as reloads:
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    running.stop.set()
+                elif not running.reloading.statistics().tasks_waiting:
+                    reloads.start_soon(_reload, running)
+
+
+async def _reload(running: Running) -> None:
+    with suppress(Refused):  # said by reload in the log; an invalid configuration changes nothing
+        await reload(running, Actor("signal SIGHUP"))
 
 
 def limit_stop(running: Running) -> None:
@@ -42,6 +47,7 @@ def limit_stop(running: Running) -> None:
         logging.shutdown()  # writes what is queued
         os._exit(1)
 
-    timer = threading.Timer(running.config.daemon.stop_timeout - STOP_MARGIN_S, give_up)
+    limit_s = float(running.config.daemon.stop_timeout)
+    timer = threading.Timer(max(limit_s - STOP_MARGIN_S, limit_s / 2), give_up)
     timer.daemon = True
     timer.start()

@@ -189,7 +189,7 @@ def _changes(kind: str, old: Mapping[K, object], new: Mapping[K, object]) -> lis
 async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
     """Take the plan into effect: one commit of the judge, and the swap at the moment of it. Raises Refused.
 
-    Cancelled before its commit nothing changes, cancelled later all of it does: the judge's task makes the swap.
+    Not to be cancelled on its way: all of it happens or nothing. The judge answers after its round.
     """
     policy = policy_of(
         plan.config,
@@ -199,21 +199,13 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
         lambda found: summary_of(running.schedule.state, found),
     )
     old, ending = running.checks, dict[CheckName, trio.Event]()
-    swapped = False
-
-    def swap() -> None:
-        nonlocal swapped
-        swapped = True
-        ending.update(_swap(running, plan))
-
-    try:
-        outcome = await running.judge.replace(policy, plan.config.text_hash, by, swap)
+    with trio.CancelScope(shield=True):
+        outcome = await running.judge.replace(
+            policy, plan.config.text_hash, by, lambda: ending.update(_swap(running, plan))
+        )
         if not outcome.ok:
-            raise Refused(outcome.error)
-    finally:
-        if not swapped:
             await _discard(plan, running)
-    with trio.CancelScope(shield=True):  # within GRACE_S and what a close may take
+            raise Refused(outcome.error)
         with trio.move_on_after(GRACE_S):
             for ended in ending.values():
                 await ended.wait()

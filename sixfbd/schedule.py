@@ -89,6 +89,7 @@ class Schedule:
         self._wake = trio.Event()
         self._generation = 0
         self._nursery: trio.Nursery | None = None
+        self._life = trio.CancelScope()
         self.ended = trio.Event()
         """Set when `run` has ended, and all runs with it."""
 
@@ -187,19 +188,24 @@ class Schedule:
         return entry.report
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run checks as they fall due until cancelled. Ends with the last run: one that is stuck holds it up."""
+        """Run checks as they fall due until `stop`. Ends with the last run: one that is stuck holds it up."""
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                try:
-                    task_status.started()
-                    while True:
-                        await self._sleep_until_due()
-                        self._start_due(nursery)
-                finally:
-                    self._nursery = None
+            with self._life:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    try:
+                        task_status.started()
+                        while True:
+                            await self._sleep_until_due()
+                            self._start_due(nursery)
+                    finally:
+                        self._nursery = None
         finally:
             self.ended.set()
+
+    def stop(self) -> None:
+        """Cancel all runs and begin no more; `ended` is set when they have ended."""
+        self._life.cancel()
 
     def _push(self, entry: _Entry) -> None:
         heapq.heappush(self._heap, (entry.due, entry.generation, entry.instance.name))
@@ -238,6 +244,7 @@ class Schedule:
 
     def _begin(self, entry: _Entry, nursery: trio.Nursery) -> None:
         entry.scope = trio.CancelScope()
+        entry.page_at = self._world.clock.now()
         entry.finished = trio.Event()
         entry.report = None
         entry.state = msgspec.structs.replace(entry.state, running=True)
@@ -279,8 +286,14 @@ class Schedule:
         return await run_guarded(instance, cursor)
 
     async def _tell_stuck(self, entry: _Entry) -> None:
-        """A run goes on although it was cancelled at its timeout: nothing is known of what the check watches."""
-        limit = entry.instance.timeout_s
+        """A run goes on although it was cancelled at its timeout: nothing is known of what the check watches.
+
+        Not said at once: where the loop itself stood still, the run has not had its turn since.
+        """
+        limit, page_at = entry.instance.timeout_s, entry.page_at
+        await trio.sleep(GRACE_S)
+        if entry.scope is None or entry.page_at != page_at:
+            return
         report = Report(Status.UNKNOWN, f"its run does not end, though it was cancelled after {limit:g} s")
         log.error("check.stuck", check=entry.instance.name, plugin=entry.instance.plugin, timeout_s=limit)
         await self._hand_over(entry, report, {})

@@ -23,6 +23,7 @@ log = structlog.get_logger("sixfbd.upkeep")
 
 ALIVE_S: Final = 2.0
 RETENTION_S: Final = 3600.0
+WORKS_S: Final = 4 * INTERVAL_S  # a daemon that has not reported on itself for longer does not work
 STEP_S: Final = 1.0  # a wall clock that moves by more than this against engine time has stepped
 
 
@@ -32,14 +33,18 @@ def begin(running: Running, view: HttpView, nursery: trio.Nursery) -> None:
         nursery.start_soon(task, running)
     nursery.start_soon(report_vitals, running, view)
     nursery.start_soon(running.vitals.measure_loop)
-    nursery.start_soon(systemd.keep_watchdog, lambda: not running.judge.journal_failing)
+    # Not whether the journal can be written: a restart mends no full disk, and could not even start on one.
+    nursery.start_soon(systemd.keep_watchdog, lambda: view.now() - running.vitals.reported_at < WORKS_S)
 
 
 async def report_vitals(running: Running, view: HttpView) -> None:
     """Report the check `sixfbd` every INTERVAL_S."""
     while True:
         await trio.sleep(INTERVAL_S)
-        report_once(running, view)
+        try:
+            report_once(running, view)
+        except Exception:  # what cannot be told of the daemon must not end it
+            log.exception("vitals.failed")
 
 
 def report_once(running: Running, view: HttpView) -> None:
@@ -51,6 +56,7 @@ def report_once(running: Running, view: HttpView) -> None:
     now = running.world.clock.now()
     quantiles = quantile_samples(running.window, running.intake.summaries, running.window.sketched(), now)
     running.intake.report_own(SUMMARIES_CHECK, quantiles, SUMMARY_STALE_S)
+    running.vitals.reported_at = now
     running.changed.ring()
 
 
@@ -59,7 +65,7 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     intake, judge = running.intake, running.judge
     for state in running.schedule.states():
         stale_s = stale_after_s(state.interval_s, running.checks[state.name].timeout_s)
-        yield from check_samples(state, stale_s, running.started_at)
+        yield from check_samples(state, stale_s)
     for (event_type, outcome), count in intake.event_outcomes.items():
         yield counter("sixfbd_events_total", count, type=event_type, outcome=outcome)
     yield counter("sixfbd_event_times_clamped_total", intake.clamped_times)
@@ -114,6 +120,8 @@ async def let_go(running: Running) -> None:
             await running.store.retain(running.window, before_ms)
         except JournalError as error:
             log.error("retention.failed", error=str(error))
+        except Exception:  # what is not let go now is let go later
+            log.exception("retention.failed")
 
 
 async def watch_clock(running: Running) -> None:
@@ -125,8 +133,9 @@ async def watch_clock(running: Running) -> None:
         now_offset_s = clock.wall().timestamp() - clock.now()
         if abs(now_offset_s - offset_s) > STEP_S:
             log.warning("clock.stepped", by_s=round(now_offset_s - offset_s, 3))
-            await running.judge.note([ClockStepped(clock.now(), now_offset_s - offset_s)])
-            offset_s = now_offset_s
+            noted = await running.judge.note([ClockStepped(clock.now(), now_offset_s - offset_s)])
+            if noted.ok:  # else it is tried again: the step stays until it is written
+                offset_s = now_offset_s
 
 
 def end_gone_checks(running: Running) -> None:

@@ -12,26 +12,31 @@ import psutil
 import trio
 
 from sixfbd import __version__
-from sixfbd.model import CheckState, MetricKind, Sample, Series, labels_of
+from sixfbd.model import CheckName, CheckState, MetricKind, Sample, Series, labels_of
 from sixfbd.plugin import Summary
+from sixfbd.schedule import Before
 
 INTERVAL_S: Final = 5.0
 PROBE_S: Final = 0.1  # how often the loop's delay is measured
 SUMMARY_STALE_S: Final = 60.0
+
+FAILURES: Final = "sixfbd_check_consecutive_failures"
+LAST_SEEN: Final = "sixfbd_check_last_seen_timestamp_seconds"
+STALE_AFTER: Final = "sixfbd_check_stale_after_seconds"
 
 GAUGE: Final = MetricKind.GAUGE
 COUNTER: Final = MetricKind.COUNTER
 
 DOCS: Final = {
     "sixfbd_build_info": "Version of the daemon.",
-    "sixfbd_check_consecutive_failures": "Reports in a row that were not healthy.",
+    FAILURES: "Reports in a row that were not healthy.",
     "sixfbd_check_crashes_total": "Runs in which the plugin raised or returned rubbish.",
     "sixfbd_check_duration_seconds": "How long the last run took.",
-    "sixfbd_check_last_seen_timestamp_seconds": "Time of the last report that was not unknown.",
+    LAST_SEEN: "Time of the last report that was not unknown, or from when on one was awaited.",
     "sixfbd_check_late_runs_total": "Runs that fell due while the one before was still going, or while the daemon slept.",
     "sixfbd_check_refused_total": "Samples and events of the check that were refused.",
     "sixfbd_check_runs_total": "Runs that ended.",
-    "sixfbd_check_stale_after_seconds": "How long the last report speaks for the check.",
+    STALE_AFTER: "How long the last report speaks for the check.",
     "sixfbd_check_status": "1 for the check's current status, 0 for the others.",
     "sixfbd_check_timeouts_total": "Runs that were cut off at the timeout.",
     "sixfbd_cpu_seconds_total": "CPU time of the daemon, user and system.",
@@ -73,12 +78,12 @@ def counter(name: str, value: float, **labels: str) -> Sample:
     return Sample(name, value, labels_of(labels), COUNTER)
 
 
-def check_samples(state: CheckState, stale_after_s: float, started_at: float) -> Iterable[Sample]:
+def check_samples(state: CheckState, stale_after_s: float) -> Iterable[Sample]:
     """The ages and counts of one check. A paused check has no age: nobody waits for it."""
     name = state.name
     if not state.paused:
-        yield gauge("sixfbd_check_last_seen_timestamp_seconds", state.last_seen_at or started_at, check=name)
-        yield gauge("sixfbd_check_stale_after_seconds", stale_after_s, check=name)
+        yield gauge(LAST_SEEN, state.awaited_since, check=name)
+        yield gauge(STALE_AFTER, stale_after_s, check=name)
     yield counter("sixfbd_check_runs_total", state.runs, check=name)
     yield counter("sixfbd_check_late_runs_total", state.late_runs, check=name)
     yield counter("sixfbd_check_timeouts_total", state.timeouts, check=name)
@@ -86,8 +91,31 @@ def check_samples(state: CheckState, stale_after_s: float, started_at: float) ->
     yield counter("sixfbd_check_refused_total", state.refused_series, check=name)
 
 
+def known_before(latest: Iterable[tuple[Series, int, float, str]]) -> dict[CheckName, Before]:
+    """Return what the daemon before this one said last of each check, from the newest samples of `sixfbd_check_...`.
+
+    What was overdue when it ended has not been seen since; what was not overdue then is not to be blamed for the gap.
+    """
+    told: dict[str, dict[str, tuple[int, float]]] = {}
+    for series, at_ms, value, _ in latest:
+        check = dict(series.labels).get("check")
+        if check is not None and series.metric in (FAILURES, LAST_SEEN, STALE_AFTER):
+            told.setdefault(check, {})[series.metric] = (at_ms, value)
+    found = {}
+    for check, values in told.items():
+        at_ms, last_seen = values.get(LAST_SEEN, (0, float("inf")))
+        _, stale_after_s = values.get(STALE_AFTER, (0, float("inf")))
+        _, failures = values.get(FAILURES, (0, 0.0))
+        overdue = at_ms / 1000 - last_seen >= stale_after_s
+        found[CheckName(check)] = Before(int(failures), last_seen if overdue else None)
+    return found
+
+
 class Vitals:
-    """Measures the process. `measure_loop` is its task; the attributes are of the last `samples`, for /api/health."""
+    """Measures the process. `measure_loop` is its task; the attributes are of the last `samples`, for /api/health.
+
+    `reported_at` (engine time) is when they were last taken in; who reports sets it.
+    """
 
     def __init__(self) -> None:
         self._process = psutil.Process(os.getpid())
@@ -95,6 +123,7 @@ class Vitals:
         self.loop_delay_s = 0.0
         self.cpu_usage_ratio = 0.0
         self.resident_bytes = 0
+        self.reported_at = 0.0
 
     async def measure_loop(self) -> None:
         """Measure how late the loop wakes a sleeper."""
@@ -106,19 +135,28 @@ class Vitals:
     def samples(self, instance: str, started_at: float) -> tuple[Sample, ...]:
         """Return the process's series; takes what the loop's delay was since the last call."""
         self.loop_delay_s, self._longest_delay_s = self._longest_delay_s, 0.0
-        with self._process.oneshot():
-            cpu = self._process.cpu_times()
-            self.resident_bytes = self._process.memory_info().rss
-            descriptors = self._process.num_fds()
-        self.cpu_usage_ratio = self._process.cpu_percent() / 100
         return (
+            *self._process_samples(),
             gauge("sixfbd_build_info", 1, version=__version__),
             gauge("sixfbd_start_time_seconds", started_at),
             gauge("sixfbd_loop_delay_seconds", self.loop_delay_s),
+            gauge("up", 1, job="sixfbd", instance=instance),
+        )
+
+    def _process_samples(self) -> tuple[Sample, ...]:
+        """What /proc says of us; nothing when it cannot be read, as when no file descriptor is left."""
+        try:
+            with self._process.oneshot():
+                cpu = self._process.cpu_times()
+                self.resident_bytes = self._process.memory_info().rss
+                descriptors = self._process.num_fds()
+            self.cpu_usage_ratio = self._process.cpu_percent() / 100
+        except (OSError, psutil.Error):
+            return ()
+        return (
             gauge("sixfbd_resident_memory_bytes", self.resident_bytes),
             gauge("sixfbd_open_files", descriptors),
             counter("sixfbd_cpu_seconds_total", cpu.user + cpu.system),
-            gauge("up", 1, job="sixfbd", instance=instance),
         )
 
 

@@ -139,10 +139,7 @@ class ControlView:
         schedule, check = self._running.schedule, CheckName(name)
         if schedule.state(check) is None:
             raise Refused(f'there is no check "{name}"; sixfbctl checks lists them')
-        detail = _done(await self._running.judge.command(PauseCheck(name, paused), actor))
-        if schedule.state(check) is not None:
-            schedule.set_paused(check, paused)
-        return detail
+        return _done(await self._running.judge.command(PauseCheck(name, paused), actor))
 
     # ---- series ------------------------------------------------------------------------------------------------------------
 

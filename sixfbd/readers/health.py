@@ -21,15 +21,16 @@ def health_body(
 ) -> dict[str, Any]:
     """Return the bare object of /api/health, from the checks' last reports; calls nobody.
 
-    A service is as bad as the worst check that fills it; `not_configured` without one, `unknown` until two intervals have
-    passed without a report. `database` is the journal unless a check claims it; a failing journal makes all unhealthy.
+    An entry is as bad as the worst check that fills it. A service is `not_configured` without one; `unknown` does not count
+    until two intervals have passed without a report. `database` is the journal unless a check claims it; a failing journal
+    makes all unhealthy.
     """
     services: dict[str, dict[str, Any]] = {
         name: {"status": "not_configured", "checkedAt": None} for name in declared_services
     }
     for check in checks:
         if check.service:
-            shown = _service(check, now, started_at)
+            shown = _service(check, now)
             known = services.get(check.service)
             if known is None or _BADNESS[shown["status"]] > _BADNESS[known["status"]]:
                 services[check.service] = shown
@@ -44,10 +45,10 @@ def health_body(
     }
     for check in checks:
         if check.external:
-            external[check.external] = {
-                "status": "unknown" if check.reachable is None else "reachable" if check.reachable else "unreachable",
-                "checkedAt": iso_time(check.last_run_at),
-            }
+            status = "unknown" if check.reachable is None else "reachable" if check.reachable else "unreachable"
+            known = external.get(check.external)
+            if known is None or _BADNESS[status] > _BADNESS[known["status"]]:
+                external[check.external] = {"status": status, "checkedAt": iso_time(check.last_run_at)}
     bad = sum(one["status"] not in ("healthy", "not_configured", "starting") for one in services.values())
     status = "unhealthy" if bad > 2 or journal_failing else "degraded" if bad else "healthy"
     for one in services.values():
@@ -64,12 +65,15 @@ def health_body(
     }
 
 
-_BADNESS: Final = {"not_configured": -1, "healthy": 0, "starting": 1, "unknown": 2, "degraded": 3, "unhealthy": 4}
+_BADNESS: Final = {
+    "not_configured": -1, "healthy": 0, "reachable": 0, "starting": 1, "unknown": 2, "degraded": 3, "unhealthy": 4,
+    "unreachable": 4,
+}  # fmt: skip
 
 
-def _service(check: CheckState, now: float, started_at: float) -> dict[str, Any]:
+def _service(check: CheckState, now: float) -> dict[str, Any]:
     status = check.status.value
-    if check.status is Status.UNKNOWN and now - (check.last_seen_at or started_at) <= 2 * check.interval_s:
+    if check.status is Status.UNKNOWN and now - check.awaited_since <= 2 * check.interval_s:
         status = "starting"
     return {
         "status": status,

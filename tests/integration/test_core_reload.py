@@ -1,0 +1,481 @@
+"""Reload on the engine's real parts, without servers: all or nothing, and what did not change keeps its alert, timer and
+instance. Real files, threads and clock."""
+
+import random
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from types import MappingProxyType
+
+import pytest
+import trio
+
+from sixfbd.config import effective_rules, load_config, plugin_sources
+from sixfbd.control.protocol import Refused
+from sixfbd.host import load_plugins
+from sixfbd.instances import close_all
+from sixfbd.intake import Intake
+from sixfbd.journal.database import JournalDatabase
+from sixfbd.journal.errors import JournalFull
+from sixfbd.journal.samples import open_samples
+from sixfbd.judge import Judge
+from sixfbd.model import Actor, AlertState, Status
+from sixfbd.outbox.workers import Outbox
+from sixfbd.readers.queries import EngineReader
+from sixfbd.reload import (
+    apply_plan,
+    bind,
+    declare_checks,
+    make_instances,
+    place_of,
+    policy_of,
+    prepare,
+    reload,
+    summary_of,
+)
+from sixfbd.rules.engine import RuleEngine
+from sixfbd.rules.problems import rule_problems
+from sixfbd.running import Running
+from sixfbd.schedule import NotRunError, Schedule
+from sixfbd.vitals import Vitals
+from sixfbd.window.window import Window
+from sixfbd.world import RealWorld
+
+ME = Actor("test")
+TOY = '''
+"""A toy: a check and a notifier that keep account of their lives."""
+import msgspec
+import trio
+from sixfbd.plugin import Check, Event, Gauge, Notifier, Receipt, Report, Status, hookimpl
+
+VALUE = Gauge("toy_value", "A value.", labels=("n",))
+
+
+class Toy(Check["Toy.Options"]):
+    """A toy."""
+
+    class Options(msgspec.Struct, frozen=True):
+        value: float = 1.0
+        series: int = 1
+        act: str = ""
+
+    metrics = (VALUE,)
+    lives = []
+    broken = set()
+
+    def __init__(self, options, ctx):
+        super().__init__(options, ctx)
+        if ctx.name in self.broken:
+            raise OSError("not there yet")
+        self.log = []
+        self.lives.append(self)
+
+    async def run(self, cursor):
+        self.log.append("begun")
+        try:
+            if self.options.act == "wait" and len(self.log) > 1:
+                await trio.sleep_forever()
+            events = (Event(str(id(self)), "note", self.ctx.clock.now()),) if self.options.act == "events" else ()
+            samples = tuple(VALUE(self.options.value, n=str(n)) for n in range(self.options.series))
+            return Report(Status.HEALTHY, "toy", samples, events)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.05)
+            self.log.append("ended")
+
+    async def close(self):
+        self.log.append("closed")
+
+
+class Note(Notifier["Note.Options"]):
+    """Keeps what it was given."""
+
+    class Options(msgspec.Struct, frozen=True):
+        mark: str = ""
+
+    idempotent = True
+    lives = []
+
+    def __init__(self, options, ctx):
+        super().__init__(options, ctx)
+        self.got = []
+        self.closed = 0
+        self.lives.append(self)
+
+    async def deliver(self, notification):
+        self.got.append(notification)
+        return Receipt()
+
+    async def close(self):
+        self.closed += 1
+
+
+@hookimpl
+def sixfbd_checks(config):
+    return {"toy": Toy}
+
+
+@hookimpl
+def sixfbd_notifiers(config):
+    return {"note": Note}
+'''
+
+
+def text_of(checks, rules, mark="", extra=""):
+    """A configuration: checks by name with their options, rules by name with theirs, one notifier."""
+    parts = [
+        '[daemon]\nstate_directory = "state"\n[http]\nlisten = "127.0.0.1:0"\n[control]\nsocket = "control.sock"\n',
+        f'[notifiers.note]\nplugin = "note"\nmark = "{mark}"\n[receivers.primary]\nnote = {{ via = "note" }}\n',
+    ]
+    for name, options in checks.items():
+        parts.append(f'[checks.{name}]\nplugin = "toy"\ninterval = "1h"\njitter = "0s"\n{options}\n')
+    for name, options in rules.items():
+        expr = "" if "expr" in options else 'expr = "toy_value > 0"'
+        parts.append(f'[[rules]]\nname = "{name}"\nseverity = "high"\n{expr}\n{options}\n')
+    return "".join(parts) + extra
+
+
+class Engine:
+    """The running parts and the files that they were made of."""
+
+    def __init__(self, running, directory):
+        self.running = running
+        self.directory = directory
+        self.toys = running.catalog.checks["toy"].cls
+        self.notes = running.catalog.notifiers["note"].cls
+
+    def write(self, *args, **options):
+        (self.directory / "sixfbd.toml").write_text(text_of(*args, **options))
+
+    async def reload(self, *args, **options):
+        self.write(*args, **options)
+        return await reload(self.running, ME)
+
+    def alerts(self):
+        """(rule, check) → alert."""
+        return {(key.rule, dict(key.labels)["check"]): alert for key, alert in self.state.alerts.copy_items()}
+
+    @property
+    def state(self):
+        return _Alerts(self.running.judge.state)
+
+    async def until(self, what, probe, limit_s=20.0):
+        """Wait for a condition of the running parts."""
+        with trio.move_on_after(limit_s):
+            while not probe():  # noqa: ASYNC110 - conditions of several parts, which have no event for them
+                await trio.sleep(0.01)
+            return
+        raise AssertionError(f"{what}: not within {limit_s:g} s; alerts: {self.alerts()}")
+
+
+class _Alerts:
+    def __init__(self, state):
+        self.alerts = self
+        self._state = state
+
+    def copy_items(self):
+        return [(key, self._state.alerts[key]) for key in list(self._state.alerts)]
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """`async with engine(checks, rules) as engine`: the parts, wired as the daemon wires them."""
+
+    @asynccontextmanager
+    async def open_engine(*args, **options):
+        path = tmp_path / "sixfbd.toml"
+        path.write_text(text_of(*args, **options))
+        (tmp_path / "state").mkdir()
+        (tmp_path / "plugins.d").mkdir()
+        (tmp_path / "plugins.d" / "toy.py").write_text(TOY)
+        async with AsyncExitStack() as stack:
+            running = await wired(stack, path)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            for name, instance in running.checks.items():
+                running.schedule.add(instance, paused=name in running.judge.state.paused)
+            await nursery.start(running.evaluator.run)
+            await nursery.start(running.schedule.run)
+            try:
+                yield Engine(running, tmp_path)
+            finally:
+                running.schedule.stop()
+                nursery.cancel_scope.cancel()
+                await close_all(running.checks.values())
+
+    return open_engine
+
+
+async def wired(stack, path):
+    catalog = load_plugins(plugin_sources(path))
+    config = load_config(path, catalog, rule_problems)
+    state = path.parent / "state"
+    world = await stack.enter_async_context(RealWorld())
+    window = Window()
+    journal = await stack.enter_async_context(JournalDatabase(state / "journal.db"))
+    store = await stack.enter_async_context(open_samples(state / "samples.db", window))
+    rules, _ = effective_rules(config, catalog.rules)
+    bound, problems = bind(rules)
+    schedule = Schedule(world, lambda *args: intake.report(*args), journal.cursor)
+    policy = policy_of(config, catalog, bound, world, lambda found: summary_of(schedule.state, found))
+    judge = Judge(journal, world.clock, policy)
+    evaluator = RuleEngine(
+        bound,
+        snapshot_of=window.snapshot,
+        clock=world.clock,
+        emit=judge.submit,
+        blind_checks=lambda rule, names: filter(schedule.is_blind, names | judge.feeders(rule)),
+        offload=world.offload,
+        interval_s=15.0,
+    )
+    intake = Intake(
+        journal, window, world.clock, persist=store.put, touch=evaluator.touch, committed=judge.events_committed
+    )
+    window.bind(bound.touched)
+    reader = EngineReader(window, journal, lambda: judge.state.alerts.values())
+    checks, notifiers = make_instances(config, catalog, world, reader)
+    await stack.enter_async_context(judge.running("1", config.text_hash))
+    outbox = await stack.enter_async_context(Outbox(judge, world.clock, notifiers, place_of(config, "")).running())
+    declare_checks(intake, checks, catalog, config)
+    return Running(
+        config_path=path,
+        config=config,
+        catalog=catalog,
+        rules=rules,
+        problems=problems,
+        world=world,
+        journal=journal,
+        store=store,
+        window=window,
+        intake=intake,
+        schedule=schedule,
+        evaluator=evaluator,
+        judge=judge,
+        outbox=outbox,
+        vitals=Vitals(),
+        reader=reader,
+        started_at=world.clock.now(),
+        checks=checks,
+        notifiers=notifiers,
+    )
+
+
+def wanted(checks, rules, before):
+    """The alerts that a configuration has once all is judged: (rule, check) → state. What fires goes on firing."""
+    fires = {key for key, alert in before.items() if alert.state is AlertState.FIRING}
+    return {
+        (rule, check): AlertState.PENDING if "for" in options and (rule, check) not in fires else AlertState.FIRING
+        for rule, options in rules.items()
+        for check in checks
+    }
+
+
+def settled(engine, checks, rules, before=MappingProxyType({})):
+    """Tell whether the alerts are those, none blind, and nothing is on its way."""
+    alerts = engine.alerts()
+    states = {key: alert.state for key, alert in alerts.items()}
+    blind = any(alert.blind for alert in alerts.values())
+    return states == wanted(checks, rules, before) and not blind and not len(engine.running.judge.state.messages)
+
+
+# ---- the property ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_any_sequence_of_reloads_keeps_what_it_did_not_change(engine, seed):
+    draw = random.Random(seed)
+    options = {"check": ["value = 1.0", "value = 2.0"], "rule": ["", 'for = "1h"', 'labels = { team = "x" }']}
+
+    def chosen(kind, names):
+        return {name: draw.choice(options[kind]) for name in names if draw.random() < 0.75}
+
+    checks, rules, mark = {"a": "value = 1.0"}, {"R1": "", "R2": 'for = "1h"'}, "one"
+    async with engine(checks, rules, mark) as made:
+        await made.until("the first alerts", lambda: settled(made, checks, rules))
+        for _ in range(8):
+            before = (checks, rules, mark, made.alerts(), dict(made.running.checks), dict(made.running.notifiers))
+            checks, rules = chosen("check", "abc"), chosen("rule", ("R1", "R2", "R3"))
+            mark = draw.choice(("one", "two"))
+            await made.reload(checks, rules, mark)
+            await made.until(f"the alerts of {checks} and {rules}", partial(settled, made, checks, rules, before[3]))
+            await kept(made, before, checks, rules, mark)
+    assert all(toy.log.count("closed") == 1 and toy.log[-1] == "closed" for toy in made.toys.lives)
+    assert all(note.closed == 1 for note in made.notes.lives)
+    told = [alert for note in made.notes.lives for one in note.got for alert in one.alerts]
+    ids = [(alert.id, alert.status) for alert in told if alert.kind != "level"]
+    assert len(ids) == len(set(ids)), "nobody was told the same twice"
+
+
+async def kept(made, before, checks, rules, mark):
+    old_checks, old_rules, old_mark, old_alerts, instances, notifiers = before
+    for name in checks:
+        same = made.running.checks[name] is instances.get(name)
+        assert same == (old_checks.get(name) == checks[name]), name
+    for name in set(old_checks) - {name for name in checks if checks[name] == old_checks.get(name)}:
+        await made.until(f"the old {name} is closed", lambda name=name: instances[name].check.log[-1] == "closed")
+    assert (made.running.notifiers["note"] is notifiers["note"]) == (mark == old_mark)
+    for key, alert in made.alerts().items():
+        rule, check = key
+        old = old_alerts.get(key)
+        if old is None or check not in old_checks:
+            continue
+        if rules[rule] == old_rules.get(rule):
+            assert (alert.id, alert.state) == (old.id, old.state), key
+            assert (alert.pending_at, alert.fired_at, alert.due_at) == (old.pending_at, old.fired_at, old.due_at), key
+        elif alert.state is AlertState.FIRING and old.state is AlertState.FIRING:
+            assert alert.id == old.id, "its incident goes on under the changed rule"
+
+
+# ---- all or nothing ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_invalid_configuration_changes_nothing_and_makes_nothing(engine):
+    async with engine({"a": ""}, {"R1": ""}) as made:
+        await made.until("the alert", lambda: settled(made, "a", {"R1": ""}))
+        before, lives = dict(made.running.checks), len(made.toys.lives)
+        with pytest.raises(Refused, match=r"checks\.a\.value"):
+            await made.reload({"a": 'value = "x"'}, {})
+        assert made.running.checks == before and len(made.toys.lives) == lives
+        with pytest.raises(Refused, match="journal cannot change in a reload"):
+            await made.reload({"a": ""}, {"R1": ""}, extra='[journal]\nsamples = "1d"\n')
+        assert settled(made, "a", {"R1": ""})
+
+
+async def test_a_reload_that_cannot_be_written_changes_nothing_and_closes_what_it_made(engine):
+    async with engine({"a": ""}, {"R1": ""}) as made:
+        await made.until("the alert", lambda: settled(made, "a", {"R1": ""}))
+        before, policy = dict(made.running.checks), made.running.judge.policy
+        commit = made.running.journal.commit
+
+        async def full(records):
+            await trio.lowlevel.checkpoint()
+            raise JournalFull("journal.db: no space left")
+
+        made.running.journal.commit = full
+        with pytest.raises(Refused, match="no space left"):
+            await made.reload({"a": "value = 2.0", "b": ""}, {}, "two")
+        made.running.journal.commit = commit
+        assert made.running.checks == before and made.running.judge.policy is policy
+        assert [toy.log[-1:] for toy in made.toys.lives] == [["ended"], ["closed"], ["closed"]]
+        assert [note.closed for note in made.notes.lives] == [0, 1]
+        await made.until("it can be written again", lambda: not made.running.judge.journal_failing)
+        await made.reload({"a": "value = 2.0", "b": ""}, {"R1": ""})
+        await made.until("the alerts", lambda: settled(made, "ab", {"R1": ""}))
+
+
+async def test_a_reload_whose_caller_goes_is_whole_all_the_same(engine):
+    """The caller leaves at every point of the way: what the judge judges by is always what the others work with."""
+    async with engine({"a": ""}, {"R1": ""}) as made:
+        running = made.running
+        for number, at_commit in enumerate(("before", "after"), 1):
+            made.write({"a": f"value = {number}.5"}, {f"R{number + 1}": ""})
+            plan = await prepare(running, running.config_path)
+            commit = running.journal.commit
+            with trio.CancelScope() as scope:
+
+                async def watched(records, commit=commit, scope=scope, at_commit=at_commit):
+                    if at_commit == "before":
+                        scope.cancel()
+                    seq = await commit(records)
+                    scope.cancel()
+                    return seq
+
+                running.journal.commit = watched
+                await apply_plan(running, plan, ME)
+            running.journal.commit = commit
+            assert running.config is plan.config and running.checks is plan.checks
+            assert set(running.judge.policy.rules) == set(running.evaluator._bound.rules)
+        await made.until("the alert", lambda: settled(made, "a", {"R3": ""}))
+
+
+async def test_reloads_at_once_come_one_after_the_other(engine):
+    async with engine({"a": ""}, {}) as made:
+        made.write({"a": "", "b": ""}, {})
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(reload, made.running, ME)
+        assert sorted(made.running.checks) == ["a", "b"] and len(made.toys.lives) == 2
+
+
+# ---- checks that come and go -------------------------------------------------------------------------------------------------
+
+
+async def test_a_check_is_closed_after_its_last_run_and_that_run_reports_nothing(engine):
+    async with engine({"a": 'act = "wait"'}, {}) as made:
+        await made.until("the first run", lambda: made.running.schedule.state("a").runs == 1)
+        first = made.toys.lives[0]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_run_now, made)
+            await made.until("a run", lambda: made.running.schedule.state("a").running)
+            await made.reload({"a": "value = 3.0"}, {})
+        assert first.log == ["begun", "ended", "begun", "ended", "closed"]
+        await made.until("the new one's report", lambda: made.running.schedule.state("a").runs == 1)
+
+
+async def _run_now(made):
+    with pytest.raises(NotRunError, match="did not finish"):
+        await made.running.schedule.run_now("a")
+
+
+async def test_a_check_that_goes_while_its_events_are_written_takes_nobody_with_it(engine):
+    async with engine({"a": 'act = "events"', "b": ""}, {"R1": ""}) as made:
+        await made.until("the alerts", lambda: settled(made, "ab", {"R1": ""}))
+        put, writing, go = made.running.journal.put_events, trio.Event(), trio.Event()
+
+        async def slowly(*args):
+            writing.set()
+            with trio.CancelScope(shield=True):  # as the journal does once a write has begun
+                await go.wait()
+                return await put(*args)
+
+        made.running.journal.put_events = slowly
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.running.schedule.run_now, "a")
+            await writing.wait()
+            nursery.start_soon(made.reload, {"b": ""}, {"R1": ""})
+            await made.until("the reload", lambda: "a" not in made.running.checks)
+            go.set()
+        await made.until("the alert of the other", lambda: settled(made, "b", {"R1": ""}))
+        assert made.running.window.series_count("a") == 0, "its series have ended, and none came after"
+        assert (await made.running.schedule.run_now("b")).status is Status.HEALTHY
+
+
+async def test_what_could_not_be_made_is_tried_again_by_a_reload(engine):
+    async with engine({}, {"R1": ""}) as made:
+        made.toys.broken.add("a")
+        await made.reload({"a": ""}, {"R1": ""})
+        assert "not there yet" in made.running.schedule.state("a").summary
+        made.toys.broken.clear()
+        await made.reload({"a": ""}, {"R1": ""})
+        await made.until("the alert", lambda: settled(made, "a", {"R1": ""}))
+
+
+async def test_another_limit_of_series_holds_for_checks_that_stay(engine):
+    async with engine({"a": "series = 5"}, {}) as made:
+        await made.until("five series", lambda: made.running.window.series_count("a") > 5)
+        await made.reload({"a": "series = 5"}, {}, extra="[window]\nmax_series_per_check = 2\n")
+        assert len(made.toys.lives) == 1
+        await made.running.schedule.run_now("a")
+        assert made.running.schedule.state("a").refused_series == 3
+
+
+async def test_no_evaluation_by_the_old_rules_is_judged_by_the_new_ones(engine):
+    """The old rule finds something again and again, and waits; the new one would fire at once, and finds nothing."""
+    old, new = {"R1": 'for = "1h"'}, {"R1": 'expr = "toy_value > 9"'}
+    async with engine({"a": ""}, old) as made:
+        touching = trio.CancelScope()
+
+        async def touch():
+            with touching:
+                while True:
+                    made.running.evaluator.touch(frozenset({"R1"}))
+                    await trio.sleep(0.001)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(touch)
+            for _ in range(5):
+                await made.until("it is pending", lambda: settled(made, "a", old))
+                await made.reload({"a": ""}, new)
+                await made.until("it is gone", lambda: not made.alerts())
+                await made.reload({"a": ""}, old)
+            touching.cancel()
+        changes = [stored.record for stored in await made.running.journal.records(kinds=("alert",))]
+        assert {str(one.alert.state) for one in changes} == {"pending", "inactive"}

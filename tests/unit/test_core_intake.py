@@ -1,0 +1,246 @@
+"""The door under attack: checks that go while it waits, floods, texts that cannot be written, plugins' own code."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from sixfbd.intake import KEPT_PLACE_S, MAX_FREE_SERIES, Intake, Refused, declare
+from sixfbd.journal.event_log import Accepted
+from sixfbd.model import CheckName, Event, MetricKind, Report, Sample, Series, Status
+from sixfbd.plugin import ANY, Counter, EventType, Gauge
+
+WEB = CheckName("web")
+LEFT = Gauge("tickets_left", "Tickets left.", labels=("city",))
+SOLD = Counter("tickets_sold_total", "Tickets sold.", labels=("tier",))
+
+
+class Sale(msgspec.Struct):
+    tier: str
+    left: int = 0
+
+
+@dataclass
+class SlowJournal:
+    """Takes events one call at a time, when `go` is set; answers may be held back one by one."""
+
+    go: trio.Event = field(default_factory=trio.Event)
+    seq: int = 0
+
+    async def put_events(self, source: str, events: Any, cursor: Any = None) -> Any:
+        numbers = [Accepted(self.seq + n) for n in range(1, len(events) + 1)]
+        self.seq += len(events)
+        await self.go.wait()
+        return numbers
+
+    async def events(self, *args: Any, **options: Any) -> Any:
+        return []
+
+
+@dataclass
+class Touched:
+    touched: frozenset[Any] = frozenset()
+    rows: tuple[Any, ...] = ()
+
+
+@dataclass
+class FakeWindow:
+    appended: list[Any] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
+
+    def append(self, check: str, at_ms: int, samples: Any, *, complete: bool, stale_after_ms: int) -> Touched:
+        self.appended.append((check, [(series.metric, dict(series.labels), value) for series, value in samples]))
+        return Touched()
+
+    def step(self, series: Series, at_ms: int, add: float) -> frozenset[Any]:
+        self.steps.append((series.metric, add))
+        return frozenset()
+
+    def observe(self, series: Series, at_ms: int, value: float) -> None:
+        raise AssertionError("nothing is observed here")
+
+    def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> object | None:
+        return None
+
+
+@dataclass
+class Door:
+    intake: Intake
+    journal: SlowJournal
+    window: FakeWindow
+
+
+@pytest.fixture
+async def door(world):
+    journal, window = SlowJournal(), FakeWindow()
+    intake = Intake(
+        journal, window, world.clock, persist=lambda rows: None, touch=lambda rules: None, committed=lambda seq: None
+    )
+    intake.declare_check(WEB, declare(ANY, 10, 300))
+    return Door(intake, journal, window)
+
+
+def sales(**options):
+    return EventType("sale", Sale, metrics=(SOLD, LEFT), **options)
+
+
+# ---- checks that go, and come again --------------------------------------------------------------------------------------
+
+
+async def test_a_report_of_a_check_that_is_not_configured_is_refused_by_name(door):
+    door.intake.forget_check(WEB)
+    assert await door.intake.report(WEB, Report(Status.HEALTHY, "x", (Sample("up", 1.0),))) == [
+        "the report: there is no check web"
+    ]
+    assert door.window.appended == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_of_a_check_that_goes_while_its_events_are_written_only_they_are_taken(
+    autojump_clock, nursery, door, again
+):
+    report = Report(Status.HEALTHY, "x", (Sample("up", 1.0),), (Event("1", "note", 1.0),))
+    said = []
+
+    async def deliver():
+        said.extend(await door.intake.report(WEB, report))
+
+    nursery.start_soon(deliver)
+    await trio.sleep(0.1)
+    door.intake.forget_check(WEB)
+    if again:
+        door.intake.declare_check(WEB, declare((), 10, 300))
+    door.journal.go.set()
+    await trio.sleep(0.1)
+    assert said == ["the samples: the check was removed or replaced meanwhile"]
+    assert door.journal.seq == 1
+    assert door.window.appended == [], "series of the old declaration must not come back under the new one"
+
+
+# ---- floods and churn ----------------------------------------------------------------------------------------------------
+
+
+async def test_events_that_make_too_many_series_cost_neither_checks_nor_the_engine_theirs(door):
+    door.intake.declare_types([sales(counts=lambda sale: [SOLD(1, tier=sale.tier)])])
+    door.journal.go.set()
+    events = [Event(str(n), "sale", 1.0, {"tier": str(n)}) for n in range(MAX_FREE_SERIES + 5)]
+    await door.intake.events("shop", events)
+    assert len(door.window.steps) == MAX_FREE_SERIES
+    own = [Sample("sixfbd_check_status", 1.0, (("check", "web"),), MetricKind.GAUGE)]
+    assert await door.intake.report(WEB, Report(Status.HEALTHY, "x"), own) == []
+    door.intake.report_own(CheckName("sixfbd"), [Sample("sixfbd_series", 1.0)], 60)
+    assert [[name for name, *_ in rows] for _, rows in door.window.appended] == [
+        ["sixfbd_check_status"],
+        ["sixfbd_series"],
+    ]
+
+
+def pods(numbers):
+    return Report(Status.HEALTHY, "x", tuple(Sample("pod", 1.0, (("pod", str(number)),)) for number in numbers))
+
+
+async def test_a_check_whose_labels_change_does_not_go_deaf(autojump_clock, door):
+    """Of 10 places 2 are in use; the others are of pods that are no more."""
+    for day in range(40):
+        await door.intake.report(WEB, pods([2 * day, 2 * day + 1]))
+        await trio.sleep(KEPT_PLACE_S / 2)
+    assert all(len(rows) == 2 for _, rows in door.window.appended)
+
+
+async def test_and_yet_it_may_not_make_series_without_end(autojump_clock, door):
+    for hour in range(20):
+        await door.intake.report(WEB, pods([2 * hour, 2 * hour + 1]))
+        await trio.sleep(3600)
+    assert sum(len(rows) for _, rows in door.window.appended) == 10
+    assert door.intake.refused_samples[WEB, "series_limit"] == 30
+
+
+async def test_what_is_still_reported_keeps_its_place(autojump_clock, door):
+    for _ in range(10):
+        assert await door.intake.report(WEB, pods(range(10))) == []
+        await trio.sleep(KEPT_PLACE_S * 0.7)
+
+
+async def test_more_samples_than_series_are_counted_and_not_looked_at(door):
+    refusals = await door.intake.report(WEB, Report(Status.HEALTHY, "x", (None,) * 1_000_000))
+    assert len(refusals) == 11 and refusals[-1] == "and 999990 more"
+    assert door.intake.refused_samples == {(WEB, "invalid"): 10, (WEB, "series_limit"): 999_990}
+
+
+# ---- texts that cannot be written ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["/mnt/\udcff", "a\0b"])
+async def test_a_label_that_cannot_be_written_is_refused(door, value):
+    [refusal] = await door.intake.report(WEB, Report(Status.HEALTHY, "x", (Sample("up", 1.0, (("mount", value),)),)))
+    assert "has a label mount whose value is not text" in refusal
+    refusal.encode()
+
+
+@pytest.mark.parametrize("sample", [Sample("\udcff", 1.0), Sample("up", 1.0, (), "gauge")])  # type: ignore[arg-type]
+async def test_a_refusal_can_always_be_written(door, sample):
+    [refusal] = await door.intake.report(WEB, Report(Status.HEALTHY, "x", (sample,)))
+    refusal.encode()
+
+
+# ---- plugins' own code -----------------------------------------------------------------------------------------------------
+
+
+class Fussy(msgspec.Struct):
+    tier: str
+
+    def __post_init__(self):
+        raise KeyError("a fault of the plugin's")
+
+
+async def test_a_form_of_data_that_fails_refuses_the_event_and_not_the_others(door):
+    door.intake.declare_types([EventType("sale", Fussy)])
+    door.journal.go.set()
+    refused, accepted = await door.intake.events(
+        "shop", [Event("1", "sale", 1.0, {"tier": "ga"}), Event("2", "x", 1.0)]
+    )
+    assert isinstance(refused, Refused) and "a fault of the plugin's" in refused.message
+    assert accepted == Accepted(1)
+
+
+def leave(sale):
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize("counts", [leave, lambda sale: [Sample(7, 1.0)], lambda sale: [Sample("a b", 1.0)]])
+async def test_what_a_plugin_counts_amiss_costs_the_count_alone(door, counts):
+    door.intake.declare_types([sales(counts=counts)])
+    door.journal.go.set()
+    assert await door.intake.events("shop", [Event("1", "sale", 1.0, {"tier": "ga"})]) == [Accepted(1)]
+    assert door.window.steps == []
+    assert door.intake.event_outcomes["sale", "derive_failed"] == 1
+
+
+# ---- order ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gauge_keeps_what_the_event_of_highest_number_set(autojump_clock, nursery, door):
+    """Two events of one group commit: the task of the second may run first."""
+    door.intake.declare_types([sales(sets=lambda sale: [LEFT(sale.left, city="dallas")])])
+    first, second = trio.Event(), trio.Event()
+    gates = iter((first, second))
+    put = door.journal.put_events
+
+    async def gated(*args):
+        gate = next(gates)
+        door.journal.go.set()
+        answer = await put(*args)
+        await gate.wait()
+        return answer
+
+    door.journal.put_events = gated
+    for number, left in ((1, 9), (2, 8)):
+        nursery.start_soon(door.intake.events, "shop", [Event(str(number), "sale", 1.0, {"tier": "ga", "left": left})])
+        await trio.sleep(0.1)
+    second.set()
+    await trio.sleep(0.1)
+    first.set()
+    await trio.sleep(0.1)
+    assert [rows[0][2] for _, rows in door.window.appended] == [8.0]
