@@ -29,7 +29,7 @@ from sixfbd.journal.records import CheckPaused, Record
 from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.logs import configure_logging
-from sixfbd.model import CheckName, Report, Sample
+from sixfbd.model import CheckName, Report, Sample, StoredEvent
 from sixfbd.outbox.workers import Outbox
 from sixfbd.readers.for_control import ControlView
 from sixfbd.readers.for_http import HttpView
@@ -111,8 +111,8 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
             running.changed.ring()
             return refusals
 
-        def committed(seq: int) -> None:
-            judge.events_committed(seq)
+        def committed(events: Sequence[StoredEvent]) -> None:
+            judge.events_committed(events[-1].seq, events)
             running.changed.ring()
 
         rules, _ = effective_rules(config, catalog.rules)

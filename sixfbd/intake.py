@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 import structlog
+import trio
 from msgspec import Struct
 
 from sixfbd.containment import described, one_line
@@ -48,6 +49,7 @@ KEPT_PLACE_S: Final = 86400.0  # a series that its check has not reported for th
 REPLAY_S: Final = 600.0  # sketches are written when their minute has ended, so that a crash loses less than this
 REPLAY_PAGE: Final = 1000
 MINUTE_MS: Final = 60_000
+TURNS: Final = 3  # of the loop, for rules and judge: they then wait for the disk while the event is answered
 MAX_NAMED: Final = 10  # refusals of one report that are named one by one
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -164,7 +166,7 @@ class Intake:
         *,
         persist: Callable[[Sequence[Write]], None],
         touch: Callable[[frozenset[RuleName]], None],
-        committed: Callable[[int], None],
+        committed: Callable[[Sequence[StoredEvent]], None],
     ) -> None:
         self._journal = journal
         self._window = window
@@ -340,17 +342,19 @@ class Intake:
             places.append(index)
         taken = await self._journal.put_events(source, fresh, cursor) if fresh or cursor is not None else []
         touched: set[RuleName] = set()
-        last = 0
+        stored: list[StoredEvent] = []
         for index, new, (sets, observed), result in zip(places, fresh, effects, taken, strict=True):
             results[index] = result
             outcome = "accepted" if isinstance(result, Accepted) else "duplicate"
             self.event_outcomes[self._bounded_type(new.event), outcome] += 1
             if isinstance(result, Accepted):
-                last = max(last, result.seq)
+                stored.append(StoredEvent(result.seq, source, now, new.event))
                 touched |= self._show(new, result.seq, sets, observed, now)
-        if last:
+        if stored:
             self._touch(frozenset(touched))
-            self._committed(last)
+            self._committed(stored)
+            for _ in range(TURNS):
+                await trio.lowlevel.cancel_shielded_checkpoint()
         return [result for result in results if result is not None]
 
     async def observe_again(self) -> int:

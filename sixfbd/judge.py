@@ -50,6 +50,7 @@ from sixfbd.plugin import Clock, TemporaryFailure
 INPUTS_A_ROUND: Final = 200
 COMMANDS_WAITING: Final = 1000  # beyond that a command is refused
 EVENTS_A_PAGE: Final = 500
+FRESH_EVENTS: Final = 2000  # kept from the door; of more than that the judge reads the journal
 RETRY_FIRST_S: Final = 0.1
 RETRY_MOST_S: Final = 5.0
 STOP_S: Final = 2.0  # for the last round and its commit
@@ -119,6 +120,7 @@ class Judge:
         self._asked: deque[CommandInput | Noted | Replaced] = deque()
         self._committed_event = 0
         self._read_event = 0
+        self._fresh: dict[int, StoredEvent] = {}  # by number; not yet judged
         self._start: Start | None = None
         self._listeners: list[Listener] = []
         self._next_due: float | None = None
@@ -182,8 +184,10 @@ class Judge:
         self._evaluations[one.rule] = one
         return True
 
-    def events_committed(self, seq: int) -> None:
-        """Events up to this number are durable; the judge reads those that carry a notice from the journal."""
+    def events_committed(self, seq: int, fresh: Sequence[StoredEvent] = ()) -> None:
+        """Events up to this number are durable. Those that are not given as `fresh` are read from the journal."""
+        if len(self._fresh) + len(fresh) <= FRESH_EVENTS:
+            self._fresh.update((one.seq, one) for one in fresh)
         if seq > self._committed_event:
             self._committed_event = seq
             self._wake.set()
@@ -320,13 +324,23 @@ class Judge:
     async def _read_events(self) -> EventsCommitted:
         upto = self._committed_event
         types = sorted(self.policy.notices)
-        events: list[StoredEvent] = []
-        if types:
+        events = self._taken_fresh(upto)
+        if events is None and types:
             events = await self._journal.events(self._read_event, types=types, limit=EVENTS_A_PAGE)
-        if len(events) == EVENTS_A_PAGE:
-            upto = events[-1].seq
+            if len(events) == EVENTS_A_PAGE:
+                upto = events[-1].seq
         self._read_event = max(upto, events[-1].seq if events else 0)
-        return EventsCommitted(self._clock.now(), self._read_event, tuple(events))
+        return EventsCommitted(self._clock.now(), self._read_event, tuple(events or ()))
+
+    def _taken_fresh(self, upto: int) -> list[StoredEvent] | None:
+        """Take the events up to a number that came fresh; None if they have to be read: some did not, or there are many."""
+        numbers = range(self._read_event + 1, upto + 1)
+        whole = len(numbers) <= min(EVENTS_A_PAGE, len(self._fresh)) and all(
+            number in self._fresh for number in numbers
+        )
+        taken = [self._fresh[number] for number in numbers] if whole else None
+        self._fresh = {number: one for number, one in self._fresh.items() if number > upto}
+        return None if taken is None else [one for one in taken if one.event.type in self.policy.notices]
 
     async def _round(self, inputs: Sequence[Input]) -> None:
         decision = await self._decide(inputs)

@@ -227,7 +227,12 @@ async def wired(stack, path):
         interval_s=15.0,
     )
     intake = Intake(
-        journal, window, world.clock, persist=store.put, touch=evaluator.touch, committed=judge.events_committed
+        journal,
+        window,
+        world.clock,
+        persist=store.put,
+        touch=evaluator.touch,
+        committed=lambda events: judge.events_committed(events[-1].seq, events),
     )
     window.bind(bound.touched)
     reader = EngineReader(window, journal, lambda: judge.state.alerts.values())

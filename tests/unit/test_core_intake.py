@@ -76,7 +76,7 @@ class Door:
 async def door(world):
     journal, window = SlowJournal(), FakeWindow()
     intake = Intake(
-        journal, window, world.clock, persist=lambda rows: None, touch=lambda rules: None, committed=lambda seq: None
+        journal, window, world.clock, persist=lambda rows: None, touch=lambda rules: None, committed=lambda events: None
     )
     intake.declare_check(WEB, declare(ANY, 10, 300))
     return Door(intake, journal, window)

@@ -97,7 +97,7 @@ class Door:
     journal: FakeJournal
     window: FakeWindow
     touched: list[Any]
-    committed: list[int]
+    committed: list[list[StoredEvent]]
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ async def test_an_event_is_counted_observed_and_set_once(door, world):
     ]
     assert door.window.observed == [("took_seconds", 0.2)]
     assert [(check, rows[0][1]) for check, rows, _ in door.window.appended] == [("events", 7.0)]
-    assert door.committed == [1]
+    assert [[stored.seq for stored in events] for events in door.committed] == [[1]]
 
 
 async def test_a_late_event_lands_at_its_own_time(door, world):

@@ -227,6 +227,30 @@ async def test_events_with_a_notice_are_read_from_the_journal_and_told_once(auto
         assert judge.state.judged_event == 2
 
 
+async def test_events_that_come_fresh_are_told_without_reading_the_journal(autojump_clock, kit, journal, judging):
+    async with judging(kit.policy(notices={"sale": "sold"})) as judge:
+        judge.events_committed(1, [sale(kit, 1)])
+        await settled(judge)
+        other = kit.StoredEvent(2, "shop", kit.START, Event("e2", "other", kit.START, {}))
+        judge.events_committed(3, [other, sale(kit, 3)])
+        await settled(judge)
+        assert [one.text for effect in judge.sent for one in effect.obligations] == ["sold: n=1", "sold: n=3"]
+
+
+async def test_events_of_which_some_did_not_come_fresh_are_read_from_the_journal(autojump_clock, kit, journal, judging):
+    async with judging(kit.policy(notices={"sale": "sold"})) as judge:
+        journal.stored += [sale(kit, 1), sale(kit, 2)]
+        judge.events_committed(2, [sale(kit, 2)])
+        await settled(judge)
+        judge.events_committed(1, [sale(kit, 1)])
+        journal.stored += [sale(kit, 3)]
+        judge.events_committed(3, [sale(kit, 3)])
+        await settled(judge)
+        assert [one.text for effect in judge.sent for one in effect.obligations] == [
+            "sold: n=1", "sold: n=2", "sold: n=3",
+        ]  # fmt: skip
+
+
 async def test_an_event_that_nobody_announced_before_the_end_is_judged_at_the_next_start(
     autojump_clock, kit, journal, judging
 ):
