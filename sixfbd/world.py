@@ -16,15 +16,19 @@ from typing import Any, Final, Protocol, TypeVar
 import httpx
 import trio
 
+from sixfbd import __version__
 from sixfbd.model import Json
 from sixfbd.plugin import Outbound, TemporaryFailure
 
 T = TypeVar("T")
 
 OUTBOUND_SLOTS: Final = 64  # exchanges at once per service; one that hangs costs its own slots only
-CONNECT_SHARE: Final = (
-    0.9  # of the deadline; httpcore closes what it gives up itself, but leaves what is cancelled to the gc
-)
+CONNECT_SHARE: Final = 0.9  # of the deadline; what httpcore gives up it closes, what is cancelled it leaves to the gc
+DEFAULT_HEADERS: Final = {
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": f"sixfbd/{__version__}",
+}
 OFFLOAD_THREADS: Final = 8
 FRAMING_HEADERS: Final = (b"content-encoding", b"content-length", b"transfer-encoding")  # untrue of a decoded body
 
@@ -85,17 +89,15 @@ class EngineClock:
 
 
 class HttpOutbound:
-    """`Outbound` over one httpx client (DESIGN section 5, Outbound)."""
+    """`Outbound` over one httpx transport (DESIGN section 5, Outbound): redirects, cookies and proxies are nobody's here."""
 
     def __init__(self, service: str, ssl_context: ssl.SSLContext, slots: int = OUTBOUND_SLOTS) -> None:
         self.service = service
         self.ssl_context = ssl_context
         self._limiter = trio.CapacityLimiter(slots)
-        self._client = httpx.AsyncClient(
+        self._transport = httpx.AsyncHTTPTransport(
             verify=ssl_context,
             trust_env=False,
-            follow_redirects=False,
-            timeout=None,
             limits=httpx.Limits(max_connections=slots, max_keepalive_connections=20),
         )
 
@@ -119,15 +121,16 @@ class HttpOutbound:
         try:
             with trio.fail_after(timeout_s):
                 async with self._limiter:
-                    request = self._client.build_request(
+                    request = httpx.Request(
                         method,
                         url,
-                        headers=headers,
+                        headers=_with_defaults(headers or {}),
                         content=content,
                         json=json,
-                        timeout=httpx.Timeout(None, connect=CONNECT_SHARE * timeout_s),
-                        extensions={"trace": note},
+                        extensions={"trace": note, "timeout": {"connect": CONNECT_SHARE * timeout_s}},
                     )
+                    if request.url.userinfo:
+                        next(httpx.BasicAuth(request.url.username, request.url.password).sync_auth_flow(request))
                     return await self._exchange(request, max_bytes)
         except trio.TooSlowError:
             raise TemporaryFailure(f"no answer within {timeout_s:g} s", sent=sent) from None
@@ -142,7 +145,7 @@ class HttpOutbound:
             raise TemporaryFailure(f"the URL is not valid: {error}", sent=False) from error
 
     async def _exchange(self, request: httpx.Request, max_bytes: int) -> httpx.Response:
-        response = await self._client.send(request, stream=True)
+        response = await self._transport.handle_async_request(request)
         try:
             body = bytearray()
             async for piece in response.aiter_bytes():
@@ -165,7 +168,13 @@ class HttpOutbound:
                 yield
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
+
+
+def _with_defaults(headers: Mapping[str, str]) -> httpx.Headers:
+    merged = httpx.Headers(DEFAULT_HEADERS)
+    merged.update(headers)
+    return merged
 
 
 class RealWorld:

@@ -1,8 +1,12 @@
 """The way out for HTTP: what a failure says of whether the request may have arrived. Real sockets on loopback."""
 
+import base64
+import gzip
+import json
 import socket
 import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -64,3 +68,46 @@ async def test_a_refused_connection_sent_nothing():
 
 async def test_a_url_that_is_none_sent_nothing():
     assert not (await failure_of("http://[::1")).sent
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers, compressed, with the headers that it was sent."""
+
+    def do_GET(self) -> None:
+        body = gzip.compress(json.dumps(dict(self.headers.items())).encode())
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def echoing():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join(5)
+
+
+async def test_headers_that_are_given_take_the_place_of_the_usual_ones():
+    with echoing() as port:
+        async with RealWorld() as world:
+            outbound = world.outbound("test")
+            usual = (await outbound.request("GET", f"http://127.0.0.1:{port}/")).json()
+            own = (await outbound.request("GET", f"http://127.0.0.1:{port}/", headers={"user-agent": "shop/1"})).json()
+    assert usual["User-Agent"].startswith("sixfbd/")
+    assert {name.lower(): value for name, value in own.items()}["user-agent"] == "shop/1"
+    assert len(own) == len(usual)
+
+
+async def test_a_name_and_password_in_the_url_are_sent_as_basic_authorization():
+    with echoing() as port:
+        async with RealWorld() as world:
+            answer = await world.outbound("test").request("GET", f"http://me:p%40ss@127.0.0.1:{port}/")
+    assert answer.json()["Authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
