@@ -100,6 +100,7 @@ class JournalDatabase:
         self._lock = ExitStack()
         self._readers = Readers(path)
         self._numbers = Numbers(0, 0)
+        self._known: event_log.Known | None = None
         self._outstanding: deque[tuple[Request, trio.Event]] = deque()
         self._subscribers: list[trio.MemorySendChannel[int]] = []
         self._reading = trio.CapacityLimiter(READERS)
@@ -126,6 +127,7 @@ class JournalDatabase:
             with mapped_errors(self.path), ExitStack() as failing:
                 failing.callback(connection.close)
                 self._numbers = last_numbers(connection)
+                self._known = event_log.read_known(connection)
                 self.last_alive_at = read_meta(connection, LAST_ALIVE)
                 failing.pop_all()
             self._lock = stack.pop_all()
@@ -187,7 +189,7 @@ class JournalDatabase:
         encoded = None if cursor is None else (cursor[0], event_log.encode_cursor(*cursor))
 
         def write(connection: sqlite3.Connection) -> list[Accepted | Duplicate]:
-            answers = event_log.insert_events(connection, source, events)
+            answers = event_log.insert_events(connection, source, events, self._known)
             if encoded is not None:
                 event_log.write_cursor(connection, *encoded)
             return answers
@@ -219,7 +221,12 @@ class JournalDatabase:
             )
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], *, lazy: bool = False) -> T:
-        async with self._room:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._room.acquire_nowait()
+        except trio.WouldBlock:
+            await self._room.acquire()
+        try:
             if self._writer is None or self._stopped.is_set():
                 raise JournalBroken(f"{self.path}: the journal is closed")
             request, done = Request(work, lazy), trio.Event()
@@ -227,6 +234,8 @@ class JournalDatabase:
             self._writer.put(request)
             with trio.move_on_after(ANSWER_TIMEOUT_S, shield=True):
                 await done.wait()
+        finally:
+            self._room.release()
         if not done.is_set():
             raise JournalBroken(
                 f"{self.path}: no answer from the disk within {ANSWER_TIMEOUT_S:g} s; "

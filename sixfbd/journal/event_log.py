@@ -18,12 +18,20 @@ from sixfbd.quantities import DAY
 KNOWN_FOR_S: Final = 7 * DAY
 KNOWN_DAYS: Final = round(KNOWN_FOR_S / DAY)
 CURSOR_LIMIT_BYTES: Final = 64 * 1024
+GENERATION_DAYS: Final = 4
+GENERATIONS: Final = 2  # before the current one: days that an event may be known of
+LAST_BIT: Final = 2**23 - 1  # 1 MiB a table; half a million events a generation leave one lookup in seventy to the file
+READ_AT_START: Final = 500_000  # events
 
 _encode: Final = msgspec.json.Encoder().encode
 _COLUMNS: Final = "seq, source, received_at, id, type, at, data"
 _KNOWN: Final = (
     "SELECT seq FROM events INDEXED BY events_known"
     f" WHERE day IN ({', '.join('?' * (KNOWN_DAYS + 2))}) AND hash = ? AND source = ? AND id = ? AND received_at > ?"
+)
+
+_INSERT: Final = (
+    "INSERT INTO events (seq, source, id, type, at, received_at, day, hash, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -47,36 +55,97 @@ class Duplicate(Struct, frozen=True):
     seq: int
 
 
+class Known:
+    """Says of most events that they are not known, without a look into the file.
+
+    Two bits a known event in tables of GENERATION_DAYS each; where both are set the file is asked. Belongs to the writer.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[int, bytearray] = {}  # by generation
+
+    def note(self, day: int, key: int) -> bool:
+        """Note an event of a day by its hash; tell whether it may have been noted before: False is certain."""
+        first, second = key & LAST_BIT, key >> 32 & LAST_BIT
+        i, one, j, other = first >> 3, 1 << (first & 7), second >> 3, 1 << (second & 7)
+        held = False
+        for table in self._tables.values():
+            if table[i] & one and table[j] & other:
+                held = True
+                break
+        table = self._table(day // GENERATION_DAYS)
+        table[i] |= one
+        table[j] |= other
+        return held
+
+    def _table(self, generation: int) -> bytearray:
+        table = self._tables.get(generation)
+        if table is None:
+            table = self._tables[generation] = bytearray((LAST_BIT + 1) // 8)
+            for old in [one for one in self._tables if one < generation - GENERATIONS]:
+                del self._tables[old]  # of days that no event is known of any more
+        return table
+
+
+def read_known(connection: sqlite3.Connection) -> Known | None:
+    """Return what the file knows; None if it is more than is read at a start: then the file is asked of each event."""
+    [newest] = connection.execute("SELECT max(day) FROM events").fetchone()
+    known = Known()
+    if newest is None:
+        return known
+    rows = connection.execute(
+        "SELECT day, hash FROM events INDEXED BY events_known WHERE day >= ? ORDER BY day LIMIT ?",
+        (newest - KNOWN_DAYS - 1, READ_AT_START + 1),
+    ).fetchall()
+    if len(rows) > READ_AT_START:
+        return None
+    for day, key in rows:
+        known.note(day, key)
+    return known
+
+
 def insert_events(
-    connection: sqlite3.Connection, source: str, events: Sequence[NewEvent]
+    connection: sqlite3.Connection, source: str, events: Sequence[NewEvent], known: Known | None = None
 ) -> list[Accepted | Duplicate]:
-    """Write the events that are not known and their increments, in the caller's transaction; the answers in order."""
+    """Write the events that are not known and their increments, in the caller's transaction; the answers in order.
+
+    `known` spares a look into the file for events that it does not hold.
+    """
     answers: list[Accepted | Duplicate] = []
     increments: list[Increment] = []
+    rows: list[tuple[object, ...]] = []
+    here: dict[str, int] = {}
+    [last] = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'").fetchone()
     for new in events:
-        answer = _insert(connection, source, new)
-        answers.append(answer)
-        if isinstance(answer, Accepted):
-            increments += new.increments
+        event = new.event
+        day, key = int(new.received_at // DAY), identity_hash(source, event.id)
+        first = here.get(event.id)
+        if first is None and (known is None or known.note(day, key)):
+            first = _first(connection, source, new, day, key)
+        if first is not None:
+            answers.append(Duplicate(first))
+            continue
+        last += 1
+        here[event.id] = last
+        rows.append((last, source, event.id, event.type, event.timestamp, new.received_at, day, key, _json(event.data)))
+        answers.append(Accepted(last))
+        increments += new.increments
+    connection.executemany(_INSERT, rows)
     add_increments(connection, increments)
     return answers
 
 
-def _insert(connection: sqlite3.Connection, source: str, new: NewEvent) -> Accepted | Duplicate:
-    event, received_at = new.event, new.received_at
-    day, key = int(received_at // DAY), identity_hash(source, event.id)
+def _json(data: Json) -> str:
+    return _encode(data).decode()
+
+
+def _first(connection: sqlite3.Connection, source: str, new: NewEvent, day: int, key: int) -> int | None:
+    """Return the number of the event of the same identity that is known, or None."""
     # One day ahead as well: engine time starts anew from the wall clock, which may have been set back.
-    known = connection.execute(
-        _KNOWN, (*range(day - KNOWN_DAYS, day + 2), key, source, event.id, received_at - KNOWN_FOR_S)
+    found = connection.execute(
+        _KNOWN, (*range(day - KNOWN_DAYS, day + 2), key, source, new.event.id, new.received_at - KNOWN_FOR_S)
     ).fetchone()
-    if known is not None:
-        return Duplicate(known[0])
-    row = connection.execute(
-        "INSERT INTO events (source, id, type, at, received_at, day, hash, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (source, event.id, event.type, event.timestamp, received_at, day, key, _encode(event.data).decode()),
-    )
-    assert row.lastrowid is not None
-    return Accepted(row.lastrowid)
+    return None if found is None else int(found[0])
 
 
 def identity_hash(source: str, event_id: str) -> int:

@@ -147,6 +147,9 @@ class Writer:
     def _transact(self, group: list[Request]) -> None:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
+        if len(group) == 1:
+            self._transact_alone(group[0])
+            return
         for request in group:
             execute("SAVEPOINT request")
             try:
@@ -159,6 +162,20 @@ class Writer:
             execute("RELEASE request")
         numbers = last_numbers(self._connection)
         execute("COMMIT")
+        self._numbers = numbers
+
+    def _transact_alone(self, request: Request) -> None:
+        """Write the one request of a transaction: what fails is rolled back whole, without a savepoint."""
+        try:
+            request.result = request.work(self._connection)
+        except Exception as error:  # handed to its caller, who alone has to do with it
+            if not self._connection.in_transaction:
+                raise
+            self._connection.execute("ROLLBACK")
+            request.error = self._own(error)
+            return
+        numbers = last_numbers(self._connection)
+        self._connection.execute("COMMIT")
         self._numbers = numbers
 
     def _own(self, error: Exception) -> Exception:
