@@ -58,6 +58,7 @@ log = structlog.get_logger("sixfbd.daemon")
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit does not restart on it
 SERVERS_GRACE_S: Final = 2.5
 DRAIN_S: Final = 3.0
+SWITCH_S: Final = 0.0005  # the journal's writer waits for the interpreter no longer than this, however busy the loop is
 FIRST_ROUND_S: Final = 5.0  # what the first evaluation of all rules may take before the daemon is ready
 
 
@@ -70,6 +71,7 @@ def run_daemon(config_path: Path) -> int:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     configure_logging(config.log.level, config.log.format)
+    sys.setswitchinterval(SWITCH_S)
     failures: BaseExceptionGroup[Exception] | None = None
     try:
         trio.run(_run, config_path, catalog, config, restrict_keyboard_interrupt_to_checkpoints=True)

@@ -353,9 +353,14 @@ class Intake:
         if stored:
             self._touch(frozenset(touched))
             self._committed(stored)
-            for _ in range(TURNS):
-                await trio.lowlevel.cancel_shielded_checkpoint()
+            if touched or any(self._is_notice(one.event) for one in stored):
+                for _ in range(TURNS):
+                    await trio.lowlevel.cancel_shielded_checkpoint()
         return [result for result in results if result is not None]
+
+    def _is_notice(self, event: Event) -> bool:
+        declared = self._types.get(event.type)
+        return declared is not None and declared.notice is not None
 
     async def observe_again(self) -> int:
         """After a crash: put what events of the last minutes observed back into sketches that were not yet written.

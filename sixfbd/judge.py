@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 import trio
 
-from sixfbd.alerting.decide import after_start, decide, deciding
+from sixfbd.alerting.decide import EVENTS_UNJUDGED, after_start, decide, deciding
 from sixfbd.alerting.inputs import (
     Answer,
     Began,
@@ -186,11 +186,22 @@ class Judge:
 
     def events_committed(self, seq: int, fresh: Sequence[StoredEvent] = ()) -> None:
         """Events up to this number are durable. Those that are not given as `fresh` are read from the journal."""
+        if self._says_nothing(seq, fresh):
+            self._committed_event = self._read_event = seq
+            return
         if len(self._fresh) + len(fresh) <= FRESH_EVENTS:
             self._fresh.update((one.seq, one) for one in fresh)
         if seq > self._committed_event:
             self._committed_event = seq
             self._wake.set()
+
+    def _says_nothing(self, seq: int, fresh: Sequence[StoredEvent]) -> bool:
+        """Tell whether no round is due for these events: all are at hand, none carries a notice."""
+        return (
+            self._read_event == self._committed_event == seq - len(fresh)
+            and seq - self.state.judged_event < EVENTS_UNJUDGED
+            and not any(one.event.type in self.policy.notices for one in fresh)
+        )
 
     async def command(self, command: Command, by: Actor) -> Outcome:
         """Carry out a command; its outcome is durable on return. Refused at once while the journal cannot be written."""

@@ -251,6 +251,22 @@ async def test_events_of_which_some_did_not_come_fresh_are_read_from_the_journal
         ]  # fmt: skip
 
 
+async def test_events_that_carry_no_notice_make_no_round_and_are_not_read_again(autojump_clock, kit, journal, judging):
+    async with judging(kit.policy(notices={"sale": "sold"})) as judge:
+        await settled(judge)
+        written = len(journal.records)
+        for number in range(1, 4):
+            judge.events_committed(
+                number, [kit.StoredEvent(number, "shop", kit.START, Event(f"e{number}", "other", kit.START, {}))]
+            )
+        await settled(judge)
+        assert len(journal.records) == written
+        judge.events_committed(4, [sale(kit, 4)])
+        await settled(judge)
+        assert judge.state.judged_event == 4
+        assert [one.text for effect in judge.sent for one in effect.obligations] == ["sold: n=4"]
+
+
 async def test_an_event_that_nobody_announced_before_the_end_is_judged_at_the_next_start(
     autojump_clock, kit, journal, judging
 ):
