@@ -70,6 +70,7 @@ class _Entry:
     page_at: float = 0.0  # when the page that runs now began
     finished: trio.Event = field(default_factory=trio.Event)
     report: Report | None = None
+    cursor: bytes | None = None  # the last one committed, as JSON; None: to be read
 
 
 Deliver = Callable[[CheckName, Report, Sequence[Sample]], Awaitable[list[str]]]
@@ -267,7 +268,7 @@ class Schedule:
 
     async def _run_page(self, entry: _Entry) -> Report:
         entry.page_at = self._world.clock.now()
-        report, crashed, timed_out = await self._ask(entry.instance)
+        report, crashed, timed_out = await self._ask(entry)
         facts = {
             "duration_s": self._world.clock.now() - entry.page_at,
             "runs": entry.state.runs + 1,
@@ -277,13 +278,16 @@ class Schedule:
         }
         return await self._hand_over(entry, report, facts)
 
-    async def _ask(self, instance: Instance) -> tuple[Report, bool, bool]:
+    async def _ask(self, entry: _Entry) -> tuple[Report, bool, bool]:
         try:
-            cursor = await self._cursor_of(instance.name)
+            if entry.cursor is None:
+                entry.cursor = msgspec.json.encode(await self._cursor_of(entry.instance.name))
         except JournalError as error:
             log.error("check.cursor_unread", error=str(error))
             return Report(Status.UNKNOWN, one_line(f"its cursor cannot be read: {error}")), False, False
-        return await run_guarded(instance, cursor)
+        return await run_guarded(
+            entry.instance, msgspec.json.decode(entry.cursor)
+        )  # a plugin may change what it is given
 
     async def _tell_stuck(self, entry: _Entry) -> None:
         """A run goes on although it was cancelled at its timeout: nothing is known of what the check watches.
@@ -309,7 +313,9 @@ class Schedule:
         facts |= self._known_by(entry.state, report)
         own = run_samples(msgspec.structs.replace(entry.state, **facts))
         try:
+            entry.cursor = entry.cursor if report.cursor is None else None
             refusals = await self._deliver(name, report, own)
+            entry.cursor = entry.cursor if report.cursor is None else msgspec.json.encode(report.cursor)
         except Exception as error:  # neither a journal that fails nor a report that breaks the door ends it
             log.error("check.not_taken", error=described(error), exc_info=not isinstance(error, JournalError))
             report = Report(Status.UNKNOWN, one_line(f"its report was not taken: {error}"), reachable=report.reachable)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trio
 
+from sixfbd.journal.errors import JournalBroken
 from sixfbd.model import CheckName, Json, Report, Sample, Status
 from sixfbd.schedule import NotRunError, Schedule, stale_after_s
 
@@ -160,6 +161,35 @@ async def test_the_next_run_gets_the_last_cursor_and_more_runs_at_once(schedule,
     check = add(schedule, "pages", Scripted(answer=page))
     await trio.sleep(1)
     assert check.cursors == [None, 1, 2]
+
+
+async def test_a_cursor_whose_commit_failed_is_read_again(schedule, door, autojump_clock):
+    deliver, failing = door.deliver, True
+
+    async def fails_first(check, report, own):
+        nonlocal failing
+        if report.cursor is not None and failing:
+            failing = False
+            raise JournalBroken("nobody can tell whether it was written")
+        return await deliver(check, report, own)
+
+    schedule._deliver = fails_first
+    door.cursors[CheckName("pages")] = 7
+    check = add(schedule, "pages", Scripted(answer=lambda cursor: Report(Status.HEALTHY, "x", cursor=cursor + 1)))
+    await trio.sleep(25)
+    assert check.cursors == [7, 7, 8]
+
+
+async def test_what_a_plugin_does_to_its_cursor_is_not_there_in_the_next_run(schedule, door, autojump_clock):
+    def spoil(cursor: Any) -> Report:
+        cursor["at"] = "spoiled"
+        return Report(Status.HEALTHY, "x")
+
+    seen: list[Any] = []
+    door.cursors[CheckName("pages")] = {"at": 1}
+    add(schedule, "pages", Scripted(answer=lambda cursor: seen.append(dict(cursor)) or spoil(cursor)))
+    await trio.sleep(15)
+    assert seen == [{"at": 1}, {"at": 1}]
 
 
 async def test_a_paused_check_does_not_run_until_it_is_resumed(schedule, autojump_clock):
