@@ -7,6 +7,7 @@ import heapq
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ from msgspec import Struct
 
 from sixfbd.containment import call_guarded, described, one_line
 from sixfbd.journal.errors import JournalError
-from sixfbd.model import CheckName, CheckState, Json, MetricKind, Report, Sample, Status, labels_of
+from sixfbd.model import CheckName, CheckState, Json, Labels, MetricKind, Report, Sample, Status, labels_of
 from sixfbd.plugin import Check
 from sixfbd.world import World
 
@@ -363,18 +364,20 @@ def _stopped(entry: _Entry | None) -> trio.Event:
     return ended
 
 
+@cache
+def _own_labels(name: CheckName) -> tuple[Labels, tuple[tuple[Status, Labels], ...]]:
+    return labels_of({"check": name}), tuple(
+        (each, labels_of({"check": name, "status": each.value})) for each in Status
+    )
+
+
 def run_samples(state: CheckState) -> tuple[Sample, ...]:
     """The engine's series about one run (DESIGN section 3, check)."""
-    check = labels_of({"check": state.name})
-    status = tuple(
-        Sample(
-            "sixfbd_check_status",
-            float(state.status is each),
-            labels_of({"check": state.name, "status": each.value}),
-            MetricKind.GAUGE,
-        )
-        for each in Status
-    )
+    check, of_status = _own_labels(state.name)
+    status = [
+        Sample("sixfbd_check_status", float(state.status is each), labels, MetricKind.GAUGE)
+        for each, labels in of_status
+    ]
     return (
         *status,
         Sample("sixfbd_check_consecutive_failures", float(state.consecutive_failures), check, MetricKind.GAUGE),
