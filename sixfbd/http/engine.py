@@ -3,14 +3,17 @@
 The room owns the forms on the wire; whoever implements `HttpEngine` owns the facts. Nothing here does I/O.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
-from prometheus_client import Metric
+from prometheus_client.registry import CollectorRegistry
 
 from sixfbd.config import Site
 from sixfbd.model import Actor, Alert, CheckState, Event, Outcome, StoredEvent
+
+Encoder: TypeAlias = Callable[[CollectorRegistry], bytes]
+"""What writes metric families in one of their forms."""
 
 Point: TypeAlias = tuple[float, float]
 """Unix seconds and a value; NaN and infinities are values."""
@@ -125,8 +128,8 @@ class HttpEngine(Protocol):
         """Return the body of /api/health (SEED S19), ready for JSON; its `status` decides the answer's status."""
         ...
 
-    async def families(self) -> Sequence[Metric]:
-        """Return the metric families of /metrics, each name once."""
+    async def exposition(self, encode: Encoder, form: str) -> bytes:
+        """Return the live series as `encode` writes them, each family once; `form` names what it writes."""
         ...
 
     async def query(self, expr: str, time: float) -> QueryAnswer:

@@ -1,12 +1,11 @@
 """/metrics: the live series as metric families, each name once, with the type and help that it was declared with."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import Metric
 
 from sixfbd.model import MetricKind, Series
-from sixfbd.readers.queries import Latest
 
 _SUFFIXES: Final = {
     MetricKind.HISTOGRAM: ("_bucket", "_sum", "_count"),
@@ -16,23 +15,30 @@ _TYPES: Final = {MetricKind.UNTYPED: "unknown"}
 
 
 def metric_families(
-    latest: Latest, docs: Mapping[str, str], summaries: Collection[str], lonely: Collection[str]
+    series: Iterable[tuple[Series, str]], docs: Mapping[str, str], summaries: Collection[str], lonely: Collection[str]
 ) -> list[Metric]:
-    """Return the families of /metrics, by name. The label `check` is left out for the checks in `lonely`, which are the
-    only instances of their plugins. `summaries` are declared summaries; `docs` the help texts by metric."""
+    """Return the families of series and their checks, by name; a sample's value is the place of its series.
+
+    The label `check` is left out for the checks in `lonely`, which are the only instances of their plugins. `summaries` are
+    declared summaries; `docs` the help texts by metric.
+    """
     families: dict[str, Metric] = {}
-    for series, _at_ms, value, check in latest:
-        name, kind = _family(series, summaries)
+    seen: set[Series] = set()
+    for place, (one, check) in enumerate(series):
+        if one in seen:
+            continue  # also reported by another check before: a series is there once
+        seen.add(one)
+        name, kind = _family(one, summaries)
         family = families.get(name)
         if family is None:
-            doc = docs.get(name) or docs.get(series.metric) or f"{series.metric}, as its source reports it."
+            doc = docs.get(name) or docs.get(one.metric) or f"{one.metric}, as its source reports it."
             family = families[name] = Metric(_base(name, kind), doc, kind)
         elif family.type != kind:
             continue  # the first declaration of a name holds; two types of one family are not a valid exposition
-        labels = dict(series.labels)
-        if check in lonely and labels.get("check") == check and not series.metric.startswith("sixfbd_"):
+        labels = dict(one.labels)
+        if check in lonely and labels.get("check") == check and not one.metric.startswith("sixfbd_"):
             del labels["check"]
-        family.add_sample(series.metric, labels, value)
+        family.add_sample(one.metric, labels, place)
     return [families[name] for name in sorted(families)]
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import trio
 from prometheus_client import Metric
@@ -11,6 +11,7 @@ from sixfbd import __version__
 from sixfbd.config import Site
 from sixfbd.http.engine import (
     Answered,
+    Encoder,
     EngineUnavailable,
     EventResult,
     QueryAnswer,
@@ -26,11 +27,15 @@ from sixfbd.journal.event_log import Accepted
 from sixfbd.model import Ack, Actor, Alert, CheckState, Event, Outcome, StoredEvent
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
+from sixfbd.readers.exposition import Exposition
 from sixfbd.readers.families import metric_families
 from sixfbd.readers.health import health_body, iso_time
 from sixfbd.readers.queries import selector_matchers
 from sixfbd.running import Running
 from sixfbd.vitals import DOCS
+from sixfbd.window.window import Newest
+
+FORMS: Final = 4  # of /metrics that are kept; clients choose
 
 
 class HttpView:
@@ -40,6 +45,8 @@ class HttpView:
         self._running = running
         self.requests: Counter[tuple[str, int]] = Counter()
         self.request_seconds = 0.0
+        self._expositions: dict[str, Exposition] = {}
+        self._rendering = trio.Lock()
 
     @property
     def version(self) -> str:
@@ -104,15 +111,25 @@ class HttpView:
             },
         )
 
-    async def families(self) -> Sequence[Metric]:
+    async def exposition(self, encode: Encoder, form: str) -> bytes:
         running = self._running
-        await trio.lowlevel.checkpoint()
         plugins = Counter(instance.plugin for instance in running.checks.values())
-        lonely = {name for name, instance in running.checks.items() if plugins[instance.plugin] == 1}
-        docs = {name: metric.doc for name, metric in running.catalog.metrics.items()} | DOCS
-        summaries = {summary.name for summary in running.intake.summaries}
-        latest = running.window.latest(now_ms=round(self.now() * 1000))
-        return metric_families(latest, docs, summaries, lonely)
+        lonely = frozenset(name for name, instance in running.checks.items() if plugins[instance.plugin] == 1)
+        summaries = frozenset(summary.name for summary in running.intake.summaries)
+        catalog = running.catalog
+
+        def families(newest: Newest) -> Sequence[Metric]:
+            docs = {name: metric.doc for name, metric in catalog.metrics.items()} | DOCS
+            return metric_families(newest.series(), docs, summaries, lonely)
+
+        async with self._rendering:
+            rendered = self._expositions.pop(form, None) or Exposition(encode)
+            self._expositions[form] = rendered
+            if len(self._expositions) > FORMS:
+                del self._expositions[next(iter(self._expositions))]
+            newest = running.window.newest(round(self.now() * 1000))
+            key = (id(catalog), lonely, summaries)
+            return await trio.to_thread.run_sync(rendered.render, newest, key, families)
 
     # ---- queries ---------------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ thread (the event loop's); what it hands out as a snapshot may be read from any.
 the rows to persist, in the order in which they must be written. Never asks the time: the caller says it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,39 @@ class _Check:
         self.places: dict[Series, Place] = {}
         self.plan: _Plan | None = None
         self.last_ms = _LONG_AGO
+
+
+class LayoutNow(NamedTuple):
+    """The columns of a live layout at one moment; `shown`: neither ended nor stale."""
+
+    layout: LayoutId
+    check: str
+    entries: tuple[Entry, ...]
+    values: Values
+    shown: npt.NDArray[np.bool_]
+
+
+class StepNow(NamedTuple):
+    """A step series at one moment; its value is None before its first increment."""
+
+    id: SeriesId
+    series: Series
+    value: float | None
+
+
+class Newest(NamedTuple):
+    """All live series at one moment, in the order of layouts, then step series."""
+
+    layouts: tuple[LayoutNow, ...]
+    steps: tuple[StepNow, ...]
+
+    def series(self) -> Iterator[tuple[Series, str]]:
+        """Yield each series and its check ("" for a step series), in order."""
+        for part in self.layouts:
+            for entry in part.entries:
+                yield entry.series, part.check
+        for step in self.steps:
+            yield step.series, ""
 
 
 def _no_rules(_series: Series) -> frozenset[RuleName]:
@@ -352,6 +385,20 @@ class Window:
                 if running and now_ms - at_ms < self._stale_after[layout.check]:
                     found.append((entry.series, at_ms, float(layout.last[column]), layout.check))
         return found
+
+    def newest(self, now_ms: int) -> Newest:
+        """Return the last values of all live series at once, for who renders them elsewhere: see `latest`."""
+        layouts = []
+        for state in self._checks.values():
+            for layout in state.layouts:
+                fresh = now_ms - layout.last_at < self._stale_after[layout.check]
+                shown = layout.running() & fresh
+                layouts.append(LayoutNow(layout.id, layout.check, layout.entries, layout.last.copy(), shown))
+        steps = []
+        for entry_id, view in self._steps.views().items():
+            last = view.latest()
+            steps.append(StepNow(entry_id, view.series, None if last is None else last[1]))
+        return Newest(tuple(layouts), tuple(steps))
 
     # ---- from and to the files --------------------------------------------------------------------------------------------
 

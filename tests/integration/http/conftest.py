@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from sixfbd.config import Http, Site
 from sixfbd.http.engine import (
     Answered,
+    Encoder,
     EventResult,
     Point,
     QueryAnswer,
@@ -43,6 +44,7 @@ from sixfbd.model import (
     labels_of,
 )
 from sixfbd.quantities import Duration, Size
+from sixfbd.readers.exposition import encode_families
 
 NOW = 1_795_471_650.0  # 2026-11-23T22:07:30Z
 TOKENS = {
@@ -122,9 +124,9 @@ class EngineInMemory:
             "external": {},
         }
 
-    async def families(self) -> Sequence[Metric]:
+    async def exposition(self, encode: Encoder, form: str) -> bytes:
         self.families_asked += 1
-        return self.metric_families
+        return encode_families(encode, self.metric_families)
 
     async def query(self, expr: str, time: float) -> QueryAnswer:
         if expr == "nonsense(":
