@@ -20,6 +20,14 @@ PROMETHEUS_ERRORS: Final[Mapping[int, str]] = {
     503: "unavailable",
 }  # https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview, and web/api/v1/api.go of Prometheus
 
+SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
 
 class Refusal(Exception):  # noqa: N818 - a view's way to say no, named as what it is
     """A request that is not answered as asked. `message` says what is wrong and how to mend it; it is shown to the client.
@@ -56,15 +64,31 @@ def success(data: object) -> Response:
 
 def refused(path: str, refusal: Refusal) -> Response:
     """Answer an error in the form that the path has."""
-    body: dict[str, object]
+    body = house_error(refusal.code, refusal.message, refusal.more)
     if path.startswith(PROMETHEUS_PATHS):
         kind = "timeout" if refusal.code == "timeout" else PROMETHEUS_ERRORS.get(refusal.status, refusal.code)
         body = {"status": "error", "errorType": kind, "error": refusal.message}
-    else:
-        body = {"success": False, "error": {"code": refusal.code, "message": refusal.message, **refusal.more}}
     response = bare(body, refusal.status)
     response.headers.update(refusal.headers)
     return response
+
+
+def house_error(code: str, message: str, more: Mapping[str, Any] | None = None) -> dict[str, object]:
+    """Return the body of an error in the house's form."""
+    return {"success": False, "error": {"code": code, "message": message, **(more or {})}}
+
+
+def below_the_app(code: str, message: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return headers and body of an error that is answered where there is no app: in the house's form, and final."""
+    body = msgspec.json.encode(house_error(code, message))
+    headers = {
+        "content-type": JSON,
+        "content-length": str(len(body)),
+        "connection": "close",
+        "cache-control": "no-store",
+        **{name.lower(): value for name, value in SECURITY_HEADERS.items()},
+    }
+    return [(name.encode(), value.encode()) for name, value in headers.items()], body
 
 
 def show_time(at: float) -> str:

@@ -10,31 +10,25 @@ from typing import Any, Final
 import structlog
 import trio
 from quart import Response, g, request
+from quart.wrappers import BaseRequestWebsocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import MapAdapter, RequestRedirect
 
 from sixfbd.config import Http
 from sixfbd.http import openapi
-from sixfbd.http.answers import Refusal, refused
+from sixfbd.http.answers import SECURITY_HEADERS, Refusal, refused
 from sixfbd.http.api import alerts, events, health, metrics, query
 from sixfbd.http.connection import Exchange
 from sixfbd.http.dashboard import page
 from sixfbd.http.engine import Answered, HttpEngine
-from sixfbd.http.guard import allowed_hosts, check_head, check_host, check_scope
+from sixfbd.http.guard import allowed_hosts, check_encoding, check_head, check_host, check_scope, check_target
 from sixfbd.http.parameters import whole_body
 from sixfbd.http.routes import Room, Route
 
 log = structlog.get_logger("sixfbd.http")
 
 RESPONSE_TIMEOUT_S: Final = 60.0
-SECURITY_HEADERS: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "object-src 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 CODES: Final[Mapping[int, tuple[str, str]]] = {
     404: ("not_found", "there is nothing at this path; GET /openapi.json lists what there is"),
     405: ("method_not_allowed", "this path does not take this method; `Allow` names those it takes"),
@@ -56,9 +50,21 @@ def all_routes() -> Sequence[Route]:
     return (*routes, openapi.route_of(routes))
 
 
+class App(QuartTrio):
+    """Quart without what it would read from the Host header: routes have no host, and `guard` judges the header."""
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Bind the routes to the request's path. quart would bind to its host first, and fail on one that is no name."""
+        if request is None:
+            return None
+        return self.url_map.bind(
+            "localhost", path_info=request.path, default_method=request.method, query_args=request.args
+        )
+
+
 def make_app(engine: HttpEngine, config: Http, stopping: trio.Event) -> QuartTrio:
     """Return an app that answers from `engine`, for one `serve`. Its streams end when `stopping` is set."""
-    app = QuartTrio("sixfbd", static_folder=None)
+    app = App("sixfbd", static_folder=None)
     app.asgi_http_class = Exchange
     app.config["MAX_CONTENT_LENGTH"] = int(config.max_body)
     app.config["BODY_TIMEOUT"] = float(config.body_timeout)
@@ -78,6 +84,7 @@ def make_app(engine: HttpEngine, config: Http, stopping: trio.Event) -> QuartTri
 def _add(app: QuartTrio, room: Room, route: Route) -> None:
     async def endpoint(**path: Any) -> Response:
         if route.body is not None and request.method == "POST":
+            check_encoding(request.headers.get("Content-Encoding", ""))
             await whole_body()  # kept for the view; BODY_TIMEOUT is its time limit
         if not route.limited:
             return await route.view(room, **path)
@@ -97,6 +104,7 @@ def _guard(app: QuartTrio, room: Room, routes: Mapping[str, Route]) -> None:
     @app.before_request
     async def guard() -> None:
         g.began = time.perf_counter()
+        check_target(request.scope["raw_path"])
         check_head(request.scope["raw_path"], request.scope["query_string"], request.scope["headers"])
         check_host(request.headers.getlist("Host"), allowed)
         route = routes.get(request.endpoint or "")

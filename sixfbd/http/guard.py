@@ -17,13 +17,14 @@ from sixfbd.http.routes import Scope
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 NOT_LISTENED_TO: Final = ("0.0.0.0", "[::]")  # nobody calls these: no Host header may have them
 MAX_HEAD_BYTES: Final = 16 * 1024
+PROXIES: Final = ("forwarded", "via", "x-real-ip")  # with x-forwarded-*, what proxies add (RFC 7239, RFC 9110 7.6.3)
 CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 
 
 def split_host(host: str) -> tuple[str, str]:
     """Split a Host header into name (lower case, IPv6 in brackets) and port ("" if there is none)."""
     name, colon, port = host.strip().lower().rpartition(":")
-    if not colon or not port.isdigit() or (name.startswith("[") and not name.endswith("]")):
+    if not colon or not (port.isascii() and port.isdigit()) or (name.startswith("[") and not name.endswith("]")):
         name, port = host.strip().lower(), ""
     return name.removesuffix("."), port
 
@@ -45,6 +46,22 @@ def check_head(path: bytes, query: bytes, headers: Iterable[tuple[bytes, bytes]]
         raise Refusal(431, "head_too_large", f"path and headers are {size} bytes; at most {MAX_HEAD_BYTES} are read")
 
 
+def check_target(target: bytes) -> None:
+    """Raise Refusal unless the request's target is a path; a whole URL was made one already."""
+    if not target.startswith(b"/"):
+        raise Refusal(400, "bad_target", "a request's target is a path such as /readyz, or a whole http:// URL")
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise Refusal if a body is compressed: how large it is could be told only by unpacking it."""
+    if encoding.strip().lower() not in ("", "identity"):
+        raise Refusal(
+            415,
+            "unsupported_encoding",
+            f"the body is encoded as {encoding!r:.60}; send it plain, without Content-Encoding",
+        )
+
+
 def check_host(hosts: Iterable[str], allowed: frozenset[tuple[str, str]]) -> None:
     """Raise Refusal unless there is one Host header and it names us (RFC 9110 sections 7.2 and 15.5.20)."""
     given = [host for host in hosts if host.strip()]
@@ -59,7 +76,7 @@ def check_host(hosts: Iterable[str], allowed: frozenset[tuple[str, str]]) -> Non
 
 def is_direct(client: str | None, header_names: Iterable[str]) -> bool:
     """Tell whether a request came from this machine itself: a loopback or Unix peer, and no proxy's headers."""
-    if any(name == "forwarded" or name.startswith("x-forwarded-") for name in map(str.lower, header_names)):
+    if any(name in PROXIES or name.startswith("x-forwarded-") for name in map(str.lower, header_names)):
         return False
     if client is None:
         return True

@@ -1,24 +1,39 @@
-"""Serves the room with hypercorn on a socket that somebody else owns, so that a listener can be handed to the next app."""
+"""Serves the room with hypercorn on a socket that somebody else owns, so that a listener can be handed to the next app.
+
+Owns how many connections there may be: a flood of them must not take the descriptors that the rest of the daemon needs.
+"""
 
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+import structlog
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
 
 from sixfbd.config import Http
+from sixfbd.http.answers import below_the_app
 from sixfbd.http.app import make_app
-from sixfbd.http.engine import HttpEngine
+from sixfbd.http.connection import Connection
+from sixfbd.http.engine import Answered, HttpEngine
 from sixfbd.http.guard import MAX_HEAD_BYTES, split_host
 
 GRACE_S: Final = 5.0
 SLOW_HEADERS_S: Final = 5.0
 BACKLOG: Final = 256
+MAX_CONNECTIONS: Final = 256  # with what else the daemon has open well below the usual limit of 1024 descriptors
+MAX_TURNED_AWAY: Final = 64  # more than so many at once are closed without a word
+TURN_AWAY_S: Final = 0.5
 MAX_PORT: Final = 65535
 STALLED_MS: Final = 5000  # hypercorn cannot be made to give up a send: a client that takes nothing is cut by the kernel
+
+log = structlog.get_logger("sixfbd.http")
 
 
 class ListenError(Exception):
@@ -57,20 +72,88 @@ async def serve_http(
     """
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)  # passed on to what it accepts
-    app = make_app(engine, config, stop)
-    async with trio.open_nursery() as nursery:
-        urls = await nursery.start(partial(serve, app, _hypercorn(listener, grace_s), shutdown_trigger=stop.wait))
-        task_status.started(urls[0])
+    app, hypercorn, ended = ASGIWrapper(make_app(engine, config, stop)), _hypercorn(), WorkerContext(None)
+    state: LifespanState = {}
+    lifespan = Lifespan(app, hypercorn, state)
+
+    async def connect(stream: trio.SocketStream) -> None:
+        await Connection(app, hypercorn, ended, ConnectionState(state.copy()), stream)
+
+    async with trio.open_nursery() as lives:
+        await lives.start(lifespan.handle_lifespan)
+        await lifespan.wait_for_startup()
+        async with trio.open_nursery() as connections:
+            await _accept(listener.dup(), bounded(engine, connect), connections, stop, task_status)
+            await ended.terminated.set()  # connections without a request end at once
+            connections.cancel_scope.deadline = trio.current_time() + grace_s
+        await lifespan.wait_for_shutdown()
+        lives.cancel_scope.cancel()
 
 
-def _hypercorn(listener: socket.socket, grace_s: float) -> Config:
+async def _accept(
+    listener: socket.socket,
+    handle: Callable[[trio.SocketStream], Awaitable[None]],
+    connections: trio.Nursery,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[str],
+) -> None:
+    """Accept until `stop` is set; closes `listener`. What it accepts lives on in `connections`."""
+    host, port, *_ = listener.getsockname()
+    async with (
+        trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as accepting,
+        trio.open_nursery() as nursery,
+    ):
+        serve = partial(trio.serve_listeners, handle, [accepting], handler_nursery=connections)
+        await nursery.start(serve)
+        task_status.started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await stop.wait()
+        nursery.cancel_scope.cancel()
+
+
+def bounded(
+    engine: HttpEngine, connect: Callable[[trio.SocketStream], Awaitable[None]]
+) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """Return `connect` for at most MAX_CONNECTIONS at once: those above are told so with 503 and closed."""
+    count, full = 0, False
+
+    async def handle(stream: trio.SocketStream) -> None:
+        nonlocal count, full
+        count += 1
+        try:
+            if count <= MAX_CONNECTIONS:
+                full = full and count > MAX_CONNECTIONS // 2
+                await connect(stream)
+                return
+            if not full:
+                full = True
+                log.warning("http.full", connections=MAX_CONNECTIONS)
+            engine.answered(Answered("", "", 503, 0.0))
+            async with stream:
+                if count <= MAX_CONNECTIONS + MAX_TURNED_AWAY:
+                    await _turn_away(stream)
+        finally:
+            count -= 1
+
+    return handle
+
+
+async def _turn_away(stream: trio.SocketStream) -> None:
+    headers, body = below_the_app("too_many_connections", f"{MAX_CONNECTIONS} connections are open already; try again")
+    lines = [b"HTTP/1.1 503 ", *(name + b": " + value for name, value in [*headers, (b"retry-after", b"1")]), b"", body]
+    with trio.move_on_after(TURN_AWAY_S):
+        try:
+            await stream.send_all(b"\r\n".join(lines))
+            await stream.send_eof()
+            while await stream.receive_some():  # to close with unread data would take back the answer
+                continue
+        except trio.BrokenResourceError:
+            return
+
+
+def _hypercorn() -> Config:
     config = Config()
-    config.bind = [f"fd://{os.dup(listener.fileno())}"]
     config.errorlog = config.accesslog = None
     config.include_server_header = False
-    config.graceful_timeout = grace_s
     config.keep_alive_timeout = SLOW_HEADERS_S
     config.h11_max_incomplete_size = MAX_HEAD_BYTES
-    config.h2_max_header_list_size = MAX_HEAD_BYTES
-    config.backlog = BACKLOG
     return config

@@ -7,14 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
 
-import structlog
 import trio
 from quart import Response, request
 
 from sixfbd.http.answers import Refusal
 from sixfbd.http.routes import Room
-
-log = structlog.get_logger("sixfbd.http")
 
 PING_S: Final = 15.0
 RETRY_MS: Final = 2000
@@ -41,9 +38,6 @@ async def _counted(room: Room, pieces: AsyncIterator[bytes]) -> AsyncIterator[by
         async with aclosing(pieces):  # type: ignore[type-var]  # an async generator, which AsyncIterator does not say
             async for piece in pieces:
                 yield piece
-    except Exception:
-        log.exception("http.stream_failed")  # the answer has begun: the client sees it cut, nobody else would see why
-        raise
     finally:
         room.streams -= 1
 

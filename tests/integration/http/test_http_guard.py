@@ -1,5 +1,6 @@
 """Who may come in: host names, tokens, proxies; limits; the form of every refusal."""
 
+import gzip
 from functools import partial
 
 import httpx
@@ -79,7 +80,9 @@ def test_a_host_header_is_split_into_name_and_port(host, parts):
 # ---- tokens -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-Forwarded-Anything"])
+@pytest.mark.parametrize(
+    "header", ["Forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-Forwarded-Anything", "Via", "X-Real-IP"]
+)
 async def test_a_read_through_a_proxy_needs_a_token_with_the_scope_read(client, header):
     proxied = {header: "for=192.0.2.7"}
     answer = await client.get("/api/alerts", headers=proxied)
@@ -145,6 +148,18 @@ async def test_a_body_over_the_limit_is_refused_whether_announced_or_chunked(cli
     assert (chunked.status_code, chunked.json()["error"]["code"]) == (413, "body_too_large")
     assert (await client.get("/readyz")).status_code == 200
     assert engine.events == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity", "x" * 500])
+async def test_a_body_that_is_encoded_is_refused_with_the_mend(client, engine, shop, encoding):
+    headers = shop | {"Content-Encoding": encoding}
+    answer = await client.post("/api/events", content=gzip.compress(b'{"type": "a"}'), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
+    assert "without Content-Encoding" in answer.json()["error"]["message"]
+    assert (await client.post("/api/v1/query", data={"query": "1"}, headers=headers)).status_code == 415
+    assert engine.events == []
+    plain = shop | {"Content-Encoding": "identity"}
+    assert (await client.post("/api/events", json={"type": "a"}, headers=plain)).status_code == 200
 
 
 async def test_a_body_that_does_not_come_is_given_up_with_408(client):
