@@ -16,6 +16,7 @@ import trio
 from msgspec import Struct
 
 from sixfbd.containment import described, one_line
+from sixfbd.faults import unfit
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
 from sixfbd.model import (
     CheckName,
@@ -529,6 +530,6 @@ def _refusal(event: object) -> Refused | None:
 
 
 def _data_refusal(error: msgspec.ValidationError) -> Refused:
-    """Turn msgspec's "... - at `$.quantity`" into the field's path and the fault."""
-    message, _, path = str(error).partition(" - at `$")
-    return Refused("data" + path.rstrip("`"), message)
+    """Name the field of an event's data, and the fault."""
+    path, message = unfit(error)
+    return Refused(f"data.{path}" if path else "data", message)

@@ -21,7 +21,7 @@ from sixfbd.http.answers import SECURITY_HEADERS, Refusal, refused
 from sixfbd.http.api import alerts, events, health, metrics, query
 from sixfbd.http.connection import Exchange
 from sixfbd.http.dashboard import page
-from sixfbd.http.engine import Answered, HttpEngine
+from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
 from sixfbd.http.guard import allowed_hosts, check_encoding, check_head, check_host, check_scope, check_target
 from sixfbd.http.parameters import whole_body
 from sixfbd.http.routes import Room, Route
@@ -29,6 +29,7 @@ from sixfbd.http.routes import Room, Route
 log = structlog.get_logger("sixfbd.http")
 
 RESPONSE_TIMEOUT_S: Final = 60.0
+RETRY_AFTER_S: Final = "5"
 CODES: Final[Mapping[int, tuple[str, str]]] = {
     404: ("not_found", "there is nothing at this path; GET /openapi.json lists what there is"),
     405: ("method_not_allowed", "this path does not take this method; `Allow` names those it takes"),
@@ -149,6 +150,8 @@ def refusal_of(error: Exception) -> Refusal:
     """Return what a client is told of whatever a view, a guard or the framework raised."""
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, EngineUnavailable):
+        return Refusal(503, "unavailable", str(error), headers={"Retry-After": RETRY_AFTER_S})
     if isinstance(error, UnicodeDecodeError):
         return Refusal(400, "not_utf8", f"the body is not UTF-8: {error.reason} at byte {error.start}")
     if isinstance(error, RequestEntityTooLarge | RequestTimeout) or (

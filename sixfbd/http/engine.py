@@ -36,8 +36,8 @@ class QueryTooLong(Exception):  # noqa: N818 - says what became of the query, as
     """The query was given up: it ran longer, or would read more, than a query may."""
 
 
-class EngineUnavailable(Exception):  # noqa: N818 - says what became of the write, as TemporaryFailure does
-    """The daemon cannot take a write now (volatile mode, stopping); the text says why and what to do."""
+class EngineUnavailable(Exception):  # noqa: N818 - says what became of the request, as TemporaryFailure does
+    """The daemon cannot write or read its journal now (volatile mode, stopping); the text says why and what to do."""
 
 
 class ResultSeries(Struct, frozen=True):
@@ -156,11 +156,13 @@ class HttpEngine(Protocol):
         ...
 
     async def events_after(self, seq: int, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
-        """Return the first `limit` events numbered above `seq`, oldest first; of `types` only, if any are named."""
+        """Return the first `limit` events numbered above `seq`, oldest first; of `types` only, if any are named.
+
+        Raises EngineUnavailable."""
         ...
 
     async def last_events(self, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
-        """Return the last `limit` events, oldest first; of `types` only, if any are named."""
+        """Return the last `limit` events, oldest first; of `types` only, if any are named. Raises EngineUnavailable."""
         ...
 
     async def wait_events(self, seq: int) -> None:
@@ -173,5 +175,5 @@ class HttpEngine(Protocol):
         ...
 
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
-        """Acknowledge a firing alert by its id; durable when the outcome is ok. Raises EngineUnavailable."""
+        """Acknowledge a firing alert by its id; durable when the outcome is ok."""
         ...

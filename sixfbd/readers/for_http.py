@@ -1,7 +1,8 @@
 """The daemon as the HTTP room sees it (`sixfbd.http.engine.HttpEngine`): facts of the parts in the room's forms."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import trio
@@ -171,20 +172,20 @@ class HttpView:
     # ---- events ----------------------------------------------------------------------------------------------------------
 
     async def put_events(self, source: str, events: Sequence[Event]) -> Sequence[EventResult]:
-        try:
+        with _unavailable():
             taken = await self._running.intake.events(source, events)
-        except JournalError as error:
-            raise EngineUnavailable(str(error)) from error
         return [event_result(one) for one in taken]
 
     def last_seq(self) -> int:
         return self._running.journal.last_event_seq
 
     async def events_after(self, seq: int, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
-        return await self._running.journal.events(seq, types=types or None, limit=limit)
+        with _unavailable():
+            return await self._running.journal.events(seq, types=types or None, limit=limit)
 
     async def last_events(self, types: Sequence[str], limit: int) -> Sequence[StoredEvent]:
-        newest = await self._running.journal.events(types=types or None, limit=limit, newest_first=True)
+        with _unavailable():
+            newest = await self._running.journal.events(types=types or None, limit=limit, newest_first=True)
         return newest[::-1]
 
     async def wait_events(self, seq: int) -> None:
@@ -197,6 +198,15 @@ class HttpView:
 
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
         return await self._running.judge.command(Ack(alert, comment), by)
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Raise the room's error in place of the journal's."""
+    try:
+        yield
+    except JournalError as error:
+        raise EngineUnavailable(str(error)) from error
 
 
 def event_result(taken: object) -> EventResult:

@@ -6,8 +6,10 @@ import msgspec
 from msgspec import Struct
 from quart import Response
 
+from sixfbd.faults import not_json, unfit
 from sixfbd.http import parameters
 from sixfbd.http.answers import Refusal, show_time, show_time_or_none, success
+from sixfbd.http.engine import EngineUnavailable
 from sixfbd.http.guard import caller
 from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
 from sixfbd.model import Actor, Alert, AlertState
@@ -83,12 +85,17 @@ async def ack(room: Room, id: str) -> Response:  # noqa: A002 - the name of the 
     body = await parameters.whole_body()
     try:
         comment = msgspec.json.decode(body, type=AckBody).comment if body else ""
-    except msgspec.DecodeError as error:
-        raise Refusal(400, "bad_request", f'the body is not {{"comment": "..."}}: {error}') from error
+    except msgspec.ValidationError as error:
+        raise Refusal(400, "bad_request", f'the body is not {{"comment": "..."}}: {" ".join(unfit(error))}') from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refusal(400, "bad_request", f"the body is not JSON: {not_json(error)}") from error
     if not any(alert.id == id for alert in room.engine.alerts()):
         raise Refusal(404, "no_such_alert", f"no alert has the id {id!r:.80}; GET /api/alerts lists them")
     outcome = await room.engine.ack(id, comment, Actor(f"token:{caller().name}"))
     if not outcome.ok:
+        ready, why = room.engine.ready()
+        if not ready:
+            raise EngineUnavailable(why)
         raise Refusal(409, "not_acknowledged", outcome.error)
     return success(AckDone(id, outcome.detail))
 

@@ -12,9 +12,10 @@ import trio
 from msgspec import UNSET, Struct, UnsetType, field
 from quart import Response, request
 
+from sixfbd.faults import not_json, unfit
 from sixfbd.http import parameters
 from sixfbd.http.answers import Refusal, show_time, success
-from sixfbd.http.engine import EngineUnavailable, EventResult
+from sixfbd.http.engine import EventResult
 from sixfbd.http.guard import caller
 from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
 from sixfbd.http.streams import CONTENT_TYPE, news, stream
@@ -77,7 +78,7 @@ class Taken(Struct, frozen=True):
 
 
 class Listed(Struct, frozen=True):
-    """Events, oldest first; `next` is what `after` takes to go on from here."""
+    """Events, oldest first; `next` is what `after` takes to go on from here: the newest number if `after` is beyond it."""
 
     events: list[EventView]
     next: int
@@ -111,7 +112,7 @@ def read_body(body: bytes, media: str) -> list[Any]:
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refusal(400, "bad_json", f"the body is not JSON: {error}") from error
+        raise Refusal(400, "bad_json", f"the body is not JSON: {not_json(error)}") from error
     return decoded if isinstance(decoded, list) else [decoded]
 
 
@@ -119,7 +120,7 @@ def _read_line(index: int, number: int, line: bytes) -> Any:
     try:
         return msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
-        return RefusedView(index, "", f"line {number} is not JSON: {error}")
+        return RefusedView(index, "", f"line {number} is not JSON: {not_json(error)}")
 
 
 def read_event(room: Room, index: int, item: Any) -> Event | RefusedView:
@@ -129,8 +130,8 @@ def read_event(room: Room, index: int, item: Any) -> Event | RefusedView:
     try:
         read = msgspec.convert(item, EventIn)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        return RefusedView(index, where.strip("`."), f"{what}; an event is {{id, type, timestamp, data}}")
+        where, what = unfit(error)
+        return RefusedView(index, where, f"{what}; an event is {{id, type, timestamp, data}}")
     at = room.engine.now() if read.timestamp is UNSET else parameters.read_time(read.timestamp)
     if at is None:
         return RefusedView(index, "timestamp", "is not a time; write 2026-11-23T21:07:30.123Z or unix seconds")
@@ -155,10 +156,7 @@ async def post(room: Room) -> Response:
     events = [(index, one) for index, one in enumerate(read) if isinstance(one, Event)]
     results: Sequence[EventResult] = ()
     if events:
-        try:
-            results = await room.engine.put_events(f"token:{caller().name}", [event for _, event in events])
-        except EngineUnavailable as error:
-            raise Refusal(503, "unavailable", str(error), headers={"Retry-After": "5"}) from error
+        results = await room.engine.put_events(f"token:{caller().name}", [event for _, event in events])
     taken = account(read, [(index, event, result) for (index, event), result in zip(events, results, strict=True)])
     if taken.accepted or taken.duplicates:
         return success(taken)
@@ -196,8 +194,8 @@ async def listed(room: Room) -> Response:
         found = await room.engine.last_events(types, limit)
     else:
         found = await room.engine.events_after(after, types, limit)
-        last = max(after, last) if len(found) < limit else found[-1].seq
-    return success(Listed([view_of(stored) for stored in found], max([last, *(stored.seq for stored in found)])))
+        last = last if len(found) < limit else found[-1].seq
+    return success(Listed([view_of(stored) for stored in found], max([last, *(stored.seq for stored in found[-1:])])))
 
 
 async def follow(room: Room) -> Response:
@@ -212,7 +210,15 @@ async def follow(room: Room) -> Response:
 
 
 async def _pieces(room: Room, after: int, types: Sequence[str]) -> AsyncIterator[bytes]:
-    """Yield every event after `after`, from the journal: a slow client costs nobody anything but its own delay."""
+    """Yield every event after `after`, from the journal: a slow client costs nobody anything but its own delay.
+
+    A number beyond the newest is one of another journal (a backup was restored, say): the stream says so in an event
+    named `reset`, whose id is the newest number, and begins there.
+    """
+    newest = room.engine.last_seq()
+    if after > newest:
+        yield b'event: reset\nid: %d\ndata: {"after":%d,"newest":%d}\n\n' % (newest, after, newest)
+        after = newest
     while not room.stopping.is_set():
         last = room.engine.last_seq()
         found = await room.engine.events_after(after, types, STREAM_PAGE)
@@ -259,7 +265,8 @@ ROUTES: Final = (
     Route(
         "/api/events/stream",
         follow,
-        "Follow events as they are taken (server-sent events; the id is the event's number).",
+        "Follow events as they are taken (server-sent events; the id is the event's number). A number beyond the newest "
+        "is answered with an event named `reset`; the stream then begins at the newest.",
         {200: Answer("Events as `data`, each as in GET /api/events.", {"type": "string"}, CONTENT_TYPE.split(";")[0])},
         parameters=(
             Parameter("after", "query", "Begin after this number; left out: from now on.", int),

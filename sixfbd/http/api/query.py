@@ -61,14 +61,14 @@ def _data(data: object) -> Response:
     return Response(msgspec.json.encode({"status": "success", "data": data}), content_type=JSON)
 
 
-def refusal_of(error: QueryRefused | QueryFailed | QueryTooLong) -> Refusal:
-    """Return the answer to a query that has none."""
+def refusal_of(error: QueryRefused | QueryFailed | QueryTooLong, parameter: str = "query") -> Refusal:
+    """Return the answer to a query that has none; `parameter` is where it was written."""
     if isinstance(error, QueryTooLong):
         return Refusal(503, "timeout", str(error))
     if isinstance(error, QueryFailed):
         return Refusal(422, "execution", str(error))
     place = "" if error.line is None else f"{error.line}:{error.column or 1}: "
-    return Refusal(400, "bad_data", f"parameter 'query' cannot be read: {place}{error}")
+    return Refusal(400, "bad_data", f"parameter {parameter!r} cannot be read: {place}{error}")
 
 
 async def query(room: Room) -> Response:
@@ -104,7 +104,7 @@ async def _series(room: Room, *, needed: bool) -> list[Mapping[str, str]]:
     try:
         return list(await room.engine.series(selectors, start, end))
     except (QueryRefused, QueryFailed, QueryTooLong) as error:
-        raise refusal_of(error) from error
+        raise refusal_of(error, "match[]") from error
 
 
 async def series(room: Room) -> Response:

@@ -103,14 +103,15 @@ async def test_a_batch_names_what_it_refuses_by_index_and_takes_the_rest(client,
     data = answer.json()["data"]
     assert (data["accepted"], data["duplicates"]) == (2, 1)
     assert [(one["index"], one["field"]) for one in data["refused"]] == [
-        (1, ""),
+        (1, "type"),
         (3, "data.amount"),
         (4, "timestamp"),
-        (5, ""),
+        (5, "extra"),
         (6, ""),
     ]
-    assert "`type`" in data["refused"][0]["message"]
-    assert "`extra`" in data["refused"][3]["message"]
+    assert data["refused"][0]["message"].startswith("is missing; an event is ")
+    assert data["refused"][3]["message"].startswith("is not a field that is known here; an event is ")
+    assert data["refused"][4]["message"].startswith("must be an object, not text; an event is ")
     assert [one["status"] for one in data["results"]] == [
         "accepted",
         "refused",
@@ -184,6 +185,16 @@ async def test_an_engine_that_cannot_write_is_503_with_its_reason_and_nothing_is
     assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the disk is full: free some space")
     assert answer.headers["Retry-After"] == "5"
     assert engine.events == []
+
+
+async def test_a_journal_that_cannot_be_read_is_503_with_its_reason(client, engine, monkeypatch):
+    async def fail(*_: object) -> None:
+        raise EngineUnavailable("journal.db: disk I/O error")
+
+    monkeypatch.setattr(engine, "last_events", fail)
+    answer = await client.get("/api/events")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json()["error"] == {"code": "unavailable", "message": "journal.db: disk I/O error"}
 
 
 async def test_a_large_batch_is_read_outside_of_the_loop_and_is_whole(engine, http_config, serving, shop):
@@ -279,6 +290,18 @@ async def test_a_follower_far_behind_gets_every_event_in_order(client, engine, s
         await post(client, shop, many[start : start + 190])
     async with following(client, params={"after": 0}) as pieces:
         assert await take(pieces, 950) == list(range(1, 951))
+
+
+@pytest.mark.parametrize("seen", ["26", "9" * 19])
+async def test_a_follower_that_knows_a_later_number_than_the_newest_is_told_and_begins_there(client, busy, shop, seen):
+    async with following(client, headers={"Last-Event-ID": seen}) as pieces:
+        with trio.fail_after(10):
+            told = await anext(pieces)
+        assert (told["event"], told["id"]) == ("reset", "25")
+        assert json.loads(told["data"]) == {"after": int(seen), "newest": 25}
+        await post(client, shop, {"id": "new", "type": "request"})
+        assert await take(pieces, 1) == [26]
+    assert (await client.get("/api/events", params={"after": 999})).json()["data"] == {"events": [], "next": 26}
 
 
 @pytest.mark.parametrize("seen", ["x", "-1", "1 2", "9" * 30])
