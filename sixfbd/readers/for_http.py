@@ -153,21 +153,20 @@ class HttpView:
 
     async def series(self, selectors: Sequence[str], start: float, end: float) -> Sequence[Mapping[str, str]]:
         lo_ms, hi_ms = round(start * 1000), round(end * 1000)
-        try:
-            matchers = [selector_matchers(selector) for selector in selectors] or [()]
-        except PromQLError as error:
-            raise QueryRefused(error.message, error.line, error.column) from error
         snapshot = self._running.window.snapshot()
 
         def find() -> list[dict[str, str]]:
             found = {}
-            for wanted in matchers:
+            for wanted in [selector_matchers(selector) for selector in selectors] or [()]:
                 for block in snapshot.select(wanted, lo_ms, hi_ms):
                     for series in block.series:
                         found[series] = {"__name__": series.metric} | dict(series.labels)
             return list(found.values())
 
-        return await self._running.reader.offload(find)
+        try:
+            return await self._running.reader.offload(find)
+        except PromQLError as error:
+            raise QueryRefused(error.message, error.line, error.column) from error
 
     # ---- events ----------------------------------------------------------------------------------------------------------
 

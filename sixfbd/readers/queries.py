@@ -57,19 +57,19 @@ class EngineReader:
 
         Raises PromQLError (the text), QueryError (this data, or too much of it) or QueryStopped (took too long).
         """
-        query = promql.compile(expr)
         span = (round(start * 1000), round(end * 1000), max(1, round(step * 1000)))
         stop = Stop.within(QUERY_LIMIT_S)
         snapshot = self._window.snapshot()
 
-        def work() -> Value:
+        def work() -> tuple[Query, Value]:
+            query = promql.compile(expr)  # of a text made to be slow it takes a second
             points = promql.cost(query, snapshot, *span)
             if points > MAX_POINTS:
                 raise QueryError(f"the query would read {points} samples, more than {MAX_POINTS}; narrow it")
-            return promql.evaluate(query, snapshot, *span, stop)
+            return query, promql.evaluate(query, snapshot, *span, stop)
 
         try:
-            return query, await self.offload(work)
+            return await self.offload(work)
         except trio.Cancelled:
             stop.cancel("nobody waits for the answer")
             raise
