@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sixfbd.http.dashboard.charts import Spark, SparkLine
 from sixfbd.http.dashboard.sparkline import HEIGHT, MAX_LINES, WIDTH, draw
-from sixfbd.http.dashboard.wording import age, amount, glance
+from sixfbd.http.dashboard.wording import age, amount, glance, shown
 from sixfbd.model import Alert, AlertKey, AlertState, CheckName, CheckState, RuleName, Severity, Status
 
 NOW = 1_000_000.0
@@ -69,6 +69,7 @@ def test_the_detail_counts_the_checks_by_status():
         (NOW - 7199, "119 min ago"),
         (NOW - 7200, "2 h ago"),
         (NOW - 172_800, "2 d ago"),
+        (NOW - 2 * 365 * 86_400, "2 years ago"),
         (NOW + 30, "in 30 s"),
     ],
 )
@@ -109,8 +110,50 @@ def test_a_gap_in_the_points_is_a_gap_in_the_line():
 def test_only_the_highest_lines_are_drawn_and_the_others_are_counted():
     lines = tuple(SparkLine(str(number), ((0.0, float(number)),)) for number in range(10))
     chart = draw(Spark("Probes", "count", 0.0, 100.0, lines))
-    assert [line.legend for line in chart.lines] == ["9", "8", "7", "6", "5", "4"]
-    assert (len(chart.lines), chart.more) == (MAX_LINES, 4)
+    assert [line.legend for line in chart.lines] == ["4", "5", "6", "7", "8", "9"]
+    assert (len(chart.lines), chart.more, chart.latest) == (MAX_LINES, 4, "9")
+
+
+@given(st.lists(st.text(), unique=True, min_size=1, max_size=MAX_LINES), st.randoms(use_true_random=False))
+def test_a_line_keeps_its_colour_and_its_place_whatever_is_measured(names, random):
+    def drawn() -> list[tuple[str, int]]:
+        random.shuffle(names)
+        lines = tuple(SparkLine(name, ((0.0, random.random()), (30.0, random.random()))) for name in names)
+        return [(line.legend, line.colour) for line in draw(Spark("Probes", "count", 0.0, 30.0, lines)).lines]
+
+    first = drawn()
+    assert drawn() == first
+    assert sorted({colour for _, colour in first}) == sorted(colour for _, colour in first)
+    assert all(0 <= colour < MAX_LINES for _, colour in first)
+
+
+def test_a_line_that_has_ended_has_no_value_now():
+    points = tuple((float(at), 1.0) for at in range(0, 50, 10))
+    lines = (SparkLine("ended", points), SparkLine("lives", (*points, (50.0, 0.5), (100.0, 0.5))))
+    chart = draw(Spark("CPU", "ratio", 0.0, 100.0, lines))
+    assert [(line.legend, line.latest) for line in chart.lines] == [("ended", "no data"), ("lives", "50.0 %")]
+    assert chart.latest == "50.0 %"
+    assert draw(Spark("CPU", "ratio", 0.0, 100.0, lines[:1])).latest == "no data"
+
+
+@pytest.mark.parametrize(
+    ("text", "as_shown"),
+    [
+        ("plain, <b>, \u00e4, \U0001f600\ufe0f", "plain, <b>, \u00e4, \U0001f600\ufe0f"),
+        ("a\u202ecod.exe", "a\\u202ecod.exe"),
+        ("\u2067\u200f\u061c", "\\u2067\\u200f\\u061c"),
+        ("\x00\x1b[31m\x9b", "\\u0000\\u001b[31m\\u009b"),
+        ("one\ntwo\tthree", "one two three"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_what_others_wrote_shows_as_it_is(text, as_shown):
+    assert shown(text) == as_shown
+
+
+def test_what_others_wrote_is_cut_where_it_is_too_long():
+    assert shown("x" * 10, 10) == "x" * 10
+    assert shown("x" * 11, 10) == "x" * 9 + "\u2026"
 
 
 def test_a_chart_without_points_says_so():

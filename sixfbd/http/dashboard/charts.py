@@ -1,6 +1,7 @@
 """The charts of the page: what they ask, and the answers as lines. One that has no data is left out."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import structlog
@@ -18,7 +19,10 @@ Unit = Literal["ratio", "seconds", "count"]
 
 
 class ChartSpec(Struct, frozen=True):
-    """One chart: its title, the unit of its values, what it asks, and the label that tells its lines apart."""
+    """One chart: its title, the unit of its values, what it asks (one series a line), and the label that names its lines.
+
+    A series with a label `check` is of that check; the daemon's own have none.
+    """
 
     title: str
     unit: Unit
@@ -44,12 +48,12 @@ class Spark(Struct, frozen=True):
 
 
 CHARTS: Final = (
-    ChartSpec("CPU", "ratio", "system_cpu_usage_ratio", "check"),
-    ChartSpec("Memory", "ratio", "system_memory_usage_ratio", "check"),
-    ChartSpec("Disk", "ratio", "max by (mountpoint) (system_filesystem_usage_ratio)", "mountpoint"),
-    ChartSpec("Probe time", "seconds", "max by (instance) (probe_duration_seconds)", "instance"),
-    ChartSpec("Events a minute", "count", 'sum(rate(sixfbd_events_total{outcome="accepted"}[5m])) * 60'),
-    ChartSpec("Delay of the daemon's loop", "seconds", "sixfbd_loop_delay_seconds"),
+    ChartSpec("CPU", "ratio", "max by (check) (system_cpu_usage_ratio)", "check"),
+    ChartSpec("Memory", "ratio", "max by (check) (system_memory_usage_ratio)", "check"),
+    ChartSpec("Disk", "ratio", "max by (mountpoint, check) (system_filesystem_usage_ratio)", "mountpoint"),
+    ChartSpec("Probe time", "seconds", "max by (instance, check) (probe_duration_seconds)", "instance"),
+    ChartSpec("Events a minute", "count", 'sum(rate(sixfbd_events_total{outcome="accepted",check=""}[5m])) * 60'),
+    ChartSpec("Delay of the daemon's loop", "seconds", 'max(sixfbd_loop_delay_seconds{check=""})'),
 )
 
 
@@ -66,8 +70,18 @@ async def _spark(engine: HttpEngine, spec: ChartSpec, start: float, end: float) 
     except (QueryFailed, QueryRefused, QueryTooLong) as error:
         log.warning("page.chart_failed", chart=spec.title, error=str(error))
         return Spark(spec.title, spec.unit, start, end)
-    return Spark(spec.title, spec.unit, start, end, tuple(_line(spec, series) for series in answer.series))
+    known = {
+        "",
+        *(check.name for check in engine.checks()),
+    }  # what a removed check measured is history, not the present
+    present = [series for series in answer.series if series.labels.get("check", "") in known]
+    names = Counter(series.labels.get(spec.legend, "") for series in present)
+    return Spark(spec.title, spec.unit, start, end, tuple(_line(spec, series, names) for series in present))
 
 
-def _line(spec: ChartSpec, series: ResultSeries) -> SparkLine:
-    return SparkLine(series.labels.get(spec.legend, spec.title), series.points)
+def _line(spec: ChartSpec, series: ResultSeries, names: Mapping[str, int]) -> SparkLine:
+    """Name a line by its label, and by its check as well if another line has the same name."""
+    name = series.labels.get(spec.legend, "")
+    if names[name] > 1:
+        name = f"{name} ({series.labels.get('check', '')})"
+    return SparkLine(name or spec.title, series.points)

@@ -18,7 +18,7 @@ from sixfbd.http.answers import Refusal, show_time
 from sixfbd.http.api.alerts import worst_first
 from sixfbd.http.dashboard.charts import sparks_of
 from sixfbd.http.dashboard.sparkline import HEIGHT, WIDTH, Chart, draw
-from sixfbd.http.dashboard.wording import TONES, age, glance
+from sixfbd.http.dashboard.wording import TONES, age, glance, shown
 from sixfbd.http.routes import Answer, Parameter, Room, Route
 from sixfbd.http.streams import CONTENT_TYPE, news, stream
 
@@ -39,9 +39,11 @@ TEMPLATES: Final = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER / "templates"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
+    finalize=lambda value: shown(value) if type(value) is str else value,  # Markup is of our own making
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.filters["shown"] = shown
 TEMPLATES.globals.update(show_time=show_time, age=age, tones=TONES, width=WIDTH, height=HEIGHT)
 
 
@@ -96,8 +98,7 @@ async def _charts(room: Room) -> Sequence[Chart] | None:
 
 
 def _short(data: Mapping[str, Any]) -> str:
-    text = msgspec.json.encode(data).decode()
-    return text if len(text) <= MAX_DATA else text[: MAX_DATA - 1] + "…"
+    return shown(msgspec.json.encode(data).decode(), MAX_DATA)
 
 
 async def static(room: Room, name: str) -> Response:

@@ -1,6 +1,7 @@
 """How the page says quantities, ages and the state of the whole: pure functions of values and a time."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -20,6 +21,8 @@ TONES: Final[dict[Status, Tone]] = {
 
 
 PREFIXES: Final = ("", "k", "M", "G", "T")
+YEAR: Final = 365 * DAY
+_UNSHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Glance(Struct, frozen=True):
@@ -54,6 +57,15 @@ def glance(ready: tuple[bool, str], checks: Sequence[CheckState], alerts: Sequen
     return Glance("good", "All is well", detail)
 
 
+def shown(text: str, most: int | None = None) -> str:
+    """Return what somebody else wrote so that it shows as it is, cut to `most` characters.
+
+    Characters without a form of their own, and those that turn the direction of what follows, are written "\\u202e".
+    """
+    cut = text if most is None or len(text) <= most else text[: most - 1] + "…"
+    return _UNSHOWN.sub(lambda found: " " if found[0] in "\t\r\n" else f"\\u{ord(found[0]):04x}", cut)
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
@@ -70,7 +82,7 @@ def age(at: float | None, now: float) -> str:
 
 
 def _long(seconds: int) -> str:
-    for unit, size in (("d", DAY), ("h", HOUR), ("min", MINUTE)):
+    for unit, size in (("years", YEAR), ("d", DAY), ("h", HOUR), ("min", MINUTE)):
         if seconds >= 2 * size:
             return f"{int(seconds // size)} {unit}"
     return f"{seconds} s"

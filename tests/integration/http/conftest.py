@@ -53,6 +53,16 @@ TOKENS = {
     "token-of-the-guard": TokenInfo("guard", ("alerts", "read")),
 }
 
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "\"'><svg onload=document.title='owned'>",
+    "</textarea></style></script><iframe src=javascript:document.title='owned'>",
+    "{{ 7 * 191 }}{% raw %}",
+    "\u202egnp.exe\u2066\x1b[31m\x00",
+    "javascript:alert(1)",
+)
+
 
 def alert(name: str, severity: Severity, state: AlertState = AlertState.FIRING, **labels: str) -> Alert:
     return Alert(
@@ -298,10 +308,11 @@ def busy(engine) -> EngineInMemory:
     with_gap = tuple(point for point in points if not NOW - 2000 < point[0] < NOW - 1500)
     slow = tuple((at, value / 3) for at, value in points)
     engine.ranges = {
-        "system_cpu_usage_ratio": (ResultSeries({"check": "machine"}, with_gap),),
-        "max by (instance) (probe_duration_seconds)": (
-            ResultSeries({"instance": "web"}, slow),
-            ResultSeries({"instance": "api"}, points),
+        "max by (check) (system_cpu_usage_ratio)": (ResultSeries({"check": "web"}, with_gap),),
+        "max by (instance, check) (probe_duration_seconds)": (
+            ResultSeries({"instance": "shop", "check": "web"}, slow),
+            ResultSeries({"instance": "api", "check": "db"}, points),
+            ResultSeries({"instance": "bygone", "check": "removed"}, points),
         ),
     }
     for number in range(1, 26):
@@ -310,3 +321,30 @@ def busy(engine) -> EngineInMemory:
         )
         engine.events.append(StoredEvent(number, "token:shop", NOW - 60 + number, event))
     return engine
+
+
+@pytest.fixture
+def made_hostile(engine, busy) -> Callable[[], None]:
+    """Puts hostile text, and 10 kB of it, into whatever somebody else names on the page."""
+
+    def make() -> None:
+        text = " ".join(HOSTILE)
+        labels = {"check": text, "long": "<&" * 5000, "quote": "\"'"}
+        one = replace(engine.alert_list[0], key=AlertKey(RuleName(text), ()), labels=labels, acked_by=text)
+        engine.alert_list = [
+            replace(one, annotations={"summary": text}),
+            replace(one, annotations={"description": text}),
+        ]
+        engine.check_states = [
+            replace(engine.check_states[0], name=CheckName(text), plugin=text, summary=text + "\ud800" + "x" * 10_000)
+        ]
+        engine.events = [StoredEvent(1, text, 1.0, Event(text, text, 1.0, {text: text, "long": "<" * 10_000}))]
+        expr = "max by (instance, check) (probe_duration_seconds)"
+        engine.ranges = {
+            expr: tuple(replace(one, labels={"instance": f"{text}{n}"}) for n, one in enumerate(engine.ranges[expr]))
+        }
+        engine.site = Site(name=text, environment=text)
+        engine.readiness = (False, text)
+        engine.changed()
+
+    return make

@@ -2,6 +2,7 @@
 
 import json
 
+import jsonschema
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -254,7 +255,6 @@ def test_values_are_written_as_prometheus_writes_them(value, shown):
 
 
 async def test_every_answer_in_json_is_what_its_description_says(client, busy):
-    jsonschema = pytest.importorskip("jsonschema")
     document = (await client.get("/openapi.json")).json()
     for path in (
         "/readyz",

@@ -75,8 +75,9 @@ async def test_the_page_shows_alerts_worst_first_with_the_command_that_tells_the
 
 async def test_the_page_draws_the_last_hour_and_says_it_in_words(text):
     assert re.search(r'aria-label="CPU, last hour: now [0-9.]+ %, lowest 1[0-9.]+ %, highest [0-9.]+ %"', text)
-    assert text.count('class="line line-0"') == 2
-    assert text.count('class="line line-1"') == 1
+    assert text.count('class="line line-') == 3
+    assert re.search(r"<bdi>api</bdi> .*<bdi>shop</bdi>", text, re.DOTALL)
+    assert "bygone" not in text  # its check was removed
     assert "Memory" not in words(text)  # nobody measures it here
 
 
@@ -89,6 +90,21 @@ async def test_the_page_shows_the_last_events_newest_first(text):
 async def test_what_others_wrote_is_escaped(text):
     assert "Workshop &lt;Dallas&gt;" in text
     assert "<script>alert" not in text
+
+
+async def test_hostile_text_shows_as_text_wherever_it_comes_from(client, busy, made_hostile):
+    clean = Page((await client.get("/")).text)
+    made_hostile()
+    answer = await client.get("/")
+    assert answer.status_code == 200
+    hostile = Page(answer.text)
+    assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in clean.elements}
+    names = {name for _, attributes in clean.elements for name in attributes}
+    assert {name for _, attributes in hostile.elements for name in attributes} <= names
+    assert hostile.inline == []
+    assert "1337" not in answer.text
+    assert not set("\u202e\u2066\x1b\x00") & set(answer.text)
+    assert len(answer.content) < 60_000
 
 
 async def test_nothing_is_inline_and_nothing_comes_from_another_host(text):

@@ -10,12 +10,15 @@ import trio
 from msgspec.structs import replace
 
 CHROMIUM = shutil.which("chromium")
-playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
 
 
 def in_browser(url: str, look: Callable[[Any], None], **context: Any) -> list[str]:
     """Open the page, look at it, and return what the browser complained of; runs in a thread."""
+    assert CHROMIUM, "needs a browser: apt-get install chromium"
+    try:
+        from playwright import sync_api as playwright
+    except ImportError:
+        pytest.fail("needs playwright: pip install -r requirements-dev.lock")
     complaints: list[str] = []
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -72,3 +75,25 @@ async def test_a_phone_sees_the_whole_width_and_a_reader_without_javascript_the_
         phone = partial(in_browser, url, narrow, viewport={"width": 360, "height": 700})
         assert await trio.to_thread.run_sync(phone) == []
         assert await trio.to_thread.run_sync(partial(in_browser, url, plain, java_script_enabled=False)) == []
+
+
+async def test_hostile_text_does_nothing_in_a_browser_and_breaks_no_layout(
+    engine, busy, made_hostile, http_config, serving
+):
+    def look(page: Any) -> None:
+        page.wait_for_selector("#live[data-state=live]")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        trio.from_thread.run_sync(made_hostile)  # the page fetches it and swaps it in
+        page.wait_for_selector("text=The daemon is not ready")
+        assert "<script>" in page.inner_text("#alerts")
+        assert "owned" not in page.title().split("·")[0]
+        assert page.title() != "owned"
+        assert page.evaluate("document.querySelectorAll('img, iframe, [onload], [onerror]').length") == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.reload()
+        page.wait_for_selector("text=The daemon is not ready")
+        assert page.title() != "owned"
+
+    async with serving(engine, http_config) as client:
+        phone = partial(in_browser, str(client.base_url), look, viewport={"width": 360, "height": 700})
+        assert await trio.to_thread.run_sync(phone) == []

@@ -4,7 +4,7 @@
 
 (() => {
   const RETRY_MS = 5000;
-  const UNITS = [["d", 86400], ["h", 3600], ["min", 60]];
+  const UNITS = [["years", 31536000], ["d", 86400], ["h", 3600], ["min", 60]];
   const live = document.getElementById("live");
   let source = null;
   let fetching = false;
