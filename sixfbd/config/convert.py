@@ -15,7 +15,8 @@ import msgspec
 from msgspec import NODEFAULT, UNSET, Meta, Struct
 
 from sixfbd.config.secret_sources import SecretError, SecretSources
-from sixfbd.config.text import KeyPath, Problem, did_you_mean, show_key, show_value
+from sixfbd.config.text import KeyPath, Problem, did_you_mean, show_value
+from sixfbd.containment import described, one_line, words_of
 from sixfbd.plugin import InvalidOptions
 from sixfbd.quantities import Duration, Secret, Size
 
@@ -161,32 +162,48 @@ class _Failed:
     """The type of FAILED."""
 
 
+MAX_NAMED: Final = 20  # unknown keys of one table that are named one by one
+
 FAILED: Final = _Failed()
 """What the walk returns for a value that could not be made; its problem is noted."""
 
 
 class Walk:
-    """One pass over a configuration. `problems` fills up; `failed` tells whether something under a path went wrong."""
+    """One pass over a configuration. `problems` fills up; `failed` tells whether something under a path went wrong.
 
-    def __init__(self, file_of: Callable[[KeyPath], str], secrets: SecretSources) -> None:
+    `place_of` says in which file a key stands, and by which name that file knows it. `partial`: some file could not be
+    read, so that nothing can be said of what is missing (`absent`).
+    """
+
+    def __init__(
+        self, place_of: Callable[[KeyPath], tuple[str, str]], secrets: SecretSources, *, partial: bool = False
+    ) -> None:
         self.problems: list[Problem] = []
-        self._file_of = file_of
+        self._place_of = place_of
         self._secrets = secrets
+        self.partial = partial
         self._failures: set[KeyPath] = set()
 
     def note(self, path: KeyPath, message: str, hint: str = "", value: str | None = None) -> None:
         """Note an error at a key."""
-        self._failures.update(path[:length] for length in range(len(path) + 1))
-        self.problems.append(
-            Problem(file=self._file_of(path), key=show_key(path), message=message, hint=hint, value=value)
-        )
+        self._fail(path)
+        file, key = self._place_of(path)
+        self.problems.append(Problem(file=file, key=key, message=message, hint=hint, value=value))
+
+    def absent(self, path: KeyPath, message: str, hint: str = "", value: str | None = None) -> None:
+        """Note an error that another file could mend by what it brings: a key or a name that is nowhere."""
+        if self.partial:
+            self._fail(path)
+        else:
+            self.note(path, message, hint, value)
 
     def warn(self, path: KeyPath, message: str, hint: str = "", value: str | None = None) -> None:
         """Note what is odd but can be used."""
-        file = self._file_of(path)
-        self.problems.append(
-            Problem(file=file, key=show_key(path), message=message, hint=hint, value=value, level="warning")
-        )
+        file, key = self._place_of(path)
+        self.problems.append(Problem(file=file, key=key, message=message, hint=hint, value=value, level="warning"))
+
+    def _fail(self, path: KeyPath) -> None:
+        self._failures.update(path[:length] for length in range(len(path) + 1))
 
     def failed(self, path: KeyPath) -> bool:
         """Return whether an error was noted at this key or below it."""
@@ -212,34 +229,49 @@ class Walk:
                 value = self.value(field.shape, raw[field.key], (*path, field.key))
             elif field.required:
                 value = FAILED
-                self.note((*path, field.key), "is missing", field.shape.description)
+                self._missing(field, raw, (*path, field.key))
             else:
                 continue
             if value is not FAILED:
                 given[field.attribute] = value
             whole = whole and (value is not FAILED or not field.required)
-        return self._make(cls, given, path, base) if whole else None
+        return self._make(cls, given, path, base, raw) if whole else None
 
-    def _make(self, cls: type[S], given: dict[str, Any], path: KeyPath, base: S | None) -> S | None:
+    def _missing(self, field: TableField, raw: Mapping[str, Any], path: KeyPath) -> None:
+        """Note a required key that is missing, unless it is there and misspelt, which is told already."""
+        known = {field.key}
+        if not any(did_you_mean(key, known).startswith("did") and self.failed((*path[:-1], key)) for key in raw):
+            self.absent(path, "is missing", f"write {field.key} = {_SAMPLES[field.shape.kind]}{_said(field.shape)}")
+
+    def _make(
+        self, cls: type[S], given: dict[str, Any], path: KeyPath, base: S | None, raw: Mapping[str, Any]
+    ) -> S | None:
+        """Make the struct. Of what its own code refuses is told what the wrong values before it cannot be the cause of."""
+        wrong = {key for key in raw if self.failed((*path, key))}
         try:
             return cls(**given) if base is None else msgspec.structs.replace(base, **given)
         except InvalidOptions as error:
             for key, text in error.faults:
-                message, _, hint = " ".join(text.split())[:300].partition("; ")
-                self.note((*path, key), message, hint)
-            return None
-        except Exception as error:  # noqa: BLE001 - a plugin's __post_init__ may raise anything; it is named
-            text = " ".join(str(error).split())[:300] if isinstance(error, ValueError | TypeError) else ""
-            message, _, hint = (text or f"is refused: {type(error).__name__}").partition("; ")
-            self.note(path, message, hint)
-            return None
+                if not wrong or (key in raw and key not in wrong):
+                    message, _, hint = one_line(text).partition("; ")
+                    self.note((*path, key), message, hint)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's __post_init__ may raise anything; it is named
+            if not wrong:
+                own = isinstance(error, ValueError | TypeError) and bool(words_of(error))
+                text = words_of(error) if own else f"is refused by the plugin: {described(error)}"
+                message, _, hint = text.partition("; ")
+                self.note(path, message, hint)
+        self._fail(path)
+        return None
 
     def unknown_keys(self, raw: dict[str, Any], known: AbstractSet[str], path: KeyPath, further: Iterable[str]) -> None:
         """Note every key that is neither known nor anybody else's. Values are not shown: they may be secrets."""
         others = set(further)
-        for key in raw:
-            if key not in known and key not in others:
-                self.note((*path, key), "unknown key", did_you_mean(key, known | others))
+        unknown = [key for key in raw if key not in known and key not in others]
+        for key in unknown[:MAX_NAMED]:
+            self.note((*path, key), "unknown key", did_you_mean(key, known | others))
+        if len(unknown) > MAX_NAMED:
+            self.note((*path, unknown[MAX_NAMED]), f"unknown key, and {len(unknown) - MAX_NAMED - 1} more")
 
     def value(self, shape: Shape, raw: object, path: KeyPath) -> Any:
         """Return the value that `raw` stands for, or FAILED after noting why not."""
@@ -294,7 +326,7 @@ class Walk:
             least, most = meta.min_length or 0, meta.max_length
             if len(made) < least or (most is not None and len(made) > most):
                 upper = "" if most is None else f" and at most {most}"
-                self.note(path, f"has {len(made)} entries; at least {least}{upper} are needed")
+                self.note(path, _counted(len(made)), f"at least {least}{upper} must be there")
                 return FAILED
         return made
 
@@ -333,7 +365,7 @@ class Walk:
         try:
             return msgspec.convert(raw, bounded_type(shape))
         except (msgspec.ValidationError, ValueError, OverflowError):
-            self.note(path, _bounds(shape), shape.description, show_value(raw))
+            self.note(path, _bounds(shape), shape.description.rstrip("."), show_value(raw))
             return FAILED
 
     def _misfit(self, shape: Shape, raw: object, path: KeyPath) -> Any:
@@ -354,6 +386,21 @@ class Walk:
 
 
 _WHOLE: Final = Shape("whole", int)
+_SAMPLES: Final[Mapping[Kind, str]] = {
+    "table": "{...}", "map": "{...}", "list": "[...]", "text": '"..."', "whole": "1", "number": "1.0", "flag": "true",
+    "duration": '"5m"', "size": '"64MiB"', "secret": '{file = "PATH"}', "choice": '"..."', "union": "...", "any": "...",
+}  # fmt: skip
+
+
+def _said(shape: Shape) -> str:
+    """What the description adds to a sample: " (name of the check plugin)"."""
+    text = shape.description.rstrip(".")
+    start = text[:1].lower() if text[1:2].islower() or text[1:2] == " " else text[:1]
+    return f" ({start}{text[1:]})" if text else ""
+
+
+def _counted(entries: int) -> str:
+    return "is empty" if not entries else f"has {entries} {'entry' if entries == 1 else 'entries'}"
 
 
 def _fits(shape: Shape, raw: object) -> bool:
@@ -389,9 +436,14 @@ def _bounds(shape: Shape) -> str:
         if meta.multiple_of is not None:
             wanted.append(f"a multiple of {meta.multiple_of}")
         if meta.min_length is not None:
-            wanted.append(f"at least {meta.min_length} characters long")
+            wanted.append(f"at least {_characters(meta.min_length)} long")
         if meta.max_length is not None:
-            wanted.append(f"at most {meta.max_length} characters long")
+            wanted.append(f"at most {_characters(meta.max_length)} long")
         if meta.pattern is not None:
-            wanted.append(f"of the form {meta.pattern}")
+            examples = " or ".join(show_value(example) for example in meta.examples or ())
+            wanted.append(f"such as {examples}" if examples else f"of the form {meta.pattern}")
     return f"must be {' and '.join(wanted)}" if wanted else "is out of range"
+
+
+def _characters(count: int) -> str:
+    return "1 character" if count == 1 else f"{count} characters"

@@ -80,7 +80,7 @@ def fit(config: Config, names: Mapping[str, frozenset[str]], walk: Walk) -> None
             _warn_of_silent_channel(config, ("receivers", receiver, kind), walk)
     if not walk.failed(("route",)):
         _fit_route(config.route, ("route",), names["receivers"], walk, root=True)
-    if not names["receivers"]:
+    if not names["receivers"] and not walk.partial:
         walk.warn(("receivers",), "there is none: nobody is told of an alert", "add [receivers.primary]")
 
 
@@ -170,7 +170,7 @@ def fit_timing(keys: CheckKeys, interval: float, timeout: float, path: KeyPath, 
 def _fit_channel(channel: Channel, path: KeyPath, notifiers: frozenset[str], walk: Walk) -> None:
     if channel.via not in notifiers:
         hint = did_you_mean(channel.via, notifiers) or "there is no [notifiers.NAME]"
-        walk.note((*path, "via"), "is not a notifier", hint, show_value(channel.via))
+        walk.absent((*path, "via"), "is not a notifier", hint, show_value(channel.via))
     for place, address in enumerate(channel.to):
         if address in channel.to[:place]:
             walk.note((*path, "to", place), "is there twice", "", show_value(address))
@@ -191,9 +191,9 @@ def _fit_route(route: RouteTable, path: KeyPath, receivers: frozenset[str], walk
         walk.note((*path, "matchers"), "the first route takes everything", "move the matchers into [[route.routes]]")
     if route.receiver and route.receiver not in receivers:
         hint = did_you_mean(route.receiver, receivers) or "there is no [receivers.NAME]"
-        walk.note((*path, "receiver"), "is not a receiver", hint, show_value(route.receiver))
+        walk.absent((*path, "receiver"), "is not a receiver", hint, show_value(route.receiver))
     elif root and not route.receiver and receivers:
-        walk.note((*path, "receiver"), "is missing", did_you_mean("", receivers))
+        walk.absent((*path, "receiver"), "is missing", did_you_mean("", receivers))
     for place, text in enumerate(route.matchers):
         try:
             parse_matcher(text)

@@ -34,7 +34,7 @@ from sixfbd.config.tables import (
     Token,
     default_route,
 )
-from sixfbd.config.text import Problem, Tree, did_you_mean, read_tree, show_key, show_value
+from sixfbd.config.text import Problem, Tree, did_you_mean, read_tree, show_value
 from sixfbd.model import Severity
 from sixfbd.plugin import PluginConfig
 from sixfbd.quantities import Duration
@@ -84,13 +84,14 @@ def check_config(
     the files hold.
     """
     tree, problems = read_tree(path)
-    if not problems:
-        walk = Walk(tree.file_of, SecretSources(_directory(path), os.environ if environ is None else environ))
-        config = _Reader(tree, walk, plugins, _directory(path)).read()
-        rules, rule_problems = effective_rules(config, plugins.rules)
-        problems = [*walk.problems, *rule_problems]
-        if compile_rules is not None:
-            problems += compile_problems(config, rules, compile_rules)
+    secrets = SecretSources(_directory(path), os.environ if environ is None else environ)
+    walk = Walk(lambda key: (tree.file_of(key), tree.key_of(key)), secrets, partial=bool(problems))
+    reader = _Reader(tree, walk, plugins, _directory(path))
+    config = reader.read()
+    rules, rule_problems = effective_rules(config, plugins.rules, reader.wrong_rule_keys)
+    problems += [*walk.problems, *rule_problems]
+    if compile_rules is not None:
+        problems += compile_problems(config, rules, compile_rules)
     whole = not any(problem.level == "error" for problem in problems)
     return (config if whole else None), [*problems, *_plugin_problems(plugins.failed)]
 
@@ -152,6 +153,8 @@ class _Reader:
         self._walk = walk
         self._plugins = plugins
         self._directory = directory
+        self.wrong_rule_keys: list[frozenset[str]] = []
+        """Of each rule of the Config made, the keys that something is wrong with."""
 
     def read(self) -> Config:
         self._walk.unknown_keys(self._tree.values, _HEADERS, (), ())
@@ -272,7 +275,8 @@ class _Reader:
         if entry is None:
             hint = did_you_mean(keys.plugin, known) or "`sixfbd plugins` lists what is installed"
             path = (f"{kind}s", name, "plugin")
-            self._walk.note(path, f"is not a {kind} plugin", hint, show_value(keys.plugin))
+            note = self._walk.note if hint.startswith("did") else self._walk.absent
+            note(path, f"is not a {kind} plugin", hint, show_value(keys.plugin))
         return entry
 
     def _receiver(self, name: str, raw: object) -> dict[str, Channel]:
@@ -318,5 +322,8 @@ class _Reader:
             return config
         made = [(place, self._walk.table(RuleTable, table, ("rules", place))) for place, table in enumerate(raw)]
         whole = [(place, table) for place, table in made if table is not None]
-        places = [(self._tree.file_of(("rules", place)), show_key(("rules", place))) for place, _ in whole]
+        places = [(self._tree.file_of(("rules", place)), self._tree.key_of(("rules", place))) for place, _ in whole]
+        self.wrong_rule_keys = [
+            frozenset(key for key in raw[place] if self._walk.failed(("rules", place, key))) for place, _ in whole
+        ]
         return msgspec.structs.replace(config, rules=tuple(table for _, table in whole), rule_places=tuple(places))

@@ -3,7 +3,9 @@
 Compiles no PromQL: that is the room `rules/`, which `check_config` is handed.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -15,11 +17,13 @@ from sixfbd.config.text import Problem, did_you_mean, show_value
 from sixfbd.model import Rule, RuleName, Severity
 from sixfbd.rules.levels import Condition
 
+_KEY: Final = re.compile(r"(([a-z_]+)(?:\[[0-9]+\]|\.[A-Za-z0-9_]+)*): ")
 _GIVEN_BY_ENGINE: Final = frozenset({"alertname", "severity"})
 
 
 class RuleProblem(Struct, frozen=True):
-    """What compiling found wrong with a rule; `message` may have several lines (with a caret under the place)."""
+    """What compiling found wrong with a rule. `message` may begin with the key within the rule ("levels[0].when: "), and
+    have several lines (with a caret under the place)."""
 
     rule: str
     message: str
@@ -53,12 +57,15 @@ class _Bench:
         self.problems.append(Problem(file=file, key=f"{table}{key}", message=message, hint=hint, level="warning"))
 
 
-def effective_rules(config: Config, plugin_rules: Sequence[Rule]) -> tuple[list[Rule], list[Problem]]:
+def effective_rules(
+    config: Config, plugin_rules: Sequence[Rule], wrong_keys: Sequence[AbstractSet[str]] = ()
+) -> tuple[list[Rule], list[Problem]]:
     """Return the rules in force, and what is wrong with `[[rules]]`.
 
     `plugin_rules` are the defaults, the engine's included (`PluginCatalog.rules`). A table of a default's name changes
     the keys that it has: labels and annotations are added, a severity takes the place of levels and the other way
-    round. `enabled = false` drops a rule.
+    round. `enabled = false` drops a rule. `wrong_keys` are the keys of each of `config.rules` whose values are known to
+    be wrong: no more is said of them, and the rule is left out.
     """
     rules: dict[str, Rule] = {rule.name: rule for rule in plugin_rules}
     bench = _Bench(config)
@@ -69,7 +76,8 @@ def effective_rules(config: Config, plugin_rules: Sequence[Rule]) -> tuple[list[
             bench.note(".name", "is the name of an earlier rule", "names are unique", show_value(table.name))
             continue
         seen.add(table.name)
-        if not _valid(table, rules.get(table.name), rules, bench):
+        wrong = wrong_keys[place] if wrong_keys else frozenset[str]()
+        if not _valid(table, rules.get(table.name), rules, wrong, bench):
             continue
         if table.enabled:
             rules[table.name] = _overlaid(table, rules.get(table.name), bench.file)
@@ -79,7 +87,9 @@ def effective_rules(config: Config, plugin_rules: Sequence[Rule]) -> tuple[list[
     return [msgspec.structs.replace(rule, interval_s=interval_s) for rule in rules.values()], bench.problems
 
 
-def _valid(table: RuleTable, default: Rule | None, rules: Mapping[str, Rule], bench: _Bench) -> bool:
+def _valid(
+    table: RuleTable, default: Rule | None, rules: Mapping[str, Rule], wrong_keys: AbstractSet[str], bench: _Bench
+) -> bool:
     before = len(bench.problems)
     if table.severity is not None and table.levels is not None:
         bench.note(".levels", "a rule has a severity or levels, not both", "remove one of them")
@@ -97,8 +107,8 @@ def _valid(table: RuleTable, default: Rule | None, rules: Mapping[str, Rule], be
     if table.expr is not None and not table.expr.strip():
         bench.note(".expr", "is empty", "write PromQL")
     if default is None:
-        _valid_as_new(table, rules, bench)
-    return len(bench.problems) == before
+        _valid_as_new(table, rules, wrong_keys, bench)
+    return len(bench.problems) == before and not wrong_keys
 
 
 def _wrong_condition(text: str) -> str:
@@ -109,17 +119,23 @@ def _wrong_condition(text: str) -> str:
     return ""
 
 
-def _valid_as_new(table: RuleTable, rules: Mapping[str, Rule], bench: _Bench) -> None:
+def _valid_as_new(table: RuleTable, rules: Mapping[str, Rule], wrong_keys: AbstractSet[str], bench: _Bench) -> None:
     near = did_you_mean(table.name, rules)
     hint = near if near.startswith("did") else ""
     if not table.enabled:
         if table.expr is None:
             bench.warn(".name", f"there is no rule {show_value(table.name)} to drop", hint)
         return
-    if table.expr is None:
+    if table.expr is None and not _meant(("expr",), wrong_keys):
         bench.note(".expr", f"is missing, and no default rule is called {show_value(table.name)}", hint)
-    if table.severity is None and table.levels is None:
+    if table.severity is None and table.levels is None and not _meant(("severity", "levels"), wrong_keys):
         bench.note(".severity", "is missing", 'write severity = "high", or levels')
+
+
+def _meant(keys: Iterable[str], wrong_keys: AbstractSet[str]) -> bool:
+    """Whether one of these keys is there, with a wrong value or misspelt."""
+    known = set(keys)
+    return any(key in known or did_you_mean(key, known).startswith("did") for key in wrong_keys)
 
 
 def _overlaid(table: RuleTable, default: Rule | None, file: str) -> Rule:
@@ -150,13 +166,24 @@ def compile_problems(config: Config, rules: Sequence[Rule], compile_rules: Compi
     found = []
     for problem in compile_rules([*rules, *_left_out(config, rules)]):
         place = ours.get(problem.rule)
-        if place is not None and config.rules[place].expr is not None:
-            file, key = config.rule_places[place] if config.rule_places else ("", f"rules[{place}]")
-            found.append(Problem(file=file, key=f"{key}.expr", message=problem.message, level=problem.level))
+        if place is not None and (key := _key_of(problem, config.rules[place])):
+            file, rule = config.rule_places[place] if config.rule_places else ("", f"rules[{place}]")
+            message = problem.message.removeprefix(f"{key}: ")
+            found.append(Problem(file=file, key=f"{rule}.{key}", message=message, level=problem.level))
         else:
             file = origins.get(RuleName(problem.rule), "")
             found.append(Problem(file=file, key=f"rule {problem.rule}", message=problem.message, level="warning"))
     return found
+
+
+def _key_of(problem: RuleProblem, table: RuleTable) -> str:
+    """Return the key that a problem is about if this table has it; "" if it is the default rule's own."""
+    said = _KEY.match(problem.message)
+    key, name = (said[1], said[2]) if said else ("expr", "expr")
+    attribute = "for_" if name == "for" else name
+    if name in ("labels", "annotations"):
+        return key if key.partition(".")[2] in getattr(table, name) else ""
+    return key if getattr(table, attribute, None) is not None else ""
 
 
 def _left_out(config: Config, rules: Sequence[Rule]) -> list[Rule]:

@@ -23,8 +23,13 @@ class Site(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(description="Name of the site, shown in every message.", min_length=1)] = "workshop"
     environment: Annotated[str, Meta(description="Such as production or staging.")] = "production"
     timezone: Annotated[str, Meta(description="IANA time zone of the site's days and hours.")] = "UTC"
-    currency: Annotated[str, Meta(description="ISO 4217 code that reports are in.", pattern="^[A-Z]{3}$")] = "USD"
-    url: Annotated[str, Meta(description="The shop's own address.", pattern="^(https?://.+)?$")] = ""
+    currency: Annotated[
+        str, Meta(description="ISO 4217 code that reports are in.", pattern="^[A-Z]{3}$", examples=["USD"])
+    ] = "USD"
+    url: Annotated[
+        str,
+        Meta(description="The shop's own address.", pattern="^(https?://.+)?$", examples=["https://shop.example.com"]),
+    ] = ""
     external_labels: Annotated[dict[str, str], Meta(description="Labels added to what leaves this daemon.")] = field(
         default_factory=dict
     )
@@ -82,10 +87,10 @@ class Log(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[log]`: what the daemon writes to standard error."""
 
     level: Annotated[
-        str, Meta(description="debug, info, warning or error.", pattern="^(debug|info|warning|error)$")
+        Literal["debug", "info", "warning", "error"], Meta(description="debug, info, warning or error.")
     ] = "info"
     format: Annotated[
-        str, Meta(description="console, json, or auto (console on a terminal).", pattern="^(auto|console|json)$")
+        Literal["auto", "console", "json"], Meta(description="console, json, or auto (console on a terminal).")
     ] = "auto"
 
 
@@ -179,7 +184,9 @@ class RouteTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class SeverityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[severities.NAME]`: how a severity looks and by which channels it is told."""
 
-    color: Annotated[str, Meta(description="Colour in messages and on pages.", pattern="^#[0-9A-Fa-f]{6}$")] = "#36B9CC"
+    color: Annotated[
+        str, Meta(description="Colour in messages and on pages.", pattern="^#[0-9A-Fa-f]{6}$", examples=["#E74A3B"])
+    ] = "#36B9CC"
     icon: Annotated[str, Meta(description="Sign before the title of a message.", max_length=16)] = ""
     channels: Annotated[tuple[str, ...], Meta(description="Kinds of channel of a receiver that are used.")] = ()
 

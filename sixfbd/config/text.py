@@ -56,21 +56,44 @@ class Problem(Struct, frozen=True, kw_only=True):
         return ": ".join([*place, what]) + (f"; {self.hint}" if self.hint else "")
 
 
+class Origin(Struct, frozen=True):
+    """Where a value stands: its file, and of an entry of a list its place in that file's own list."""
+
+    file: str
+    place: int = 0
+
+
 class Tree(Struct, frozen=True):
-    """All files merged. `origins` names the file of a key path; a path that is not in it is its parent's."""
+    """All files merged. `origins` tells where a key path was set; one that is not in it was set with its parent."""
 
     main: str
     values: dict[str, Any]
-    origins: dict[KeyPath, str]
+    origins: dict[KeyPath, Origin]
     files: tuple[str, ...]
     text_hash: str
 
     def file_of(self, path: KeyPath) -> str:
         """Return the file that set this key, or the nearest table around it."""
         for length in range(len(path), 0, -1):
-            if (file := self.origins.get(path[:length])) is not None:
-                return file
+            if (origin := self.origins.get(path[:length])) is not None:
+                return origin.file
         return self.main
+
+    def key_of(self, path: KeyPath) -> str:
+        """Return a key path as the file that set it knows it: `rules[0] "ShopDown".expr`, counted in that file alone."""
+        parts: list[str] = []
+        value: Any = self.values
+        for length, step in enumerate(path, start=1):
+            value = _entry(value, step)
+            if isinstance(step, int):
+                origin = self.origins.get(path[:length])
+                parts.append(f"[{step if origin is None else origin.place}]")
+                name = _entry(value, "name")
+                if isinstance(name, str) and name:
+                    parts.append(f" {_quoted(name)}")
+            else:
+                parts.append(_step(step, first=not parts))
+        return "".join(parts)
 
 
 class UnreadableError(Exception):
@@ -104,15 +127,10 @@ def read_regular(path: Path, most_bytes: int) -> tuple[bytes, int]:
 
 
 def show_key(path: KeyPath) -> str:
-    """Return a key path as a person writes it: `rules[0].expr`, `checks."a b".interval`."""
-    parts: list[str] = []
-    for step in path:
-        if isinstance(step, int):
-            parts.append(f"[{step}]")
-        else:
-            name = step if _BARE_KEY.fullmatch(step) else _quoted(step)
-            parts.append(f".{name}" if parts else name)
-    return "".join(parts)
+    """Return a key path as a person writes it: `routes[0].receiver`, `checks."a b".interval`."""
+    return "".join(
+        f"[{step}]" if isinstance(step, int) else _step(step, first=place == 0) for place, step in enumerate(path)
+    )
 
 
 def show_value(value: object) -> str:
@@ -132,7 +150,7 @@ def show_value(value: object) -> str:
             return "a table"
         case list():
             return "a list"
-    return f"a {type(value).__name__}"
+    return "a value"
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
@@ -148,11 +166,11 @@ def read_tree(path: Path) -> tuple[Tree, list[Problem]]:
     """Read `path` and `conf.d/*.toml` beside it, in name order, and merge them.
 
     Tables merge deeply; of a key set twice the later file wins; arrays of tables append. With any problem the tree holds
-    only what could be read: enough to look for plugins, not to be used.
+    only what could be read: enough to look for plugins and for more that is wrong, not to be used.
     """
     names, problems = _files_of(path)
     values: dict[str, Any] = {}
-    origins: dict[KeyPath, str] = {}
+    origins: dict[KeyPath, Origin] = {}
     digest = hashlib.sha256()
     for name in names:
         data = _read(name, problems)
@@ -256,17 +274,30 @@ def _is_tables(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _merge(into: dict[str, Any], new: dict[str, Any], path: KeyPath, file: str, origins: dict[KeyPath, str]) -> None:
+def _entry(value: object, step: str | int) -> Any:
+    """What is at one step of a value, None if nothing is."""
+    if isinstance(value, dict):
+        return value.get(step)
+    return value[step] if isinstance(value, list) and isinstance(step, int) and step < len(value) else None
+
+
+def _step(name: str, *, first: bool) -> str:
+    shown = name if _BARE_KEY.fullmatch(name) else _quoted(name)
+    return shown if first else f".{shown}"
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], path: KeyPath, file: str, origins: dict[KeyPath, Origin]) -> None:
     for key, value in new.items():
         here = (*path, key)
         old = into.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             _merge(old, value, here, file, origins)
         elif _is_tables(old) and _is_tables(value):
-            origins.update({(*here, len(old) + place): file for place in range(len(value))})
+            origins.update({(*here, len(old) + place): Origin(file, place) for place in range(len(value))})
             into[key] = [*old, *value]
         else:
-            for known in [known for known in origins if known[: len(here)] == here]:
-                del origins[known]
+            if isinstance(old, dict | list):  # what was set inside it is gone
+                for known in [known for known in origins if known[: len(here)] == here]:
+                    del origins[known]
             into[key] = value
-            origins[here] = file
+            origins[here] = Origin(file)

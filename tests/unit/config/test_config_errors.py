@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sixfbd.config import ConfigError, Problem, check_config, load_config
+from sixfbd.config import ConfigError, PluginSources, Problem, check_config, load_config
 from sixfbd.config.text import show_key, show_value
-from sixfbd.host import PluginCatalog, PluginInfo
+from sixfbd.host import PluginCatalog, PluginInfo, load_plugins
+from sixfbd.rules.problems import rule_problems
 
 
 def test_a_bad_duration_is_named_with_file_key_value_and_mend(complaints):
@@ -37,11 +38,11 @@ def test_all_errors_are_told_at_once(complaints):
     receiver = "primry"
     """
     assert complaints(text) == [
-        'sixfbd.toml: site.currency: "dollars" must be of the form ^[A-Z]{3}$; ISO 4217 code that reports are in.',
+        'sixfbd.toml: site.currency: "dollars" must be such as "USD"; ISO 4217 code that reports are in',
         'sixfbd.toml: http.max_body: 5 is not a size; write "64MiB" or "500kB"',
         'sixfbd.toml: log.levle: unknown key; did you mean "level"?',
         'sixfbd.toml: checks.sms.interval: 300 has no unit; write "300s" or "5m"',
-        "sixfbd.toml: checks.sms.account: is missing; The account.",
+        'sixfbd.toml: checks.sms.account: is missing; write account = "..." (the account)',
         "sixfbd.toml: checks.sms.threshold: 7 must be at least 0 and at most 1",
         'sixfbd.toml: notifiers.log.plugin: "plian" is not a notifier plugin; did you mean "plain"?',
         'sixfbd.toml: site.timezone: "Mars/Olympus" is not a time zone; write one such as "America/Chicago"',
@@ -57,7 +58,7 @@ def test_all_errors_are_told_at_once(complaints):
     [
         ('account = 5', "checks.sms.account: 5 is not text; write it in quotes"),
         ('account = {a = 1}', "checks.sms.account: a table is not text; write it in quotes"),
-        ('account = "A"', 'checks.sms.account: "A" must be at least 2 characters long; The account.'),
+        ('account = "A"', 'checks.sms.account: "A" must be at least 2 characters long; The account'),
         ('account = "A+B"', "checks.sms: account has a plus in it; write it without"),
         ('account = "AC1"\nnumbers = "555-0100"',
          'checks.sms.numbers: "555-0100" is not a list; write it in brackets: ["..."]'),
@@ -95,7 +96,7 @@ def test_each_wrong_option_is_named_with_its_mend(complaints, line, said):
         ("[chekcs.a]\n", 'chekcs: unknown key; did you mean "checks"?'),
         ("checks = 5\n", "checks: 5 is not a table of tables; write [checks.NAME]"),
         ("[checks]\nsms = 5\n", "checks.sms: 5 is not a table; write it as a table of keys"),
-        ("[checks.a]\n", "checks.a.plugin: is missing; Name of the check plugin."),
+        ("[checks.a]\n", 'checks.a.plugin: is missing; write plugin = "..." (name of the check plugin)'),
         ('[checks."a b"]\nplugin = "sms"\n', 'checks."a b": is not a name; letters, digits, _ and -, at most 64'),
         ('[checks.sixfbd]\nplugin = "sms"\n', "checks.sixfbd: the name sixfbd is the engine's own; choose another name"),
         ('[checks.events]\nplugin = "sms"\n', "checks.events: the name events is the engine's own; choose another name"),
@@ -104,7 +105,7 @@ def test_each_wrong_option_is_named_with_its_mend(complaints, line, said):
         ("site = []\n", "site: a list is not a table; write it as a table of keys"),
         ('[severities.hihg]\nicon = "!"\n', 'severities.hihg: is not a severity; did you mean "high"?'),
         ('[severities.high]\ncolor = "red"\n',
-         'severities.high.color: "red" must be of the form ^#[0-9A-Fa-f]{6}$; Colour in messages and on pages.'),
+         'severities.high.color: "red" must be such as "#E74A3B"; Colour in messages and on pages'),
         ('[http]\nlisten = "9632"\n',
          'http.listen: "9632" is not an address and a port; write "127.0.0.1:9632" or "[::1]:9632"'),
         ('[http]\nlisten = "127.0.0.1:70000"\n',
@@ -118,11 +119,11 @@ def test_each_wrong_option_is_named_with_its_mend(complaints, line, said):
         ('[daemon]\nstate_directory = "a\\u0000b"\n', "daemon.state_directory: "),
         ('[tokens.t]\nsecret = {env = "T"}\nscopes = ["event"]\n',
          'tokens.t.scopes[0]: "event" is not one of "events", "alerts", "read"; did you mean "events"?'),
-        ('[tokens.t]\nsecret = {env = "T"}\nscopes = []\n', "tokens.t.scopes: has 0 entries; at least 1 are needed"),
+        ('[tokens.t]\nsecret = {env = "T"}\nscopes = []\n', "tokens.t.scopes: is empty; at least 1 must be there"),
         ("[receivers]\nprimary = 5\n", 'receivers.primary: 5 is not a table of channels; write email = {via = "NOTIFIER"}'),
         ('[receivers.a]\nlog = {via = "x"}\n', 'receivers.a.log.via: "x" is not a notifier; there is no [notifiers.NAME]'),
         ('[notifiers.n]\nplugin = "plain"\nconcurrency = 0\n',
-         "notifiers.n.concurrency: 0 must be at least 1 and at most 64; Messages sent at once."),
+         "notifiers.n.concurrency: 0 must be at least 1 and at most 64; Messages sent at once"),
         ('[notifiers.n]\nplugin = "plain"\nretry_first = "10m"\n',
          'notifiers.n.retry_most: "5m" is shorter than retry_first'),
         ('[notifiers.n]\nplugin = "plain"\nexpiry = "0s"\n', 'notifiers.n.expiry: "0s" must be more than 0'),
@@ -211,12 +212,103 @@ def test_a_huge_number_is_told(complaints):
 def test_the_file_of_conf_d_that_set_a_key_is_blamed(complaints):
     lines = complaints("[site]\nname = 'x'\n", a="[site]\nname = 5\n", b="[checks.new]\n")
     assert "conf.d/a.toml: site.name: 5 is not text; write it in quotes" in lines
-    assert "conf.d/b.toml: checks.new.plugin: is missing; Name of the check plugin." in lines
+    assert 'conf.d/b.toml: checks.new.plugin: is missing; write plugin = "..." (name of the check plugin)' in lines
 
 
 def test_every_broken_file_is_told(complaints):
     lines = complaints("[site\n", a="b = \n")
     assert [line.split(":")[0] for line in lines] == ["sixfbd.toml", "conf.d/a.toml"]
+
+
+def test_a_file_that_does_not_parse_hides_no_error_of_the_others(complaints):
+    main = '[site]\nname = 5\n[checks.a]\nplugin = "smss"\n[[rules]]\nname = "Bad"\nexpr = " "\n'
+    assert complaints(main, a="[notifiers.log\n", b='[log]\nlevel = "loud"\n') == [
+        "conf.d/a.toml: line 1, column 15: is not TOML: expected ']' at the end of a table declaration; "
+        "text needs quotes, a key needs = and a value",
+        "sixfbd.toml: site.name: 5 is not text; write it in quotes",
+        'conf.d/b.toml: log.level: "loud" is not one of "debug", "info", "warning", "error"',
+        'sixfbd.toml: checks.a.plugin: "smss" is not a check plugin; did you mean "sms"?',
+        'sixfbd.toml: rules[0] "Bad".expr: is empty; write PromQL',
+        'sixfbd.toml: rules[0] "Bad".severity: is missing; write severity = "high", or levels',
+    ]
+
+
+def test_what_a_file_that_does_not_parse_may_bring_is_not_said_to_be_missing(complaints):
+    main = """
+    [checks.sms]
+    account = "AC1"
+    [checks.b]
+    plugin = "from_another_directory"
+    [receivers.primary]
+    sms = {via = "chat"}
+    [route]
+    receiver = "team"
+    """
+    [broken] = complaints(main, a="[notifiers.chat\n")
+    assert broken.startswith("conf.d/a.toml: line 1")
+
+
+def test_a_broken_configuration_without_receivers_is_not_warned_of_them(complaints):
+    assert len(complaints("[receivers\n")) == 1
+
+
+def test_a_list_over_several_files_is_counted_in_each_file_by_itself(complaints):
+    rule = '[[rules]]\nname = "{}"\nexpr = "up"\nseverity = "{}"\n'
+    lines = complaints(
+        rule.format("A", "low") + rule.format("B", "hgh"), a=rule.format("C", "low"), b=rule.format("D", "hgh")
+    )
+    severities = 'is not one of "low", "medium", "high", "critical"; did you mean "high"?'
+    assert lines[:2] == [
+        f'sixfbd.toml: rules[1] "B".severity: "hgh" {severities}',
+        f'conf.d/b.toml: rules[0] "D".severity: "hgh" {severities}',
+    ]
+
+
+@pytest.mark.parametrize("line", ['severity = "hgh"', "severity = 5", 'severty = "high"', "levels = 3"])
+def test_a_rule_with_a_wrong_severity_is_told_once(complaints, line):
+    lines = complaints(f'[[rules]]\nname = "A"\nexpr = "up"\n{line}\n')
+    assert len([text for text in lines if "rules[0]" in text]) == 1, lines
+
+
+def test_a_required_key_that_is_misspelt_is_told_once(complaints):
+    lines = complaints('[checks.sms]\nplugin = "sms"\nacount = "AC1"\n')
+    assert [line for line in lines if "checks.sms" in line] == [
+        'sixfbd.toml: checks.sms.acount: unknown key; did you mean "account"?'
+    ]
+
+
+def test_what_follows_from_a_wrong_value_is_not_told_as_well(tmp_path):
+    path = tmp_path / "sixfbd.toml"
+    path.write_text(
+        '[checks.a]\nplugin = "webhook"\nurl = 5\n[checks.b]\nplugin = "webhook"\ntargets = "x"\nbody = 1\n'
+    )
+    _, problems = check_config(path, load_plugins(PluginSources()))
+    assert [problem.key for problem in problems if problem.level == "error"] == [
+        "checks.a.url",
+        "checks.b.targets",
+        "checks.b.body",
+    ]
+
+
+def test_a_wrong_template_over_a_default_rule_is_an_error_with_its_key(tmp_path, catalog):
+    path = tmp_path / "sixfbd.toml"
+    path.write_text('[[rules]]\nname = "DiskFull"\nannotations = {summary = "{{ $nothing }}"}\n')
+    config, problems = check_config(path, catalog, rule_problems)
+    assert config is None
+    [error] = [problem for problem in problems if problem.level == "error"]
+    assert error.key == 'rules[0] "DiskFull".annotations.summary'
+    assert error.message.startswith("line 1, column ")
+
+
+def test_many_keys_and_many_files_take_no_time_that_grows_with_their_square(tmp_path, catalog):
+    (tmp_path / "conf.d").mkdir()
+    path = tmp_path / "sixfbd.toml"
+    text = "".join(f"k{number} = 1\n" for number in range(20_000))
+    path.write_text(text)
+    (tmp_path / "conf.d" / "a.toml").write_text(text)
+    _, problems = check_config(path, catalog)
+    assert len(problems) < 200
+    assert any("and 19979 more" in problem.message for problem in problems)
 
 
 def test_load_config_raises_all_problems_and_no_more(tmp_path, catalog):

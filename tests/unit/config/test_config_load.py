@@ -43,7 +43,7 @@ def test_arrays_of_tables_append_and_other_arrays_are_replaced(config_of):
     assert [rule.name for rule in config.rules] == ["A", "B"]
     assert config.http.hosts == ("b.example.com",)
     assert [file.rpartition("/")[2] for file, _ in config.rule_places] == ["sixfbd.toml", "x.toml"]
-    assert [key for _, key in config.rule_places] == ["rules[0]", "rules[1]"]
+    assert [key for _, key in config.rule_places] == ['rules[0] "A"', 'rules[0] "B"']
 
 
 def test_the_hash_covers_every_file(config_of):

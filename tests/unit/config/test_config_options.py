@@ -49,14 +49,14 @@ url = "nohost"
 def test_an_expression_is_compiled_though_its_rule_has_another_error(tmp_path: Path) -> None:
     text = '[receivers]\n[[rules]]\nname = "Bad"\nexpr = "sum("\nseverity = "high"\nlabels = {"1x" = "y"}\n'
     found = complaints_of(tmp_path, text)
-    assert any("rules[0].expr" in complaint and "line 1" in complaint for complaint in found), found
+    assert any('rules[0] "Bad".expr' in complaint and "line 1" in complaint for complaint in found), found
     assert any("1x" in complaint for complaint in found), found
 
 
 def test_of_two_rules_with_one_name_each_gets_its_own_error(tmp_path: Path) -> None:
     rule = '[[rules]]\nname = "Twice"\nexpr = "{}"\nseverity = "high"\n'
     found = complaints_of(tmp_path, "[receivers]\n" + rule.format("up ===") + rule.format("up"))
-    assert [complaint.split(": ")[0] for complaint in found] == ["rules[1].name", "rules[0].expr"]
+    assert [complaint.split(": ")[0] for complaint in found] == ['rules[1] "Twice".name', 'rules[0] "Twice".expr']
 
 
 def test_option_faults_lets_other_errors_pass() -> None:

@@ -67,29 +67,30 @@ def test_a_rule_of_ones_own_is_added(config_of):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ('name = "DiskFul"', 'rules[0].expr: is missing, and no default rule is called "DiskFul"; did you mean "DiskFull"?'),
-        ('name = "Mine"\nexpr = "1"', 'rules[0].severity: is missing; write severity = "high", or levels'),
-        ('name = "Mine"\nexpr = " "\nseverity = "low"', "rules[0].expr: is empty; write PromQL"),
-        ('name = ""\nexpr = "1"\nseverity = "low"', 'rules[0].name: "" must be at least 1 characters long; '
-         "Name of the rule; a default rule's name changes that one."),
-        ('expr = "1"', "rules[0].name: is missing; Name of the rule; a default rule's name changes that one."),
+        ('name = "DiskFul"',
+         'rules[0] "DiskFul".expr: is missing, and no default rule is called "DiskFul"; did you mean "DiskFull"?'),
+        ('name = "Mine"\nexpr = "1"', 'rules[0] "Mine".severity: is missing; write severity = "high", or levels'),
+        ('name = "Mine"\nexpr = " "\nseverity = "low"', 'rules[0] "Mine".expr: is empty; write PromQL'),
+        ('name = ""\nexpr = "1"\nseverity = "low"', 'rules[0].name: "" must be at least 1 character long; '
+         "Name of the rule; a default rule's name changes that one"),
+        ('expr = "1"', 'rules[0].name: is missing; write name = "..." (name of the rule; a default rule\'s name changes that one)'),
         ('name = "DiskFull"\nseverity = "hi"',
-         'rules[0].severity: "hi" is not one of "low", "medium", "high", "critical"; did you mean "high"?'),
+         'rules[0] "DiskFull".severity: "hi" is not one of "low", "medium", "high", "critical"; did you mean "high"?'),
         ('name = "DiskFull"\nseverity = "low"\nlevels = [{severity = "low", when = "> 1"}]',
-         "rules[0].levels: a rule has a severity or levels, not both; remove one of them"),
+         'rules[0] "DiskFull".levels: a rule has a severity or levels, not both; remove one of them'),
         ('name = "DiskFull"\nlevels = [{severity = "low", when = "5"}]',
-         'rules[0].levels[0].when: \'5\' is not a comparison with a number; write "<= 5"'),
+         'rules[0] "DiskFull".levels[0].when: \'5\' is not a comparison with a number; write "<= 5"'),
         ('name = "DiskFull"\nlevels = [{severity = "low", when = "> 5", claer = "< 4"}]',
-         'rules[0].levels[0].claer: unknown key; did you mean "clear"?'),
-        ('name = "DiskFull"\nlevels = []', "rules[0].levels: has 0 entries; at least 1 are needed"),
+         'rules[0] "DiskFull".levels[0].claer: unknown key; did you mean "clear"?'),
+        ('name = "DiskFull"\nlevels = []', 'rules[0] "DiskFull".levels: is empty; at least 1 must be there'),
         ('name = "DiskFull"\nlabels = {"a-b" = "c"}',
-         'rules[0].labels: "a-b" is not a name; letters, digits and _, no digit first'),
+         'rules[0] "DiskFull".labels: "a-b" is not a name; letters, digits and _, no digit first'),
         ('name = "DiskFull"\nlabels = {severity = "c"}',
-         "rules[0].labels.severity: is set by the engine; for the severity, write severity = ..."),
-        ('name = "DiskFull"\nevaluate = "always"', 'rules[0].evaluate: "always" is not one of "change", "interval"'),
-        ('name = "DiskFull"\nfro = "5m"', 'rules[0].fro: unknown key; did you mean "for"?'),
+         'rules[0] "DiskFull".labels.severity: is set by the engine; for the severity, write severity = ...'),
+        ('name = "DiskFull"\nevaluate = "always"', 'rules[0] "DiskFull".evaluate: "always" is not one of "change", "interval"'),
+        ('name = "DiskFull"\nfro = "5m"', 'rules[0] "DiskFull".fro: unknown key; did you mean "for"?'),
         ('name = "DiskFull"\n[[rules]]\nname = "DiskFull"',
-         'rules[1].name: "DiskFull" is the name of an earlier rule; names are unique'),
+         'rules[1] "DiskFull".name: "DiskFull" is the name of an earlier rule; names are unique'),
     ],
 )  # fmt: skip
 def test_each_wrong_rule_is_named_with_its_mend(complaints, table, said):
@@ -100,7 +101,7 @@ def test_dropping_a_rule_that_does_not_exist_is_a_warning(checked):
     config, problems = checked('[[rules]]\nname = "DiskFul"\nenabled = false\n')
     assert config is not None
     assert [(problem.key, problem.level, problem.hint) for problem in problems if problem.key.startswith("rules")] == [
-        ("rules[0].name", "warning", 'did you mean "DiskFull"?')
+        ('rules[0] "DiskFul".name', "warning", 'did you mean "DiskFull"?')
     ]
 
 
@@ -112,7 +113,7 @@ def test_what_compiling_finds_in_a_rule_of_ones_own_is_an_error_with_its_key(che
     text = '[[rules]]\nname = "Mine"\nexpr = "up =="\nseverity = "low"\n'
     config, problems = checked(text, compile_rules=compile_rules)
     assert config is None
-    assert str(problems[-1]) == f"{tmp_path}/sixfbd.toml: rules[0].expr: 1:5: unexpected end\nup ==\n    ^"
+    assert str(problems[-1]) == f'{tmp_path}/sixfbd.toml: rules[0] "Mine".expr: 1:5: unexpected end\nup ==\n    ^'
 
 
 def test_what_compiling_finds_in_a_plugins_rule_is_a_warning(checked):
