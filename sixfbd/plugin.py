@@ -52,7 +52,7 @@ from sixfbd.model import (
     Status,
     labels_of,
 )
-from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, Secret, Size, show_duration
+from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, FilePath, Secret, Size, show_duration
 
 __all__ = [
     "ANY",
@@ -68,6 +68,7 @@ __all__ = [
     "Duration",
     "Event",
     "EventType",
+    "FilePath",
     "Gauge",
     "InvalidOptions",
     "Json",

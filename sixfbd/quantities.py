@@ -1,4 +1,5 @@
-"""The quantities of the configuration: durations ("90s", "5m"), sizes ("64MiB") and secrets; parsing and showing them.
+"""The quantities of the configuration: durations ("90s", "5m"), sizes ("64MiB"), files and secrets; parsing and showing
+them.
 
 Durations are seconds as a float, sizes bytes as an int; both are subclasses so that a type annotation says which text is
 expected. A `Secret` is resolved when the configuration is loaded and never shows its value but through `reveal()`.
@@ -57,6 +58,13 @@ class Size(int):
             if self and self % _SIZE_UNITS[unit] == 0:
                 return f"{self // _SIZE_UNITS[unit]}{unit}"
         return f"{int(self)}B"
+
+
+class FilePath(str):
+    """The absolute path of a file that is read. Written relative to the configuration's directory; it must be there, and
+    readable, when the configuration is loaded."""
+
+    __slots__ = ()
 
 
 @final

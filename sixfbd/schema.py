@@ -48,6 +48,7 @@ _KINDS: Final[dict[str, dict[str, Any]]] = {
     "flag": {"type": "boolean"},
     "duration": {"$ref": "#/$defs/Duration"},
     "size": {"$ref": "#/$defs/Size"},
+    "file": {"type": "string", "minLength": 1},
     "secret": {"$ref": "#/$defs/Secret"},
     "any": {},
 }

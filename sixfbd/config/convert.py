@@ -9,37 +9,47 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NewType, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT, UNSET, Meta, Struct
 
 from sixfbd.config.secret_sources import SecretError, SecretSources
-from sixfbd.config.text import KeyPath, Problem, did_you_mean, show_value
+from sixfbd.config.text import (
+    MAX_FILE_BYTES,
+    KeyPath,
+    Problem,
+    UnreadableError,
+    did_you_mean,
+    read_regular,
+    show_value,
+)
 from sixfbd.containment import described, one_line, words_of
 from sixfbd.plugin import InvalidOptions
-from sixfbd.quantities import Duration, Secret, Size
+from sixfbd.quantities import Duration, FilePath, Secret, Size
 
 S = TypeVar("S", bound=Struct)
 
 Kind = Literal[
-    "table", "map", "list", "text", "whole", "number", "flag", "duration", "size", "secret", "choice", "union", "any"
+    "table", "map", "list", "text", "whole", "number", "flag", "duration", "size", "file", "secret", "choice", "union",
+    "any",
 ]  # fmt: skip
 
 _LEAVES: Final[Mapping[Any, Kind]] = {
-    str: "text", int: "whole", float: "number", bool: "flag", Duration: "duration", Size: "size", Secret: "secret", Any: "any",
-    object: "any",
+    str: "text", int: "whole", float: "number", bool: "flag", Duration: "duration", Size: "size", FilePath: "file",
+    Secret: "secret", Any: "any", object: "any",
 }  # fmt: skip
 _LISTS: Final = (list, tuple, set, frozenset, Sequence, AbstractSet)
 _NAMES: Final[Mapping[Kind, str]] = {
     "table": "a table", "map": "a table", "list": "a list", "text": "text", "whole": "a whole number",
-    "number": "a number", "flag": "true or false", "duration": "a duration", "size": "a size", "secret": "a secret",
-    "choice": "one of the known words", "any": "a value",
+    "number": "a number", "flag": "true or false", "duration": "a duration", "size": "a size",
+    "file": "the path of a file", "secret": "a secret", "choice": "one of the known words", "any": "a value",
 }  # fmt: skip
 _MENDS: Final[Mapping[Kind, str]] = {
     "table": "write it as a table of keys", "map": "write it as a table of keys", "list": 'write it in brackets: ["..."]',
     "text": "write it in quotes", "whole": "write digits without quotes", "number": "write digits without quotes",
-    "flag": "write true or false without quotes",
+    "flag": "write true or false without quotes", "file": "write it in quotes",
 }  # fmt: skip
 
 
@@ -172,15 +182,21 @@ class Walk:
     """One pass over a configuration. `problems` fills up; `failed` tells whether something under a path went wrong.
 
     `place_of` says in which file a key stands, and by which name that file knows it. `partial`: some file could not be
-    read, so that nothing can be said of what is missing (`absent`).
+    read, so that nothing can be said of what is missing (`absent`). Files are relative to `directory`.
     """
 
     def __init__(
-        self, place_of: Callable[[KeyPath], tuple[str, str]], secrets: SecretSources, *, partial: bool = False
+        self,
+        place_of: Callable[[KeyPath], tuple[str, str]],
+        secrets: SecretSources,
+        directory: Path,
+        *,
+        partial: bool = False,
     ) -> None:
         self.problems: list[Problem] = []
         self._place_of = place_of
         self._secrets = secrets
+        self._directory = directory
         self.partial = partial
         self._failures: set[KeyPath] = set()
 
@@ -289,6 +305,8 @@ class Walk:
                 return self._union(shape, raw, path)
             case "duration" | "size":
                 return self._quantity(shape, raw, path)
+            case "file":
+                return self._file(raw, path) if isinstance(raw, str) else self._misfit(shape, raw, path)
             case "any":
                 return raw
         return self._leaf(shape, raw, path)
@@ -357,6 +375,15 @@ class Walk:
             self.note(path, message, hint, show_value(raw))
             return FAILED
 
+    def _file(self, raw: str, path: KeyPath) -> FilePath:
+        """Return the file even if something is wrong with it: that a value is given is not."""
+        file = self._directory / raw
+        try:
+            read_regular(file, MAX_FILE_BYTES)
+        except UnreadableError as error:
+            self.note(path, str(error), f"a file that sixfbd may read is needed, here {file}", show_value(raw))
+        return FilePath(file)
+
     def _leaf(self, shape: Shape, raw: object, path: KeyPath) -> Any:
         if not _fits(shape, raw):
             return self._misfit(shape, raw, path)
@@ -388,7 +415,8 @@ class Walk:
 _WHOLE: Final = Shape("whole", int)
 _SAMPLES: Final[Mapping[Kind, str]] = {
     "table": "{...}", "map": "{...}", "list": "[...]", "text": '"..."', "whole": "1", "number": "1.0", "flag": "true",
-    "duration": '"5m"', "size": '"64MiB"', "secret": '{file = "PATH"}', "choice": '"..."', "union": "...", "any": "...",
+    "duration": '"5m"', "size": '"64MiB"', "file": '"PATH"', "secret": '{file = "PATH"}', "choice": '"..."', "union": "...",
+    "any": "...",
 }  # fmt: skip
 
 
@@ -412,7 +440,7 @@ def _fits(shape: Shape, raw: object) -> bool:
             return isinstance(raw, dict)
         case "list":
             return isinstance(raw, list)
-        case "text" | "duration" | "size":
+        case "text" | "duration" | "size" | "file":
             return isinstance(raw, str)
         case "whole":
             return isinstance(raw, int) and not isinstance(raw, bool) and abs(raw) < 2**63

@@ -7,11 +7,11 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from sixfbd.config.convert import Walk
-from sixfbd.config.tables import Channel, CheckKeys, Config, RouteTable
+from sixfbd.config.tables import Channel, CheckKeys, Config, Http, RouteTable
 from sixfbd.config.text import KeyPath, did_you_mean, show_value
 from sixfbd.quantities import show_duration
 
@@ -64,16 +64,17 @@ def refuse_bad_name(walk: Walk, path: KeyPath, reserved: frozenset[str] = frozen
         walk.note(path, f"the name {name} is the engine's own", "choose another name")
 
 
-def fit(config: Config, names: Mapping[str, frozenset[str]], walk: Walk) -> None:
+def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
     """Note everything that does not fit together.
 
-    `names` are the names that `notifiers` and `receivers` have in the text, those that could not be loaded included: a
-    reference to one of these is not wrong.
+    `values` is the configuration as written: a reference to a table that could not be loaded is not wrong.
     """
+    names = {header: frozenset(_table(values, header)) for header in ("notifiers", "receivers")}
     _fit_site(config, walk)
     _fit_http(config, walk)
     _fit_paths(config, walk)
     _fit_quantities(config, walk)
+    _warn_of_moved_port(config, _table(values, "checks"), walk)
     for receiver, channels in config.receivers.items():
         for kind, channel in channels.items():
             _fit_channel(channel, ("receivers", receiver, kind), names["notifiers"], walk)
@@ -134,6 +135,30 @@ def _fit_paths(config: Config, walk: Walk) -> None:
     if length > MAX_SOCKET_PATH:
         hint = f"a Unix socket's path has at most {MAX_SOCKET_PATH} bytes; choose a shorter one"
         walk.note(("control", "socket"), f"is {length} bytes long as a whole path", hint)
+
+
+def _warn_of_moved_port(config: Config, checks: Mapping[str, Any], walk: Walk) -> None:
+    """The first configuration checks the daemon itself at its default port; that address does not move with the port."""
+    default = Http().listen
+    if walk.failed(("http", "listen")) or parse_listen(config.http.listen)[1] == parse_listen(default)[1]:
+        return
+    for path, text in _texts(checks, ("checks",)):
+        if f"//{default}" in text:
+            mend = f"[http] listen is {config.http.listen}; change the address as well"
+            walk.warn(path, f"reads {default}, where this daemon does not listen", mend)
+
+
+def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(inner, (*path, step))
+
+
+def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _fit_quantities(config: Config, walk: Walk) -> None:

@@ -85,7 +85,7 @@ def check_config(
     """
     tree, problems = read_tree(path)
     secrets = SecretSources(_directory(path), os.environ if environ is None else environ)
-    walk = Walk(lambda key: (tree.file_of(key), tree.key_of(key)), secrets, partial=bool(problems))
+    walk = Walk(lambda key: (tree.file_of(key), tree.key_of(key)), secrets, _directory(path), partial=bool(problems))
     reader = _Reader(tree, walk, plugins, _directory(path))
     config = reader.read()
     rules, rule_problems = effective_rules(config, plugins.rules, reader.wrong_rule_keys)
@@ -172,11 +172,7 @@ class _Reader:
             text_hash=self._tree.text_hash,
         )
         config = self._with_rules(self._with_paths(config))
-        fit(
-            config,
-            {name: frozenset(_table(self._tree.values, name)) for name in ("notifiers", "receivers")},
-            self._walk,
-        )
+        fit(config, self._tree.values, self._walk)
         return config
 
     def _once(self, header: str, struct: type[Struct]) -> Struct:

@@ -155,7 +155,11 @@ class ScrapeCheck(Check[ScrapeOptions]):
     async def run(self, cursor: Json | None) -> Report:
         """Scrape every target once: healthy if all answered, degraded if some did, unhealthy if none did."""
         if self._ssl_context is None:
-            self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, self.ctx.http.ssl_context)
+            shared = self.ctx.http.ssl_context
+            try:
+                self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, shared)
+            except ValueError as error:  # a file that was there when the configuration was loaded
+                return Report(Status.UNKNOWN, f"tls: {error}"[:_SUMMARY_CHARACTERS])
         tls, deadline = self._ssl_context, run_deadline(self.options.deadline)
         scrapes = await each(self._targets, lambda target: self._scrape(target, tls, deadline))
         failed = [scrape for scrape in scrapes if scrape.failure]

@@ -172,7 +172,10 @@ class WebhookCheck(Check[WebhookOptions]):
         """Probe every target once: healthy if all are good, degraded if some are, unhealthy if none is."""
         if self._ssl_context is None:
             shared = self.ctx.http.ssl_context
-            self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, shared)
+            try:
+                self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, shared)
+            except ValueError as error:  # a file that was there when the configuration was loaded
+                return Report(Status.UNKNOWN, f"tls: {error}"[:_SUMMARY_CHARACTERS])
         deadline = run_deadline(self.options.deadline)
         outcomes = await each(self._targets, lambda target: self._probe(target, deadline))
         samples = [sample for outcome in outcomes for sample in _samples(outcome, self.ctx.name)]

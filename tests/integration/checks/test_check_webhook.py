@@ -4,6 +4,7 @@ import random
 import socket
 import time
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -415,9 +416,15 @@ async def test_a_server_that_hangs_up_in_the_handshake_is_named(serve, probe):
     assert report.summary.startswith("TLS: ")
 
 
-async def test_a_missing_authority_file_is_an_error_of_the_configuration(probe):
-    with pytest.raises(ValueError, match=r"tls: /nonexistent/ca\.pem: No such file"):
-        await probe("https://127.0.0.1:1/", tls=TlsOptions(ca_file="/nonexistent/ca.pem"))
+async def test_an_authority_file_that_is_gone_by_the_first_run_is_told_by_the_report(probe, certificates, tmp_path):
+    file = tmp_path / "ca.pem"
+    file.write_bytes(Path(certificates.ca_file).read_bytes())
+    tls = TlsOptions(ca_file=str(file))
+    file.unlink()
+    report, values, _ = await probe("https://127.0.0.1:1/", tls=tls)
+    assert report.status is Status.UNKNOWN
+    assert report.summary == f"tls: {file}: no such file or directory; a PEM file of certificates is needed"
+    assert values == {}
 
 
 async def pump(source, sink):

@@ -332,6 +332,16 @@ def test_no_receiver_is_a_warning_and_loads(checked):
     )
 
 
+def test_an_address_of_the_daemon_that_its_port_has_left_is_a_warning(complaints):
+    check = '[checks.{}]\nplugin = "sms"\naccount = "AC1"\nnumbers = ["http://127.0.0.1:{}/healthz"]\n'
+    text = '[receivers]\n[http]\nlisten = "127.0.0.1:9700"\n' + check.format("a", 9632) + check.format("b", 9700)
+    assert complaints(text)[:1] == [
+        "sixfbd.toml: warning: checks.a.numbers[0]: reads 127.0.0.1:9632, where this daemon does not listen; "
+        "[http] listen is 127.0.0.1:9700; change the address as well"
+    ]
+    assert not any("9632" in line for line in complaints(text.replace("listen = ", "#")))
+
+
 def test_a_channel_that_no_severity_uses_is_a_warning(checked, minimal):
     config, problems = checked(minimal + 'smms = {via = "log"}\n')
     assert config is not None

@@ -46,6 +46,36 @@ url = "nohost"
     ]
 
 
+def test_files_of_options_are_looked_for_beside_the_configuration_and_named(tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("this is no certificate\n")
+    (tmp_path / "folder.pem").mkdir()
+    check = '[checks.{}]\nplugin = "webhook"\nurl = "https://127.0.0.1/"\ntls = {{{}}}\n'
+    text = "".join(
+        (
+            "[receivers]\n",
+            check.format("a", 'ca_file = "/nope/ca.pem"'),
+            check.format("b", 'ca_file = "text.pem"'),
+            check.format("c", 'cert_file = "none.pem", key_file = "folder.pem"'),
+            check.format("d", 'key_file = "text.pem"'),
+            check.format("e", 'cert_file = "text.pem"'),
+            check.format("f", "ca_file = 5"),
+        )
+    )
+    (tmp_path / "sixfbd.toml").write_text(text)
+    _, problems = check_config(tmp_path / "sixfbd.toml", load_plugins(plugin_sources(tmp_path / "sixfbd.toml")))
+    assert [str(problem).removeprefix(f"{tmp_path}/sixfbd.toml: ") for problem in problems[:-1]] == [
+        'checks.a.tls.ca_file: "/nope/ca.pem" does not exist; a file that sixfbd may read is needed, here /nope/ca.pem',
+        f"checks.b.tls.ca_file: {tmp_path}/text.pem: no certificate or crl found; a PEM file of certificates is needed",
+        'checks.c.tls.cert_file: "none.pem" does not exist; '
+        f"a file that sixfbd may read is needed, here {tmp_path}/none.pem",
+        'checks.c.tls.key_file: "folder.pem" cannot be read: Is a directory; '
+        f"a file that sixfbd may read is needed, here {tmp_path}/folder.pem",
+        "checks.d.tls.key_file: needs cert_file; add the certificate of this key",
+        f"checks.e.tls.cert_file: {tmp_path}/text.pem: not pem; PEM files of a certificate and its key are needed",
+        "checks.f.tls.ca_file: 5 is not the path of a file; write it in quotes",
+    ]
+
+
 def test_an_expression_is_compiled_though_its_rule_has_another_error(tmp_path: Path) -> None:
     text = '[receivers]\n[[rules]]\nname = "Bad"\nexpr = "sum("\nseverity = "high"\nlabels = {"1x" = "y"}\n'
     found = complaints_of(tmp_path, text)
