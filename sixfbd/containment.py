@@ -65,6 +65,16 @@ def words_of(error: BaseException) -> str:
         return f"(its text cannot be shown: {type(failure).__name__})"
 
 
+def kind_of(value: object) -> str:
+    """Return what a value is, in words: "an int", "the class Queue", "None"."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__qualname__}"
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
 def one_line(text: str) -> str:
     """Return a text as one line of at most MAX_LINE characters that can be encoded: lone surrogates become "?"."""
     line = " ".join(text[: MAX_LINE * 4].split()).encode("utf-8", "replace").decode()

@@ -12,14 +12,15 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from traceback import walk_tb
-from types import ModuleType
-from typing import Any, Final
+from threading import Thread
+from traceback import walk_stack, walk_tb
+from types import FrameType, ModuleType
+from typing import Any, Final, cast
 
 import msgspec
 import pluggy
@@ -29,11 +30,13 @@ from sixfbd import hookspecs
 from sixfbd.config.convert import bounded_type, fields_of
 from sixfbd.config.tables import CheckKeys, NotifierKeys, PluginSources
 from sixfbd.config.text import did_you_mean
+from sixfbd.containment import described, kind_of
 from sixfbd.model import Rule
 from sixfbd.plugin import ANY, Check, EventType, Metric, Metrics, Notifier, PluginConfig
 from sixfbd.rules.defaults import ENGINE_RULES
 
 ENTRY_POINTS: Final = "sixfbd.plugins"
+LOAD_LIMIT_S: Final = 20.0  # for one import, one hook
 _ENGINE_KEYS: Final = {
     "check": frozenset(field.key for field in fields_of(CheckKeys)),
     "notifier": frozenset(field.key for field in fields_of(NotifierKeys)),
@@ -149,7 +152,7 @@ class _Shelf:
 
 
 def load_plugins(sources: PluginSources) -> PluginCatalog:
-    """Load every plugin that can be found. Never raises for what a plugin does, KeyboardInterrupt excepted.
+    """Load every plugin that can be found. Never raises for what a plugin does, and waits LOAD_LIMIT_S at most for each.
 
     Imports modules, so it blocks: call it before the loop runs or in a worker thread.
     """
@@ -263,29 +266,52 @@ def _take(found: _Found, info: PluginInfo, config: PluginConfig, shelf: _Shelf) 
     )
 
 
+class _Call(Thread):
+    """Plugin code in a thread of its own, so that what hangs can be left behind."""
+
+    def __init__(self, call: Callable[[], Any], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._call = call
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.answer = self._call()
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a plugin must not end anything; who started it is told
+            self.error = error
+
+
 def _contained(call: Callable[[], Any], doing: str, found: _Found) -> Any:
-    """Call plugin code; whatever it raises, sys.exit included, becomes _BrokenError with the plugin's own line."""
-    try:
-        return call()
-    except (KeyboardInterrupt, _BrokenError):
-        raise
-    except BaseException as error:  # noqa: BLE001 - sys.exit() in a plugin must not end the daemon; nothing here awaits
-        raise _BrokenError(f"{doing} failed: {_describe(error)}{_place(error, found)}") from None
+    """Call plugin code; whatever it raises, sys.exit included, becomes _BrokenError with the plugin's own line.
 
-
-def _describe(error: BaseException) -> str:
-    try:
-        text = " ".join(str(error).split())[:200]
-    except Exception:  # noqa: BLE001 - a plugin's exception may fail to say what it is
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    So does code that is not done after LOAD_LIMIT_S; its thread is left behind.
+    """
+    thread = _Call(call, f"load {found.name}")
+    thread.start()
+    thread.join(LOAD_LIMIT_S)
+    if thread.is_alive():
+        frame = sys._current_frames().get(thread.ident or 0)
+        place = _own_place(walk_stack(frame), found, innermost_first=True)
+        raise _BrokenError(f"{doing} is not done after {LOAD_LIMIT_S:g} s{place}")
+    if isinstance(thread.error, _BrokenError):
+        raise thread.error
+    if thread.error is not None:
+        raise _BrokenError(f"{doing} failed: {described(thread.error)}{_place(thread.error, found)}") from None
+    return thread.answer
 
 
 def _place(error: BaseException, found: _Found) -> str:
     """Return " (FILE:LINE)" of the innermost frame in the plugin, or of the syntax error; no values of variables."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
-    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    return _own_place(walk_tb(error.__traceback__), found)
+
+
+def _own_place(walked: Iterable[tuple[FrameType, int]], found: _Found, *, innermost_first: bool = False) -> str:
+    frames = [(frame.f_code.co_filename, line) for frame, line in walked]
+    if innermost_first:
+        frames.reverse()
     module = found.module.replace(".", "/")
     own = [
         (file, line)
@@ -384,7 +410,7 @@ def _repeated(names: Sequence[str]) -> str | None:
 def _mapping(results: Mapping[str, object], hook: str) -> dict[str, Any]:
     returned = results.get(hook, {})
     if not isinstance(returned, Mapping):
-        raise _BrokenError(f"{hook}() returned {_a(returned)}, not a mapping of names to classes")
+        raise _BrokenError(f"{hook}() returned {kind_of(returned)}, not a mapping of names to classes")
     for name in returned:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise _BrokenError(f"{hook}() returned the name {name!r}; letters, digits, _ and -, at most 64")
@@ -394,35 +420,35 @@ def _mapping(results: Mapping[str, object], hook: str) -> dict[str, Any]:
 def _sequence(results: Mapping[str, object], hook: str, wanted: type) -> list[Any]:
     returned = results.get(hook, ())
     if not isinstance(returned, list | tuple):
-        raise _BrokenError(f"{hook}() returned {_a(returned)}, not a list of {wanted.__name__}s")
+        raise _BrokenError(f"{hook}() returned {kind_of(returned)}, not a list of {wanted.__name__}s")
     for item in returned:
         if not isinstance(item, wanted):
-            raise _BrokenError(f"{hook}() returned {_a(item)} among its {wanted.__name__}s")
+            raise _BrokenError(f"{hook}() returned {kind_of(item)} among its {wanted.__name__}s")
     return list(returned)
-
-
-def _a(value: object) -> str:
-    return f"the class {value.__qualname__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def _check_class(name: str, cls: object) -> type[Check[Any]]:
     if not (isinstance(cls, type) and issubclass(cls, Check)):
-        raise _BrokenError(f"sixfbd_checks()[{name!r}] is {_a(cls)}, not a subclass of Check")
+        raise _BrokenError(f"sixfbd_checks()[{name!r}] is {kind_of(cls)}, not a subclass of Check")
+    _check_constructor(cls)
     _check_method(cls, "run", Check.run)
+    _check_close(cls, Check.close)
     _check_options(cls, "check")
     _check_limits(cls, ("interval", "timeout"))
     if cls.timeout > cls.interval:
         raise _BrokenError(f"{cls.__qualname__}.timeout is longer than its interval")
     for key in ("service", "external"):
         if not isinstance(getattr(cls, key), str | types.NoneType):
-            raise _BrokenError(f"{cls.__qualname__}.{key} is {_a(getattr(cls, key))}, not a str or None")
+            raise _BrokenError(f"{cls.__qualname__}.{key} is {kind_of(getattr(cls, key))}, not a str or None")
     return cls
 
 
 def _notifier_class(name: str, cls: object) -> type[Notifier[Any]]:
     if not (isinstance(cls, type) and issubclass(cls, Notifier)):
-        raise _BrokenError(f"sixfbd_notifiers()[{name!r}] is {_a(cls)}, not a subclass of Notifier")
+        raise _BrokenError(f"sixfbd_notifiers()[{name!r}] is {kind_of(cls)}, not a subclass of Notifier")
+    _check_constructor(cls)
     _check_method(cls, "deliver", Notifier.deliver)
+    _check_close(cls, Notifier.close)
     if cls.can_look_up:
         _check_method(cls, "lookup", Notifier.lookup)
     _check_options(cls, "notifier")
@@ -434,8 +460,46 @@ def _check_method(cls: type, name: str, inherited: object) -> None:
     method = getattr(cls, name)
     if method is inherited:
         raise _BrokenError(f"{cls.__qualname__} has no method {name}()")
-    if not inspect.iscoroutinefunction(inspect.unwrap(method)):
-        raise _BrokenError(f"{cls.__qualname__}.{name}() is not async; write `async def {name}`")
+    arguments = tuple(inspect.signature(cast(Callable[..., object], inherited)).parameters)
+    mend = f"write `async def {name}({', '.join(arguments)})`"
+    function = inspect.unwrap(method) if callable(method) else method
+    if inspect.isasyncgenfunction(function):
+        raise _BrokenError(f"{cls.__qualname__}.{name}() yields; it has to return its answer, once")
+    if not inspect.iscoroutinefunction(function):
+        raise _BrokenError(f"{cls.__qualname__}.{name}() is not async; {mend}")
+    _check_arguments(cls, name, arguments, mend)
+
+
+def _check_close(cls: type, inherited: object) -> None:
+    if cls.close is not inherited:  # type: ignore[attr-defined]  # both kinds have it
+        _check_method(cls, "close", inherited)
+
+
+def _check_constructor(cls: type) -> None:
+    _check_arguments(cls, "__init__", ("self", "options", "ctx"), "write `def __init__(self, options, ctx)`")
+
+
+def _check_arguments(cls: type, name: str, arguments: Sequence[str], mend: str) -> None:
+    """Raise _BrokenError if a method cannot be called with the contract's arguments, which are given by their place."""
+    signature = inspect.signature(getattr(cls, name))
+    takes_self = not isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod)
+    try:
+        signature.bind(*(arguments if takes_self else arguments[1:]))
+    except TypeError:
+        raise _BrokenError(
+            f"{cls.__qualname__}.{name}() has the arguments {_shown_arguments(signature)}; {mend}"
+        ) from None
+
+
+def _shown_arguments(signature: inspect.Signature) -> str:
+    """The names of the arguments, without what they are annotated with and their defaults' values."""
+    plain = [
+        parameter.replace(
+            annotation=parameter.empty, default=parameter.empty if parameter.default is parameter.empty else ...
+        )
+        for parameter in signature.parameters.values()
+    ]
+    return str(inspect.Signature(plain)).replace("Ellipsis", "...")
 
 
 def _check_limits(cls: type, names: Sequence[str]) -> None:
@@ -448,7 +512,7 @@ def _check_limits(cls: type, names: Sequence[str]) -> None:
 def _check_options(cls: type[Check[Any]] | type[Notifier[Any]], kind: str) -> None:
     options = cls.Options
     if not (isinstance(options, type) and issubclass(options, Struct)):
-        raise _BrokenError(f"{cls.__qualname__}.Options is {_a(options)}, not a msgspec Struct")
+        raise _BrokenError(f"{cls.__qualname__}.Options is {kind_of(options)}, not a msgspec Struct")
     _check_table(options, set())
     if shared := _ENGINE_KEYS[kind] & {option.key for option in fields_of(options)}:
         raise _BrokenError(f"{cls.__qualname__}.Options has the key {min(shared)}, which is the engine's; rename it")
@@ -486,7 +550,7 @@ def _event_type(event_type: EventType, brought: _Brought) -> None:
             f"{name!r} is not the name of an event type: letters, digits, _ . -, at most 64, a letter first"
         )
     if not (isinstance(event_type.data, type) and issubclass(event_type.data, Struct)):
-        raise _BrokenError(f"event type {name}: its data is {_a(event_type.data)}, not a msgspec Struct")
+        raise _BrokenError(f"event type {name}: its data is {kind_of(event_type.data)}, not a msgspec Struct")
     if name in brought.event_types:
         raise _BrokenError(f"sixfbd_events() returned two event types called {name}")
     brought.event_types[name] = event_type
@@ -504,10 +568,10 @@ def _declare(declared: dict[str, Metric], metrics: Metrics, where: str) -> None:
     if metrics is ANY:
         return
     if not isinstance(metrics, list | tuple):
-        raise _BrokenError(f"{where}: metrics is {_a(metrics)}, not a list of metrics")
+        raise _BrokenError(f"{where}: metrics is {kind_of(metrics)}, not a list of metrics")
     for metric in metrics:
         if not isinstance(metric, Metric):
-            raise _BrokenError(f"{where}: metrics holds {_a(metric)}, not a metric")
+            raise _BrokenError(f"{where}: metrics holds {kind_of(metric)}, not a metric")
         if not isinstance(metric.name, str) or not _METRIC.fullmatch(metric.name):
             raise _BrokenError(f"{where}: {metric.name!r} is not the name of a metric")
         if metric.name.startswith("sixfbd_"):

@@ -96,7 +96,7 @@ def make_notifier(
 def _make(construct: Callable[[], T], kind: str, name: str, plugin: str) -> tuple[T | None, str]:
     try:
         return construct(), ""
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's constructor may raise anything; it is contained
+    except BaseException as error:  # noqa: BLE001 - a constructor may raise anything, and awaits nothing; it is contained
         problem = f"plugin {plugin} cannot start: {described(error)}"
         log.error("plugin.failed", kind=kind, instance=name, plugin=plugin, error=problem)
         return None, problem

@@ -15,7 +15,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from sixfbd.containment import call_guarded, described, one_line
+from sixfbd.containment import call_guarded, described, kind_of, one_line
 from sixfbd.journal.errors import JournalError
 from sixfbd.model import CheckName, CheckState, Json, Labels, MetricKind, Report, Sample, Status, labels_of
 from sixfbd.plugin import Check
@@ -406,11 +406,11 @@ async def run_guarded(instance: Instance, cursor: Json | None) -> tuple[Report, 
 def _fault(answer: object) -> str:
     """Say what is wrong with what a check returned, or ""."""
     if not isinstance(answer, Report):
-        return f"a {type(answer).__name__}, not a Report"
+        return f"{kind_of(answer)}, not a Report"
     if not isinstance(answer.status, Status):
         return f"a report whose status is {answer.status!r:.50}"
     if not isinstance(answer.summary, str):
-        return f"a report whose summary is a {type(answer.summary).__name__}, not text"
+        return f"a report whose summary is {kind_of(answer.summary)}, not text"
     if not isinstance(answer.more, bool) or not isinstance(answer.reachable, bool | None):
         return "a report whose `more` or `reachable` is neither true nor false"
     if not isinstance(answer.samples, tuple | list) or not isinstance(answer.events, tuple | list):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sixfbd import host
 from sixfbd.config import PluginSources
 from sixfbd.host import PluginCatalog, PluginInfo, load_plugins
 from sixfbd.plugin import PluginConfig
@@ -164,7 +165,7 @@ BROKEN = {
     "an odd exception at import": ("class Odd(BaseException): ...\nraise Odd('x')\n", "import failed: Odd: x (FILE:9)"),
     "an exception that cannot be shown": (
         "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd\n",
-        "import failed: Odd (FILE:10)",
+        "import failed: Odd: (its text cannot be shown: ValueError) (FILE:10)",
     ),
     "no hook at all": ("x = 1\n", "it implements no hook; there are sixfbd_checks, "),
     "a misspelt hook": (
@@ -213,7 +214,7 @@ BROKEN = {
     ),
     "an instance in place of a class": (
         "@hookimpl\ndef sixfbd_checks(config): return {'a': 5}\n",
-        "sixfbd_checks()['a'] is a int, not a subclass of Check",
+        "sixfbd_checks()['a'] is an int, not a subclass of Check",
     ),
     "a class that is no notifier": (
         "@hookimpl\ndef sixfbd_notifiers(config): return {'a': Check}\n",
@@ -249,7 +250,39 @@ BROKEN_CLASSES = {
     "no run": ("class C(Check): ...", "C has no method run()"),
     "a run that is not async": (
         "class C(Check):\n    def run(self, cursor): ...",
-        "C.run() is not async; write `async def run`",
+        "C.run() is not async; write `async def run(self, cursor)`",
+    ),
+    "a run that yields": (
+        "class C(Check):\n    async def run(self, cursor): yield 1",
+        "C.run() yields; it has to return its answer, once",
+    ),
+    "a run that is no method": (
+        "class C(Check):\n    run = 5",
+        "C.run() is not async; write `async def run(self, cursor)`",
+    ),
+    "a run without the cursor": (
+        "class C(Check):\n    async def run(self): ...",
+        "C.run() has the arguments (self); write `async def run(self, cursor)`",
+    ),
+    "a run that wants more": (
+        "class C(Check):\n    async def run(self, cursor: int, extra: str, more='x') -> None: ...",
+        "C.run() has the arguments (self, cursor, extra, more=...); write `async def run(self, cursor)`",
+    ),
+    "a static run with self": (
+        "class C(Check):\n    @staticmethod\n    async def run(self, cursor): ...",
+        "C.run() has the arguments (self, cursor); write `async def run(self, cursor)`",
+    ),
+    "a constructor without the context": (
+        "class C(Check):\n    def __init__(self, options): ...\nRUN",
+        "C.__init__() has the arguments (self, options); write `def __init__(self, options, ctx)`",
+    ),
+    "a constructor that wants more": (
+        "class C(Check):\n    def __init__(self, options, ctx, *, url): ...\nRUN",
+        "C.__init__() has the arguments (self, options, ctx, *, url); write `def __init__(self, options, ctx)`",
+    ),
+    "a close that is not async": (
+        "class C(Check):\n    def close(self): ...\nRUN",
+        "C.close() is not async; write `async def close(self)`",
     ),
     "options that are no struct": (
         "class C(Check):\n    Options = dict\nRUN",
@@ -280,7 +313,7 @@ BROKEN_CLASSES = {
         "class C(Check):\n    interval = 5\n    timeout = 6\nRUN",
         "C.timeout is longer than its interval",
     ),
-    "a service that is no text": ("class C(Check):\n    service = 5\nRUN", "C.service is a int, not a str or None"),
+    "a service that is no text": ("class C(Check):\n    service = 5\nRUN", "C.service is an int, not a str or None"),
     "metrics that are none": (
         "class C(Check):\n    metrics = ('a',)\nRUN",
         "check a: metrics holds a str, not a metric",
@@ -314,6 +347,22 @@ BROKEN["a notifier that cannot look up"] = (
     "@hookimpl\ndef sixfbd_notifiers(config): return {'a': N}\n",
     "N has no method lookup()",
 )
+
+
+for _name, _deliver, _said in (
+    ("a deliver that is not async", "def deliver(self, n): ...", "N.deliver() is not async; write"),
+    ("a deliver without arguments", "async def deliver(self): ...", "N.deliver() has the arguments (self); write"),
+    ("no deliver", "pass", "N has no method deliver()"),
+    (
+        "a lookup without arguments",
+        "can_look_up = True\n    async def deliver(self, n): ...\n    async def lookup(self): ...",
+        "N.lookup() has the arguments (self); write `async def lookup(self, notification)`",
+    ),
+):
+    BROKEN[_name] = (
+        f"class N(Notifier):\n    {_deliver}\n@hookimpl\ndef sixfbd_notifiers(config): return {{'a': N}}\n",
+        _said,
+    )
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -381,9 +430,78 @@ def test_a_metric_that_another_plugin_declares_alike_is_shared(load):
     assert load(**text).failed == ()
 
 
-def test_a_keyboard_interrupt_is_not_kept_from_anybody(load):
-    with pytest.raises(KeyboardInterrupt):
-        load(broken="raise KeyboardInterrupt")
+def test_a_keyboard_interrupt_of_a_plugins_own_is_as_any_other_error(load):
+    assert str(plugin(load(broken="raise KeyboardInterrupt"), "broken").problem).startswith(
+        "import failed: KeyboardInterrupt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import time\ntime.sleep(600)\n", "import is not done after 0.2 s (FILE:9)"),
+        ("import threading\nthreading.Event().wait(600)\n", "import is not done after 0.2 s (FILE:9)"),
+        (
+            "import time\n@hookimpl\ndef sixfbd_checks(config): time.sleep(600)\n",
+            "sixfbd_checks() is not done after 0.2 s (FILE:10)",
+        ),
+    ],
+)
+def test_a_plugin_that_hangs_while_it_is_loaded_is_named_and_left_out(load, tmp_path, monkeypatch, text, said):
+    load()  # what is installed has its usual time
+    monkeypatch.setattr(host, "LOAD_LIMIT_S", 0.2)
+    catalog = load(broken=text, fine=check_called("fine"))
+    assert plugin(catalog, "broken").problem == said.replace("FILE", str(tmp_path / "broken.py"))
+    assert "fine" in catalog.checks
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.mkdir(), "import failed: IsADirectoryError: "),
+        (lambda path: path.symlink_to(path), "import failed: OSError: "),
+        (lambda path: path.symlink_to("nowhere.py"), "import failed: FileNotFoundError: "),
+        (
+            lambda path: path.write_bytes(b"x = 'caf\xe9'\n"),
+            "import failed: SyntaxError: (unicode error) 'utf-8' codec",
+        ),
+        (
+            lambda path: path.write_bytes(b"x = 1\0\n"),
+            "import failed: SyntaxError: source code string cannot contain null",
+        ),
+        (lambda path: path.write_bytes(b"# coding: klingon\n"), "import failed: SyntaxError: unknown encoding"),
+        (
+            lambda path: path.write_bytes(b"x = " + b"(" * 300),
+            "import failed: SyntaxError: too many nested parentheses",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_python_is_named_and_left_out(load, tmp_path, make, said):
+    make(tmp_path / "broken.py")
+    catalog = load(fine=check_called("fine"))
+    info = plugin(catalog, "broken")
+    assert str(info.problem).startswith(said), info.problem
+    assert info.file == str(tmp_path / "broken.py")
+    assert "fine" in catalog.checks
+
+
+def test_a_method_that_takes_its_arguments_by_other_names_is_taken(load):
+    text = """
+    import functools
+    def logged(function):
+        @functools.wraps(function)
+        async def wrapped(*args): return await function(*args)
+        return wrapped
+    class Odd(Check):
+        def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs)
+        @logged
+        async def run(self, last, extra=None): ...
+        async def close(me): ...
+    @hookimpl
+    def sixfbd_checks():
+        return {"odd": Odd}
+    """
+    assert load(odd=text).failed == ()
 
 
 def test_a_problem_shows_no_values_of_variables(load):
