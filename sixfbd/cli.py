@@ -4,7 +4,6 @@ Owns words and exit codes. Every command imports what it needs when it runs, so 
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,13 +12,12 @@ import click
 
 from sixfbd import __version__
 from sixfbd.control.address import clone_root
-from sixfbd.control.terminal import FAILED, Failure, QuietGroup, completion_script, print_json, print_lines
+from sixfbd.control.terminal import FAILED, NOT_FINE, Failure, QuietGroup, completion_script, print_json, print_lines
 
 if TYPE_CHECKING:
-    from sixfbd.config import CheckTable, Config, Problem
-    from sixfbd.control.engine import CheckRun
+    from sixfbd.config import Config, Problem
     from sixfbd.host import PluginCatalog
-    from sixfbd.model import Alert, Event, Labels, Rule
+    from sixfbd.model import Rule
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +27,7 @@ Exit codes:
    0  done; run: stopped in order
    1  refused or failed; the line on stderr says why
    2  the command line is wrong
+   5  check try: the check is not healthy, or not all of its report would be taken
   78  run: the configuration is wrong
 
 The configuration is looked for at --config, $SIXFBD_CONFIG, .run/sixfbd.toml of the clone that sixfbd is installed
@@ -225,74 +224,30 @@ def check() -> None:
 def check_try(ctx: click.Context, name: str, config_path: Path | None, as_json: bool) -> None:
     """Run the check NAME once and show its report.
 
-    Nothing is written and nobody is told. Exit code 1 if nothing was measured (status unknown).
+    With what of it the daemon would refuse. Nothing is written and nobody is told. Exit code 5 if the check is not healthy
+    or something is refused.
     """
     import msgspec
-    import trio
 
     from sixfbd.config.text import did_you_mean
     from sixfbd.control.show import show_check_run
     from sixfbd.logs import configure_logging
-    from sixfbd.model import Status
+    from sixfbd.trial import NotMadeError, try_check
 
     path = find_config(os.environ, config_path)
     config, catalog = _loaded(path)
     if name not in config.checks:
         raise Failure(f'{path}: there is no check "{name}"; {did_you_mean(name, config.checks) or "add [checks.NAME]"}')
     configure_logging("warning", "console")
-    result = trio.run(_try_check, config.checks[name], catalog, config.site.name)
+    try:
+        result = try_check(config.checks[name], catalog, config)
+    except NotMadeError as error:
+        raise Failure(f"check {name}: {error}") from None
     if as_json:
         print_json(msgspec.to_builtins(result))
     else:
         print_lines(show_check_run(result))
-    ctx.exit(FAILED if result.status is Status.UNKNOWN else 0)
-
-
-class _NothingToRead:
-    """The read access of a check that is tried: an engine that has seen nothing."""
-
-    async def query(
-        self, expr: str, start: float, end: float, step: float
-    ) -> "Sequence[tuple[Labels, list[tuple[float, float]]]]":
-        return []
-
-    async def events(self, type: str, start: float, end: float) -> "Sequence[Event]":  # noqa: A002 - an event's field
-        return []
-
-    async def alerts(self, matchers: Mapping[str, str]) -> "Sequence[Alert]":
-        return []
-
-
-async def _try_check(table: "CheckTable", catalog: "PluginCatalog", site: str) -> "CheckRun":
-    import msgspec
-
-    from sixfbd.control.engine import CheckRun, number
-    from sixfbd.control.tables import labels
-    from sixfbd.instances import close_instance, make_check
-    from sixfbd.schedule import run_guarded
-    from sixfbd.world import RealWorld
-
-    async with RealWorld() as world:
-        instance = make_check(table, catalog.checks[table.plugin].cls, world, _NothingToRead(), site)
-        if instance.check is None:
-            raise Failure(f"check {table.name}: {instance.problem}")
-        began = time.monotonic()
-        try:
-            report, _, _ = await run_guarded(instance, None)
-        finally:
-            await close_instance(instance.check, table.name)
-    return CheckRun(
-        check=table.name,
-        status=report.status,
-        summary=report.summary,
-        duration_s=time.monotonic() - began,
-        samples=tuple(
-            (labels({"__name__": sample.metric, **dict(sample.labels)}), number(sample.value))
-            for sample in report.samples
-        ),
-        events=tuple(msgspec.to_builtins(event) for event in report.events),
-        more=report.more,
-    )
+    ctx.exit(0 if result.is_fine else NOT_FINE)
 
 
 # ---- a journal's file ------------------------------------------------------------------------------------------------

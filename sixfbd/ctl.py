@@ -46,6 +46,7 @@ from sixfbd.control.protocol import RpcError
 from sixfbd.control.tables import count_line, size
 from sixfbd.control.terminal import (
     LOST,
+    NOT_FINE,
     NOT_RUNNING,
     Failure,
     QuietGroup,
@@ -71,6 +72,7 @@ Exit codes:
   2  the command line is wrong
   3  the daemon is not running
   4  no answer in time, or the connection was lost
+  5  check run: the check is not healthy, or not all of its report was taken
 
 The socket is looked for at --socket, $SIXFBD_SOCKET, the .run directory of the clone that sixfbctl is installed
 from, then /run/sixfbd/control.sock."""
@@ -314,8 +316,13 @@ def check() -> None:
 @json_option
 @pass_session
 def check_run(session: Session, name: str) -> None:
-    """Run the check NAME now and show its report."""
-    session.show(session.ask("check.run", name=name), CheckRun, show.show_check_run)
+    """Run the check NAME now and show its report.
+
+    With what of it was refused. Exit code 5 if it is not healthy or something was refused.
+    """
+    run = session.show(session.ask("check.run", name=name), CheckRun, show.show_check_run)
+    if not run.is_fine:
+        click.get_current_context().exit(NOT_FINE)
 
 
 @check.command("pause")

@@ -243,6 +243,15 @@ class Intake:
             refusals[MAX_NAMED:] = [f"and {len(refusals) - MAX_NAMED} more"]
         return refusals
 
+    def remarks(self, report: Report) -> list[str]:
+        """Return what is odd about a report's events and yet taken, one line for each type that no plugin declares."""
+        types = dict.fromkeys(event.type for event in report.events if _refusal(event) is None)
+        return [
+            f"event type {name}: no plugin declares it; its events are kept and count nothing"
+            for name in types
+            if name not in self._types
+        ][:MAX_NAMED]
+
     def report_own(self, check: CheckName, samples: Sequence[Sample], stale_after_s: float) -> None:
         """Take the engine's own samples of one moment; they carry no label of the check and are not validated."""
         rows = [(self._own(sample), sample.value) for sample in samples]
@@ -279,14 +288,8 @@ class Intake:
 
     def _admit(self, check: CheckName, known: _Known, sample: Sample) -> Series:
         """Validate a series that this check has not reported before; raises ValueError or TypeError that names the fault."""
-        if not isinstance(sample, Sample):
-            raise TypeError("is not a Sample")
-        if not isinstance(sample.metric, str) or not _METRIC_NAME.fullmatch(sample.metric) or len(sample.metric) > 200:
-            raise ValueError("is not a metric name")
-        _validate_labels(sample.labels)
+        _validate_form(sample)
         kind, declared = sample.kind, known.declared
-        if not isinstance(kind, MetricKind):
-            raise TypeError(f"has a kind that is none: {kind!r:.60}")
         if declared.kinds is not None:
             if sample.metric not in declared.kinds:
                 raise ValueError("is not declared in the plugin's metrics")
@@ -473,6 +476,11 @@ class SeriesLimitError(ValueError):
 
 
 def _named(sample: object, error: Exception) -> str:
+    """Name a sample and its fault, that of its form first: what Python says of one without a form tells nobody anything."""
+    try:
+        _validate_form(sample)
+    except (TypeError, ValueError) as fault:
+        error = fault
     metric = getattr(sample, "metric", None)
     name = metric[:100] if isinstance(metric, str) else type(sample).__name__
     return one_line(f"{name}: {error}")
@@ -480,6 +488,27 @@ def _named(sample: object, error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     return "series_limit" if isinstance(error, SeriesLimitError) else "invalid"
+
+
+def is_well_formed(sample: object) -> bool:
+    """Tell whether a sample has the form of one, whatever its check has declared."""
+    try:
+        _validate_form(sample)
+        float(sample.value)  # type: ignore[attr-defined]  # the line before has made sure
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _validate_form(sample: object) -> None:
+    """Raise ValueError or TypeError that names the fault."""
+    if not isinstance(sample, Sample):
+        raise TypeError("is not a Sample")
+    if not isinstance(sample.metric, str) or not _METRIC_NAME.fullmatch(sample.metric) or len(sample.metric) > 200:
+        raise ValueError("is not a metric name")
+    _validate_labels(sample.labels)
+    if not isinstance(sample.kind, MetricKind):
+        raise TypeError(f"has a kind that is none: {sample.kind!r:.60}")
 
 
 def _validate_labels(labels: Labels) -> None:

@@ -15,7 +15,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from sixfbd.containment import call_guarded, described, kind_of, one_line
+from sixfbd.containment import MAX_LINE, call_guarded, described, kind_of, one_line
 from sixfbd.journal.errors import JournalError
 from sixfbd.model import CheckName, CheckState, Json, Labels, MetricKind, Report, Sample, Status, labels_of
 from sixfbd.plugin import Check
@@ -53,6 +53,15 @@ class NotRunError(Exception):
     """A check was not run; the text says why."""
 
 
+class Ran(Struct, frozen=True):
+    """How a run went: its report (of several pages the last), and what of it was refused or cut, one line each."""
+
+    report: Report
+    refused: tuple[str, ...] = ()
+    crashed: bool = False
+    timed_out: bool = False
+
+
 class Before(Struct, frozen=True):
     """What was known of a check before a start: failures in a row, and since when it was overdue (None: it was not)."""
 
@@ -72,6 +81,7 @@ class _Entry:
     finished: trio.Event = field(default_factory=trio.Event)
     report: Report | None = None
     cursor: bytes | None = None  # the last one committed, as JSON; None: to be read
+    refused: list[str] = field(default_factory=list)  # of the run that goes on, or the last one
 
 
 Deliver = Callable[[CheckName, Report, Sequence[Sample]], Awaitable[list[str]]]
@@ -170,8 +180,8 @@ class Schedule:
         if not paused and entry.instance.check is not None:
             self._push(entry)
 
-    async def run_now(self, name: CheckName) -> Report:
-        """Run a check at once, out of turn, and return its report. Raises NotRunError if it is unknown or running."""
+    async def run_now(self, name: CheckName) -> Ran:
+        """Run a check at once, out of turn, and return how it went. Raises NotRunError if it is unknown or running."""
         entry = self._entries.get(name)
         if entry is None:
             raise NotRunError(f'there is no check "{name}"; sixfbctl checks lists them')
@@ -187,7 +197,7 @@ class Schedule:
             await finished.wait()
         if entry.report is None:
             raise NotRunError(f'check "{name}" did not finish')
-        return entry.report
+        return Ran(entry.report, tuple(entry.refused))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run checks as they fall due until `stop`. Ends with the last run: one that is stuck holds it up."""
@@ -249,6 +259,7 @@ class Schedule:
         entry.page_at = self._world.clock.now()
         entry.finished = trio.Event()
         entry.report = None
+        entry.refused = []
         entry.state = msgspec.structs.replace(entry.state, running=True)
         nursery.start_soon(self._run_entry, entry, name=f"check {entry.instance.name}")
 
@@ -269,23 +280,24 @@ class Schedule:
 
     async def _run_page(self, entry: _Entry) -> Report:
         entry.page_at = self._world.clock.now()
-        report, crashed, timed_out = await self._ask(entry)
+        ran = await self._ask(entry)
+        entry.refused += ran.refused
         facts = {
             "duration_s": self._world.clock.now() - entry.page_at,
             "runs": entry.state.runs + 1,
-            "crashes": entry.state.crashes + crashed,
-            "timeouts": entry.state.timeouts + timed_out,
-            "reachable": report.reachable,
+            "crashes": entry.state.crashes + ran.crashed,
+            "timeouts": entry.state.timeouts + ran.timed_out,
+            "reachable": ran.report.reachable,
         }
-        return await self._hand_over(entry, report, facts)
+        return await self._hand_over(entry, ran.report, facts)
 
-    async def _ask(self, entry: _Entry) -> tuple[Report, bool, bool]:
+    async def _ask(self, entry: _Entry) -> Ran:
         try:
             if entry.cursor is None:
                 entry.cursor = msgspec.json.encode(await self._cursor_of(entry.instance.name))
         except JournalError as error:
             log.error("check.cursor_unread", error=str(error))
-            return Report(Status.UNKNOWN, one_line(f"its cursor cannot be read: {error}")), False, False
+            return Ran(Report(Status.UNKNOWN, one_line(f"its cursor cannot be read: {error}")))
         return await run_guarded(
             entry.instance, msgspec.json.decode(entry.cursor)
         )  # a plugin may change what it is given
@@ -325,6 +337,7 @@ class Schedule:
         else:
             entry.reported = True
         if refusals:
+            entry.refused += refusals
             facts["refused_series"] = entry.state.refused_series + len(refusals)
             log.warning("check.refused", refusals=refusals)
         entry.state = msgspec.structs.replace(entry.state, **facts)
@@ -385,22 +398,24 @@ def run_samples(state: CheckState) -> tuple[Sample, ...]:
     )
 
 
-async def run_guarded(instance: Instance, cursor: Json | None) -> tuple[Report, bool, bool]:
-    """Run a check once; return its report, whether it crashed, whether it ran over. Neither may end the daemon."""
+async def run_guarded(instance: Instance, cursor: Json | None) -> Ran:
+    """Run a check once and return how it went; whatever the check does, it cannot end the daemon."""
     check = instance.check
     assert check is not None
     ended = await call_guarded(lambda: check.run(cursor), instance.timeout_s)
     if ended.error is not None:
         log.error("check.crashed", plugin=instance.plugin, exc_info=ended.error)
         text = f"plugin {instance.plugin} raised {described(ended.error)}"
-        return Report(Status.UNKNOWN, one_line(text)), True, False
+        return Ran(Report(Status.UNKNOWN, one_line(text)), crashed=True)
     if ended.overran:
-        return Report(Status.UNKNOWN, f"no answer within {instance.timeout_s:g} s"), False, True
+        return Ran(Report(Status.UNKNOWN, f"no answer within {instance.timeout_s:g} s"), timed_out=True)
     fault = _fault(ended.answer)
     if fault or not isinstance(ended.answer, Report):
         log.error("check.rubbish", plugin=instance.plugin, fault=fault)
-        return Report(Status.UNKNOWN, one_line(f"plugin {instance.plugin} returned {fault}")), True, False
-    return msgspec.structs.replace(ended.answer, summary=one_line(ended.answer.summary)), False, False
+        return Ran(Report(Status.UNKNOWN, one_line(f"plugin {instance.plugin} returned {fault}")), crashed=True)
+    summary = ended.answer.summary
+    cut = (f"the summary: has {len(summary)} characters; {MAX_LINE} are kept",) if len(summary) > MAX_LINE else ()
+    return Ran(msgspec.structs.replace(ended.answer, summary=one_line(summary)), cut)
 
 
 def _fault(answer: object) -> str:

@@ -67,7 +67,10 @@ class StatusView(Struct, frozen=True, kw_only=True):
 
 
 class CheckRun(Struct, frozen=True, kw_only=True):
-    """`check.run`, `sixfbd check try`: one run's report. `samples` are (series, value)."""
+    """`check.run`, `sixfbd check try`: one run's report. `samples` are (series, value), the first of them.
+
+    `refused` is what the door did not take, or cut; `remarks` what it took and found odd. One line each.
+    """
 
     check: str
     status: Status
@@ -76,6 +79,13 @@ class CheckRun(Struct, frozen=True, kw_only=True):
     samples: tuple[tuple[str, Number], ...] = ()
     events: tuple[Json, ...] = ()
     more: bool = False
+    refused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether the check is healthy and all of its report was taken."""
+        return self.status is Status.HEALTHY and not self.refused
 
 
 class SeriesLine(Struct, frozen=True):

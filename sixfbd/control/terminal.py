@@ -17,6 +17,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_RUNNING: Final = 3
 LOST: Final = 4
+NOT_FINE: Final = 5  # a check that was run: not healthy, or not all of its report was taken
 INTERRUPTED: Final = 130  # as a shell says of SIGINT
 PIPE_CLOSED: Final = 141  # as a shell says of SIGPIPE
 

@@ -60,6 +60,7 @@ from sixfbd.model import (
 )
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
+from sixfbd.readers.check_run import check_run
 from sixfbd.running import Running
 from sixfbd.schedule import NotRunError
 
@@ -122,18 +123,11 @@ class ControlView:
     async def run_check(self, name: str, actor: Actor) -> CheckRun:
         began = self._running.world.clock.now()
         try:
-            report = await self._running.schedule.run_now(CheckName(name))
+            ran = await self._running.schedule.run_now(CheckName(name))
         except NotRunError as error:
             raise Refused(str(error)) from error
-        return CheckRun(
-            check=name,
-            status=report.status,
-            summary=report.summary,
-            duration_s=self._running.world.clock.now() - began,
-            samples=tuple((series_text(sample), number(sample.value)) for sample in report.samples),
-            events=tuple(msgspec.to_builtins(event) for event in report.events),
-            more=report.more,
-        )
+        remarks = self._running.intake.remarks(ran.report)
+        return check_run(name, ran, remarks, self._running.world.clock.now() - began)
 
     async def pause_check(self, name: str, paused: bool, actor: Actor) -> str:
         schedule, check = self._running.schedule, CheckName(name)

@@ -152,6 +152,10 @@ BROKEN = {
     "signature": HEAD + "@hookimpl\ndef sixfbd_checks(config, more):\n    return {}\n",
     "raises": HEAD + "@hookimpl\ndef sixfbd_checks(config):\n    raise ValueError('boom')\n",
     "wrong_type": HEAD + "@hookimpl\ndef sixfbd_checks(config):\n    return ['x']\n",
+    "no_cursor": HEAD
+    + "class C(Check):\n    async def run(self): ...\n@hookimpl\ndef sixfbd_checks(config):\n    return {'c': C}\n",
+    "plain_deliver": HEAD
+    + "class N(Notifier):\n    def deliver(self, n): ...\n@hookimpl\ndef sixfbd_notifiers(config):\n    return {'n': N}\n",
     "name_twice": HEAD
     + "class C(Check):\n    '''Twice.'''\n    async def run(self, cursor):\n        return Report(Status.HEALTHY, 'x')\n"
     + "@hookimpl\ndef sixfbd_checks(config):\n    return {'system': C}\n",
@@ -226,6 +230,8 @@ def test_broken_plugins_are_named_and_left_out_and_the_daemon_starts(daemon):
         "signature": "more",
         "raises": "boom",
         "wrong_type": "list",
+        "no_cursor": "C.run() has the arguments (self); write `async def run(self, cursor)`",
+        "plain_deliver": "N.deliver() is not async",
         "name_twice": "system",
     }.items():
         assert part in errors[name], errors[name]
@@ -255,11 +261,17 @@ def test_a_check_that_misbehaves_is_contained_and_named(daemon, wait):
     checks = wait("every check has run twice", all_ran, 60)
     assert "RuntimeError: no such thing" in checks["raises"]["summary"]
     assert checks["hangs"]["summary"] == "no answer within 0.5 s"
-    assert "returned a int, not a Report" in checks["wrong_type"]["summary"]
+    assert "returned an int, not a Report" in checks["wrong_type"]["summary"]
     assert checks["nan_labels"]["refused_series"] > 0 and checks["undeclared"]["refused_series"] > 0
     assert len(checks["wordy"]["summary"]) <= 500
     assert "OSError: no such device" in checks["unmakable"]["summary"]
     assert checks["fine"]["status"] == "healthy" and checks["fine"]["crashes"] == 0
+    asked = wait(
+        "it runs between two runs of its own",
+        lambda: done if (done := daemon.run_ctl("check", "run", "undeclared")).returncode != 1 else None,
+    )
+    assert asked.returncode == 5
+    assert asked.stdout.splitlines()[-1] == "refused: other: is not declared in the plugin's metrics", asked.stdout
     flood = daemon.ctl("query", 'count(odd_value{check="flood"})')["series"][0]["points"][0][1]
     assert flood == 20_000
     log = daemon.log.read_text()

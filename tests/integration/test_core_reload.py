@@ -440,7 +440,7 @@ async def test_a_check_that_goes_while_its_events_are_written_takes_nobody_with_
             go.set()
         await made.until("the alert of the other", lambda: settled(made, "b", {"R1": ""}))
         assert made.running.window.series_count("a") == 0, "its series have ended, and none came after"
-        assert (await made.running.schedule.run_now("b")).status is Status.HEALTHY
+        assert (await made.running.schedule.run_now("b")).report.status is Status.HEALTHY
 
 
 async def test_what_could_not_be_made_is_tried_again_by_a_reload(engine):

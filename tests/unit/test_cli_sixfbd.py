@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sixfbd import cli as module
+from sixfbd import trial
 from sixfbd.cli import SYSTEM_CONFIG, cli, find_config
 from sixfbd.journal.schema import connect_writer
 
@@ -203,7 +205,7 @@ def speed(tmp_path: Path) -> Path:
 def test_a_check_is_tried_once_and_its_report_printed(run: Run, tmp_path: Path, speed: Path) -> None:
     write(tmp_path, '[checks.way]\nplugin = "speed"\n')
     result = run("check", "try", "way")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 5, "degraded is not healthy"
     lines = result.stdout.splitlines()
     assert lines[0].startswith("way: degraded after") and lines[0].endswith(": slow")
     assert lines[1:] == ['speed{way="north"}  2.5', 'speed{way="south"}  NaN']
@@ -212,11 +214,195 @@ def test_a_check_is_tried_once_and_its_report_printed(run: Run, tmp_path: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plugins.d", "sixfbd.toml"]
 
 
-def test_a_check_that_raises_is_named_and_is_exit_code_1(run: Run, tmp_path: Path, speed: Path) -> None:
+def test_a_check_that_raises_is_named_and_is_exit_code_5(run: Run, tmp_path: Path, speed: Path) -> None:
     write(tmp_path, '[checks.bad]\nplugin = "speed"\nfail = "no road"\n')
     result = run("check", "try", "bad")
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "bad: unknown" in result.stdout and "no road" in result.stdout
+
+
+ODD = """
+import time
+import trio
+from sixfbd.plugin import Check, Event, Gauge, Report, Sample, Status, hookimpl
+
+SPEED = Gauge("speed", "Speed.", labels=("way",))
+OK = Status.HEALTHY
+
+
+class Odd(Check):
+    interval, timeout = 1, 0.3
+    metrics = (SPEED,)
+    BODY
+
+
+@hookimpl
+def sixfbd_checks(config):
+    return {"odd": Odd}
+"""
+
+
+@pytest.fixture
+def tried(run: Run, tmp_path: Path) -> Callable[..., Result]:
+    """Try a check whose class holds `body`; with the default limits but `window`."""
+
+    def attempt(body: str, *args: str, window: str = "") -> Result:
+        (tmp_path / "plugins.d").mkdir(exist_ok=True)
+        body = "\n    ".join(body.splitlines())
+        (tmp_path / "plugins.d" / "odd.py").write_text(ODD.replace("BODY", body))
+        write(tmp_path, f'{window}\n[checks.way]\nplugin = "odd"\n')
+        result = run("check", "try", "way", *args)
+        for name in [name for name in sys.modules if name.startswith("sixfbd_plugin_odd")]:
+            del sys.modules[name]
+        return result
+
+    return attempt
+
+
+def running(text: str) -> str:
+    return "async def run(self, cursor):\n    " + "\n    ".join(text.splitlines())
+
+
+REFUSED = {
+    "an undeclared metric": (
+        "return Report(OK, 'x', (Sample('weight', 1.0, ()),))",
+        "refused: weight: is not declared in the plugin's metrics",
+    ),
+    "a series twice": (
+        "return Report(OK, 'x', (SPEED(1, way='n'), SPEED(2, way='n')))",
+        "refused: speed: is there twice in one report",
+    ),
+    "a label of another type": (
+        "return Report(OK, 'x', (Sample('speed', 1.0, (('way', float('nan')),)),))",
+        "refused: speed: has a label way whose value is not text of at most 1024 characters",
+    ),
+    "a long label": (
+        "return Report(OK, 'x', (SPEED(1, way='n' * 5000),))",
+        "refused: speed: has a label way whose value is not text of at most 1024 characters",
+    ),
+    "half a surrogate pair": (
+        "return Report(OK, 'x', (SPEED(1, way=chr(0xd800)),))",
+        "refused: speed: has a label way whose value is not text: '\\ud800'",
+    ),
+    "a value that is no number": (
+        "return Report(OK, 'x', (SPEED('fast', way='n'),))",
+        "refused: speed: could not convert string to float: 'fast'",
+    ),
+    "no sample at all": ("return Report(OK, 'x', ('speed',))", "refused: str: is not a Sample"),
+    "a long summary": (
+        "return Report(OK, 'x' * 10_000_000)",
+        "refused: the summary: has 10000000 characters; 500 are kept",
+    ),
+    "an event that is none": ("return Report(OK, 'x', (), ('sold',))", "refused: event 0: : is not an Event"),
+    "an event that is too large": (
+        "return Report(OK, 'x', (), (Event('1', 'sold', 1e9, {'text': 'x' * 70000}),))",
+        "refused: event 0: data: is 70011 bytes; at most 65536 are kept",
+    ),
+    "an event of a declared type with other data": (
+        "return Report(OK, 'x', (), (Event('1', 'ticket_sale', 1e9, {'quantity': 'two'}),))",
+        "refused: event 0: data",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_the_door_would_refuse_of_a_report_is_shown(tried: Callable[..., Result], kind: str) -> None:
+    text, said = REFUSED[kind]
+    result = tried(running(text))
+    assert result.exit_code == 5, result.output
+    assert result.stdout.startswith("way: healthy after ")
+    assert any(line.startswith(said) for line in result.stdout.splitlines()), result.stdout
+    refused = json.loads(tried(running(text), "--json").stdout)["refused"]
+    assert any(f"refused: {line}".startswith(said) for line in refused), refused
+
+
+def test_a_flood_of_series_is_shown_in_part_and_its_limit_named(tried: Callable[..., Result]) -> None:
+    text = "return Report(OK, 'x', [SPEED(n, way=str(n)) for n in range(100_000)])"
+    lines = tried(running(text), window="[window]\nmax_series_per_check = 50").stdout.splitlines()
+    assert "refused: sample 51 of 100000: is over the limit of 50 series of this check" in lines
+    assert "refused: and 99940 more" in lines
+    assert "note: only the first 2000 of 100000 samples are shown" in lines
+    assert len(lines) < 2020
+
+
+def test_an_event_of_an_undeclared_type_is_noted_and_no_fault(tried: Callable[..., Result]) -> None:
+    result = tried(running("return Report(OK, 'x', (), (Event('1', 'parade', 1e9, {'bands': 3}),))"))
+    assert result.exit_code == 0, result.output
+    assert "note: event type parade: no plugin declares it; its events are kept and count nothing" in result.stdout
+
+
+CONTAINED = {
+    "SystemExit": ("raise SystemExit(3)", "plugin odd raised SystemExit: 3"),
+    "KeyboardInterrupt": ("raise KeyboardInterrupt", "plugin odd raised KeyboardInterrupt"),
+    "a group": ("raise BaseExceptionGroup('two', [KeyboardInterrupt(), ValueError('x')])", "raised KeyboardInterrupt"),
+    "a cancel of nobody's": (
+        "with trio.move_on_after(0):\n    await trio.sleep(1)\nraise trio.TooSlowError",
+        "raised TooSlowError",
+    ),
+    "nothing": ("pass", "plugin odd returned None, not a Report"),
+    "text": ("return 'fine'", "plugin odd returned a str, not a Report"),
+    "an int": ("return 5", "plugin odd returned an int, not a Report"),
+    "a status in text": ("return Report('ok', 'x')", "plugin odd returned a report whose status is 'ok'"),
+    "a summary of no text": ("return Report(OK, 5)", "a report whose summary is an int, not text"),
+    "samples that are none": ("return Report(OK, 'x', 5)", "a report whose samples or events are not a tuple"),
+    "a hang": ("await trio.sleep_forever()", "no answer within 0.3 s"),
+    "a hang that heeds no cancel": (
+        "with trio.CancelScope(shield=True): await trio.sleep(5)",
+        "plugin odd does not end, though its time limit is 0.3 s",
+    ),
+    "a loop that is blocked": (
+        "time.sleep(5)",
+        "plugin odd does not end, though its time limit is 0.3 s; it stands at {file}:14",
+    ),
+    "a loop that turns": (
+        "began = time.monotonic()\nwhile time.monotonic() < began + 3: pass",
+        "though its time limit is 0.3 s; it stands at {file}:15",
+    ),
+    "a task that breaks the loop": (
+        "async def fail(): raise ValueError('x')\ntrio.lowlevel.spawn_system_task(fail)\nawait trio.sleep(1)",
+        "plugin odd broke the event loop: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINED)
+def test_a_check_that_is_tried_cannot_break_the_command(
+    tried: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(trial, "SPARE_S", 0.2)
+    monkeypatch.setattr(trial, "CLOSE_LIMIT_S", 0.2)
+    text, said = CONTAINED[kind]
+    result = tried(running(text))
+    assert result.exit_code == 5, result.output
+    [head] = result.stdout.splitlines()
+    assert head.startswith("way: unknown after ")
+    assert said.format(file=tmp_path / "plugins.d" / "odd.py") in head
+
+
+@pytest.mark.parametrize(("error", "said"), [("SystemExit(3)", "SystemExit: 3"), ("KeyboardInterrupt", "KeyboardI")])
+def test_a_check_that_cannot_be_made_is_said_in_one_line(tried: Callable[..., Result], error: str, said: str) -> None:
+    result = tried(f"def __init__(self, options, ctx): raise {error}\n" + running("pass"))
+    assert result.exit_code == 1
+    assert f"sixfbd: check way: plugin odd cannot start: {said}" in result.stderr
+
+
+def test_a_check_that_is_tried_can_be_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "plugins.d").mkdir()
+    body = running("print('here', flush=True)\nawait trio.sleep(600)").replace("\n", "\n    ")
+    (tmp_path / "plugins.d" / "odd.py").write_text(ODD.replace("BODY", body).replace("0.3", "1"))
+    environ = {
+        **os.environ,
+        "SIXFBD_CONFIG": str(write(tmp_path, '[checks.way]\nplugin = "odd"\ninterval = "1h"\ntimeout = "1h"\n')),
+    }
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("sixfbd"), "check", "try", "way"],
+        env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""
 
 
 def test_a_check_that_is_not_configured_is_said_with_the_nearest_name(run: Run, tmp_path: Path, speed: Path) -> None:

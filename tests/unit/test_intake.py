@@ -139,10 +139,10 @@ async def test_an_undeclared_metric_is_refused_and_named_and_the_rest_taken(door
         (Sample("tickets_left", 1.0, (("town", "x"),)), "other labels than the declared ['city']"),
         (Sample("tickets_left", "nine"), "could not convert string to float"),  # type: ignore[arg-type]
         (Sample("tickets_left", 10**400), "too large"),
-        (Sample("tickets_left", 1.0, {"city": "x"}), "unhashable"),  # type: ignore[arg-type]
+        (Sample("tickets_left", 1.0, {"city": "x"}), "labels that are not a tuple"),  # type: ignore[arg-type]
         (Sample("tickets-left", 1.0), "is not a metric name"),
-        ("tickets_left 1", "has no attribute"),
-        (None, "has no attribute"),
+        ("tickets_left 1", "str: is not a Sample"),
+        (None, "NoneType: is not a Sample"),
     ],
 )
 async def test_a_rubbish_sample_is_refused_and_named(door, sample, why):

@@ -49,6 +49,7 @@ class Door:
 
     reports: list[tuple[str, Report, dict[str, float]]] = field(default_factory=list)
     cursors: dict[str, Json | None] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
 
     async def deliver(self, check: CheckName, report: Report, own: Any) -> list[str]:
         await trio.lowlevel.checkpoint()
@@ -56,7 +57,7 @@ class Door:
         self.reports.append((check, report, values))
         if report.cursor is not None:
             self.cursors[check] = report.cursor
-        return []
+        return self.refusals
 
     async def cursor(self, check: CheckName) -> Json | None:
         return self.cursors.get(check)
@@ -208,10 +209,19 @@ async def test_a_paused_check_does_not_run_until_it_is_resumed(schedule, autojum
 async def test_run_now_runs_out_of_turn_and_leaves_the_rhythm(schedule, autojump_clock):
     check = add(schedule, "a", Scripted())
     await trio.sleep(4)
-    report = await schedule.run_now(CheckName("a"))
-    assert report.summary == "fine"
+    ran = await schedule.run_now(CheckName("a"))
+    assert (ran.report.summary, ran.refused) == ("fine", ())
     await trio.sleep(7)
     assert [round(at - check.started[0]) for at in check.started] == [0, 4, 10]
+
+
+async def test_run_now_tells_what_was_refused_of_every_page(schedule, door, autojump_clock):
+    pages = iter([Report(Status.HEALTHY, "x" * 600, more=True), Report(Status.HEALTHY, "last")])
+    add(schedule, "a", Scripted(answer=lambda cursor: next(pages)), jitter_s=9.0)
+    door.refusals = ["weight: is not declared in the plugin's metrics"]
+    ran = await schedule.run_now(CheckName("a"))
+    assert ran.report.summary == "last"
+    assert ran.refused == ("the summary: has 600 characters; 500 are kept", *door.refusals, *door.refusals)
 
 
 async def test_run_now_says_why_it_does_not_run(schedule, autojump_clock):

@@ -156,6 +156,7 @@ class PlayedEngine:
             duration_s=0.003,
             samples=(("probe_success", 1.0), ("probe_weight", number(float("nan")))),
             events=({"type": "seen"},),
+            refused=("speed: is not declared in the plugin's metrics",) if name == "machine" else (),
         )
 
     async def pause_check(self, name: str, paused: bool, actor: Actor) -> str:

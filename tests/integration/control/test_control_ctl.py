@@ -292,9 +292,20 @@ def test_an_answer_that_breaks_off_or_is_none_is_exit_code_4(tmp_path: Path, ans
     assert result.exit_code == 4, result.output
 
 
+def test_a_report_of_which_something_is_refused_is_exit_code_5(ctl: Any) -> None:
+    result = ctl("check", "run", "machine")
+    assert result.exit_code == 5
+    assert result.stdout.splitlines()[-1] == "refused: speed: is not declared in the plugin's metrics"
+    answer = ctl("check", "run", "machine", "--json")
+    assert answer.exit_code == 5
+    assert json.loads(answer.stdout)["refused"] == ["speed: is not declared in the plugin's metrics"]
+
+
 def test_the_exit_codes_stand_in_the_help() -> None:
     text = CliRunner().invoke(cli, ["--help"]).stdout
-    for code, words in ((0, "done"), (1, "refused"), (2, "command line"), (3, "not running"), (4, "no answer in time")):
+    for code, words in (
+        (0, "done"), (1, "refused"), (2, "command line"), (3, "not running"), (4, "no answer in time"), (5, "not healthy")
+    ):  # fmt: skip
         assert any(line.strip().startswith(f"{code}  ") and words in line for line in text.splitlines()), text
 
 
