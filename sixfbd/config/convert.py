@@ -204,7 +204,7 @@ class Walk:
         """Note an error at a key."""
         self._fail(path)
         file, key = self._place_of(path)
-        self.problems.append(Problem(file=file, key=key, message=message, hint=hint, value=value))
+        self.problems.append(Problem(file=file, key=key, message=one_line(message), hint=hint, value=value))
 
     def absent(self, path: KeyPath, message: str, hint: str = "", value: str | None = None) -> None:
         """Note an error that another file could mend by what it brings: a key or a name that is nowhere."""
@@ -216,7 +216,9 @@ class Walk:
     def warn(self, path: KeyPath, message: str, hint: str = "", value: str | None = None) -> None:
         """Note what is odd but can be used."""
         file, key = self._place_of(path)
-        self.problems.append(Problem(file=file, key=key, message=message, hint=hint, value=value, level="warning"))
+        self.problems.append(
+            Problem(file=file, key=key, message=one_line(message), hint=hint, value=value, level="warning")
+        )
 
     def _fail(self, path: KeyPath) -> None:
         self._failures.update(path[:length] for length in range(len(path) + 1))

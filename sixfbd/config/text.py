@@ -192,8 +192,9 @@ def _short(text: str) -> str:
 
 
 def _shown(path: Path) -> str:
-    """A path as text that can be encoded, whatever bytes its name has."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    """A path as text on one line that can be encoded, whatever bytes its name has."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _files_of(path: Path) -> tuple[list[Path], list[Problem]]:
