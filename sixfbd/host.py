@@ -249,7 +249,8 @@ def _take(found: _Found, info: PluginInfo, config: PluginConfig, shelf: _Shelf) 
     if not _NAME.fullmatch(found.name):
         raise _BrokenError(f"{found.name!r} is not a plugin name: letters, digits, _ and -, at most 64")
     plugin = _contained(found.load, "import", found)
-    brought = _contained(partial(_ask, plugin, found, config), "loading", found)
+    all_hooks_s = LOAD_LIMIT_S * (len(_HOOKS) + 1)
+    brought = _contained(partial(_ask, plugin, found, config), "loading", found, all_hooks_s)
     _refuse_taken(brought, shelf)
     _put(brought, found.name, shelf)
     doc = inspect.getdoc(plugin) if isinstance(plugin, ModuleType) else inspect.getdoc(type(plugin))
@@ -282,18 +283,19 @@ class _Call(Thread):
             self.error = error
 
 
-def _contained(call: Callable[[], Any], doing: str, found: _Found) -> Any:
+def _contained(call: Callable[[], Any], doing: str, found: _Found, limit_s: float | None = None) -> Any:
     """Call plugin code; whatever it raises, sys.exit included, becomes _BrokenError with the plugin's own line.
 
-    So does code that is not done after LOAD_LIMIT_S; its thread is left behind.
+    So does code that is not done after `limit_s`, LOAD_LIMIT_S unless given; its thread is left behind.
     """
+    limit_s = LOAD_LIMIT_S if limit_s is None else limit_s
     thread = _Call(call, f"load {found.name}")
     thread.start()
-    thread.join(LOAD_LIMIT_S)
+    thread.join(limit_s)
     if thread.is_alive():
         frame = sys._current_frames().get(thread.ident or 0)
         place = _own_place(walk_stack(frame), found, innermost_first=True)
-        raise _BrokenError(f"{doing} is not done after {LOAD_LIMIT_S:g} s{place}")
+        raise _BrokenError(f"{doing} is not done after {limit_s:g} s{place}")
     if isinstance(thread.error, _BrokenError):
         raise thread.error
     if thread.error is not None:

@@ -72,7 +72,7 @@ def test_a_bad_rule_is_shown_with_line_column_and_caret(daemon):
     )
     assert checked.returncode == 1
     output = checked.stdout + checked.stderr
-    assert "rules[0].expr" in output and "line 1, column 19" in output and "\n                  ^" in output
+    assert '".expr: line 1, column 19: ' in output and "\n                  ^" in output
 
 
 def test_without_a_daemon_sixfbctl_says_so_and_how_to_start_it(daemon):
