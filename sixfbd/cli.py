@@ -12,7 +12,16 @@ import click
 
 from sixfbd import __version__
 from sixfbd.control.address import clone_root
-from sixfbd.control.terminal import FAILED, NOT_FINE, Failure, QuietGroup, completion_script, print_json, print_lines
+from sixfbd.control.terminal import (
+    FAILED,
+    NOT_FINE,
+    Failure,
+    QuietGroup,
+    completion_script,
+    print_json,
+    print_lines,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from sixfbd.config import Config, Problem
@@ -181,14 +190,18 @@ def rules(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
-        print_lines(table(("rule", "severity", "for", "expression", "origin"), map(_rule_row, found), none="no rules"))
+        heads = ("rule", "severity", "for", "origin", "expression")
+        fold = ("expression", "severity")
+        print_lines(
+            table(heads, map(_rule_row, found), "no rules", width=terminal_width(), drop=("origin",), fold=fold)
+        )
 
 
 def _rule_row(rule: "Rule") -> tuple[str, ...]:
     from sixfbd.quantities import show_duration
 
     levels = ", ".join(f"{level.severity} {level.when}" for level in rule.levels)
-    return (rule.name, str(rule.severity or levels), show_duration(rule.for_s), rule.expr, rule.origin)
+    return (rule.name, str(rule.severity or levels), show_duration(rule.for_s), rule.origin, rule.expr)
 
 
 # ---- plugins, one check ----------------------------------------------------------------------------------------------
@@ -208,7 +221,7 @@ def plugins(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(views))
     else:
-        print_lines(show_plugins(views))
+        print_lines(show_plugins(views, terminal_width()))
 
 
 @cli.group()

@@ -53,6 +53,7 @@ from sixfbd.control.terminal import (
     completion_script,
     print_json,
     print_lines,
+    terminal_width,
 )
 from sixfbd.model import CheckState, StoredEvent
 from sixfbd.quantities import Duration
@@ -205,7 +206,9 @@ def status(session: Session) -> None:
 @pass_session
 def checks(session: Session) -> None:
     """All checks and their last reports."""
-    session.show(session.ask("checks"), list[CheckState], lambda view: show.show_checks(view, time.time()))
+    session.show(
+        session.ask("checks"), list[CheckState], lambda view: show.show_checks(view, time.time(), terminal_width())
+    )
 
 
 @cli.command()
@@ -219,7 +222,7 @@ def series(session: Session, matcher: str, limit: int) -> None:
     MATCHER is a selector such as 'up{job="shop"}'.
     """
     result = session.ask("series", matcher=matcher, limit=limit)
-    session.show(result, SeriesView, lambda view: show.show_series(view, time.time()))
+    session.show(result, SeriesView, lambda view: show.show_series(view, time.time(), terminal_width()))
 
 
 @cli.command()
@@ -252,7 +255,7 @@ def query(
         first = last - _duration(span) if span is not None else _time(start or "", now)
         step_s = max((last - first) / RANGE_POINTS, 1.0) if step is None else _duration(step)
         result = session.ask("query_range", expr=expr, start=first, end=last, step=step_s)
-    session.show(result, QueryView, show.show_query)
+    session.show(result, QueryView, lambda view: show.show_query(view, terminal_width()))
 
 
 def _duration(text: str) -> float:
@@ -280,7 +283,9 @@ def _time(text: str, now: float) -> float:
 @pass_session
 def alerts(session: Session) -> None:
     """Pending and firing alerts, worst first."""
-    session.show(session.ask("alerts"), list[AlertView], lambda view: show.show_alerts(view, time.time()))
+    session.show(
+        session.ask("alerts"), list[AlertView], lambda view: show.show_alerts(view, time.time(), terminal_width())
+    )
 
 
 @cli.command()
@@ -300,7 +305,7 @@ def why(session: Session, alert: str) -> None:
 @pass_session
 def plugins(session: Session) -> None:
     """What plugins brought, and those that were left out."""
-    session.show(session.ask("plugins"), list[PluginView], show.show_plugins)
+    session.show(session.ask("plugins"), list[PluginView], lambda view: show.show_plugins(view, terminal_width()))
 
 
 # ---- checks, alerts --------------------------------------------------------------------------------------------------
@@ -454,7 +459,7 @@ def outbox() -> None:
 def outbox_list(session: Session, state: str | None, still_open: bool, limit: int) -> None:
     """Messages, newest first."""
     result = session.ask("outbox.list", state="open" if still_open else state, limit=limit)
-    session.show(result, OutboxView, lambda view: show.show_outbox(view, time.time()))
+    session.show(result, OutboxView, lambda view: show.show_outbox(view, time.time(), terminal_width()))
 
 
 @outbox.command("show")
@@ -492,7 +497,7 @@ def token_create(session: Session, name: str, scopes: tuple[str, ...]) -> None:
 @pass_session
 def token_list(session: Session) -> None:
     """Tokens by name, without the tokens."""
-    session.show(session.ask("token.list"), list[TokenView], show.show_tokens)
+    session.show(session.ask("token.list"), list[TokenView], lambda view: show.show_tokens(view, terminal_width()))
 
 
 @token.command("revoke")

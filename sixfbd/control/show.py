@@ -53,7 +53,7 @@ def _oldest(oldest_s: float | None) -> str:
     return "" if oldest_s is None else f"; the oldest open one {shown_span(oldest_s)} old"
 
 
-def show_checks(checks: Sequence[CheckState], now: float) -> list[str]:
+def show_checks(checks: Sequence[CheckState], now: float, width: int | None = None) -> list[str]:
     return table(
         ("check", "status", "plugin", "every", "last run", "took", "summary"),
         [
@@ -69,6 +69,9 @@ def show_checks(checks: Sequence[CheckState], now: float) -> list[str]:
             for check in checks
         ],
         none="no checks are configured; add a [checks.NAME] table",
+        width=width,
+        drop=("plugin", "every", "took"),
+        fold=("summary",),
     )
 
 
@@ -82,17 +85,17 @@ def show_check_run(run: CheckRun) -> list[str]:
     return [*lines, "there is more to read; the next run goes on"] if run.more else lines
 
 
-def show_series(view: SeriesView, now: float) -> list[str]:
+def show_series(view: SeriesView, now: float, width: int | None = None) -> list[str]:
     rows = [
         (line.series, shown_value(line.value) + (" (ended)" if line.stale else ""), age(line.at, now), line.kind)
         for line in view.series
     ]
-    lines = table(("series", "value", "when", "kind"), rows, none="no series match")
+    lines = table(("series", "value", "when", "kind"), rows, none="no series match", width=width)
     hidden = view.total - len(view.series)
     return [*lines, f"and {hidden} more; give a matcher or a higher --limit"] if hidden > 0 else lines
 
 
-def show_query(view: QueryView) -> list[str]:
+def show_query(view: QueryView, width: int | None = None) -> list[str]:
     """Return one line a series: its value, or over a span its least, mean, most, last and a small chart."""
     if view.type == "string":
         return [plain(text) for series in view.series for text in series.labels.values()]
@@ -102,7 +105,8 @@ def show_query(view: QueryView) -> list[str]:
     else:
         heads = ("series", "value")
         rows = [(labels(series.labels), shown_value(series.points[-1][1])) for series in view.series if series.points]
-    lines = table(heads, rows, none="no data: nothing matches, or the series have ended")
+    none = "no data: nothing matches, or the series have ended"
+    lines = table(heads, rows, none, width=width, drop=("chart", "points"))
     return [*lines, *(f"warning: {plain(warning)}" for warning in view.warnings)]
 
 
@@ -119,7 +123,7 @@ def _whole(number: float) -> float | str:
     return number if number - number == 0 else str(number)
 
 
-def show_alerts(alerts: Sequence[AlertView], now: float) -> list[str]:
+def show_alerts(alerts: Sequence[AlertView], now: float, width: int | None = None) -> list[str]:
     return table(
         ("id", "severity", "state", "since", "alert", "value", "acked by", "summary"),
         [
@@ -136,6 +140,8 @@ def show_alerts(alerts: Sequence[AlertView], now: float) -> list[str]:
             for alert in alerts
         ],
         none="no alerts",
+        width=width,
+        fold=("alert", "summary"),
     )
 
 
@@ -154,7 +160,7 @@ def show_event(stored: StoredEvent) -> str:
     return plain(f"{stored.seq}  {time(stored.event.timestamp)}  {stored.event.type}  {stored.event.id}  {data}")
 
 
-def show_outbox(view: OutboxView, now: float) -> list[str]:
+def show_outbox(view: OutboxView, now: float, width: int | None = None) -> list[str]:
     rows = [
         (
             message.id,
@@ -169,7 +175,8 @@ def show_outbox(view: OutboxView, now: float) -> list[str]:
         for message in view.messages
     ]
     heads = ("message", "state", "receiver", "through", "made", "tries", "next", "last error")
-    return [*table(heads, rows, none="no messages"), f"obligations: {count_line(view.obligations)}"]
+    lines = table(heads, rows, none="no messages", width=width, drop=("made",), fold=("last error", "through"))
+    return [*lines, f"obligations: {count_line(view.obligations)}"]
 
 
 def _target(notifier: str, address: str) -> str:
@@ -199,7 +206,7 @@ def _obligation(owed: Obligation) -> str:
     return plain(f"{owed.kind} {owed.severity} {about}: {owed.state}{reason}")
 
 
-def show_plugins(plugins: Iterable[PluginView]) -> list[str]:
+def show_plugins(plugins: Iterable[PluginView], width: int | None = None) -> list[str]:
     """Return a table of what plugins bring, and a line for each that was left out."""
     views = list(plugins)
     rows = [
@@ -219,13 +226,11 @@ def show_plugins(plugins: Iterable[PluginView]) -> list[str]:
         for plugin in views
         if plugin.error
     ]
-    return [
-        *table(("name", "kind", "version", "origin", "what", "options (* required)"), rows, "no plugins"),
-        *left_out,
-    ]
+    heads = ("name", "kind", "version", "origin", "what", "options (* required)")
+    return [*table(heads, rows, "no plugins", width=width, drop=("version",), fold=(heads[-1], "what")), *left_out]
 
 
-def show_tokens(tokens: Sequence[TokenView]) -> list[str]:
+def show_tokens(tokens: Sequence[TokenView], width: int | None = None) -> list[str]:
     return table(
         ("token", "scopes", "made", "by"),
         [
@@ -238,6 +243,8 @@ def show_tokens(tokens: Sequence[TokenView]) -> list[str]:
             for token in tokens
         ],
         none="no tokens; make one with: sixfbctl token create NAME --scope events",
+        width=width,
+        drop=("made",),
     )
 
 

@@ -6,6 +6,7 @@ Texts that others wrote (summaries, labels) lose their control characters, so th
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -34,28 +35,122 @@ COLORS: Final = {
     Severity.CRITICAL: "bright_red",
 }
 SPARKS: Final = "▁▂▃▄▅▆▇█"
+GAP: Final = "  "
+INDENT: Final = 4  # of what stands below its row
+MIN_TEXT: Final = 24  # columns below which a text is better off below its row
+MIN_FIRST: Final = 20  # columns that names and ids have in any case; longer ones may have a line of their own
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], none: str = "none") -> list[str]:
-    """Return lines in columns, heads first; `none` alone where there are no rows. The last column is not padded."""
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    none: str = "none",
+    *,
+    width: int | None = None,
+    drop: Sequence[str] = (),
+    fold: Sequence[str] = (),
+) -> list[str]:
+    """Return lines in columns, heads first; `none` alone where there are no rows. The last column is not padded.
+
+    In a terminal of `width` columns, what is too wide gives way in this order: a last column of `fold` (free texts) goes
+    over several lines, columns of `drop` are left out, those of `fold` go below their row; a first cell that still leaves
+    no room stands on a line of its own. Nothing is ever cut, and without `width` (a pipe) nothing gives way.
+    """
     cells = [[clean(cell) for cell in row] for row in rows]
     if not cells:
         return [none]
-    widths = [max(map(text_width, column)) for column in zip(heads, *cells, strict=True)]
-    head = _row([head.upper() for head in heads], widths)
-    return [click.style(head, bold=True), *(_row(row, widths) for row in cells)]
+    shape = _fitting(heads, cells, width, drop, fold)
+    lines = [click.style(_row([heads[at].upper() for at in shape.columns], shape.widths), bold=True)]
+    for row in cells:
+        lines += _shaped_row([row[at] for at in shape.columns], shape)
+        for at in shape.below:
+            if row[at]:
+                lines += [" " * INDENT + line for line in wrapped(f"{heads[at]}: {row[at]}", (width or 0) - INDENT)]
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Which columns a table shows side by side, how wide they are, and which stand below their row.
+
+    `text_width`: where the last column goes over several lines, how wide they are.
+    """
+
+    columns: tuple[int, ...]
+    widths: tuple[int, ...]
+    below: tuple[int, ...] = ()
+    text_width: int | None = None
+
+
+def _fitting(
+    heads: Sequence[str], cells: Sequence[Sequence[str]], width: int | None, drop: Sequence[str], fold: Sequence[str]
+) -> _Shape:
+    natural = [max(map(text_width, column)) for column in zip(heads, *cells, strict=True)]
+    shape = _Shape(tuple(range(len(heads))), tuple(natural))
+    if width is None or _total(natural) <= width:
+        return shape
+    for dropped, folded in _sacrifices(drop, fold):
+        out = {*dropped, *folded}
+        columns = tuple(at for at, head in enumerate(heads) if head not in out)
+        below = tuple(at for at, head in enumerate(heads) if head in folded)
+        widths = [natural[at] for at in columns]
+        is_text = heads[columns[-1]] in fold
+        least = min(widths[-1], MIN_TEXT) if is_text else widths[-1]
+        room = width - _total([0, *widths[1:-1], least])
+        first = max((text_width(row[0]) for row in cells if text_width(row[0]) <= room), default=0)
+        widths[0] = max(first, text_width(heads[0]))
+        if is_text:
+            widths[-1] = max(least, min(widths[-1], width - _total([*widths[:-1], 0])))
+        shape = _Shape(columns, tuple(widths), below, widths[-1] if is_text else None)
+        if room >= min(natural[0], MIN_FIRST):
+            break
+    return shape
+
+
+def _sacrifices(drop: Sequence[str], fold: Sequence[str]) -> Iterable[tuple[Sequence[str], Sequence[str]]]:
+    """Yield what is left out and what goes below, the least first."""
+    yield from ((drop[:count], ()) for count in range(len(drop) + 1))
+    yield from ((drop, fold[:count]) for count in range(1, len(fold) + 1))
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _shaped_row(cells: list[str], shape: _Shape) -> list[str]:
+    lines: list[str] = []
+    if text_width(cells[0]) > shape.widths[0] and len(cells) > 1:
+        lines.append(_colored(cells[0]))
+        cells = ["", *cells[1:]]
+    if shape.text_width is None:
+        return [*lines, _row(cells, shape.widths)]
+    first, *more = wrapped(cells[-1], shape.text_width) or [""]
+    lines.append(_row([*cells[:-1], first], shape.widths))
+    set_in = " " * _total([*shape.widths[:-1], 0])
+    return lines + [set_in + line for line in more]
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = [_colored(cell) + " " * (width - text_width(cell)) for cell, width in zip(cells, widths, strict=True)]
-    return "  ".join([*padded[:-1], _colored(cells[-1])]).rstrip()
+    return GAP.join([*padded[:-1], _colored(cells[-1])]).rstrip()
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text's lines of at most `width` columns, broken between words; a longer word has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and text_width(lines[-1]) + 1 + text_width(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Return `name  value` lines with the values in one column."""
-    shown = [(name, clean(value)) for name, value in pairs]
+    shown = [(clean(name), clean(value)) for name, value in pairs]
     width = max((text_width(name) for name, _ in shown), default=0)
-    return [f"{name:<{width}}  {_colored(value)}" for name, value in shown]
+    return [f"{name}{' ' * (width - text_width(name))}  {_colored(value)}".rstrip() for name, value in shown]
 
 
 def clean(text: str) -> str:

@@ -5,6 +5,7 @@ Import-light: click and the standard library.
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import Any, Final
@@ -61,6 +62,11 @@ def _forget_stdout() -> None:
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
     os.close(nothing)
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout is, None for a pipe or a file: those take lines of any width."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_lines(lines: Iterable[str]) -> None:

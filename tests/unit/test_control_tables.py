@@ -12,6 +12,7 @@ from sixfbd.control.tables import (
     clean,
     clock_time,
     count_line,
+    facts,
     labels,
     size,
     span,
@@ -41,6 +42,41 @@ def test_a_table_without_rows_says_so() -> None:
     assert table(("name",), [], none="no checks") == ["no checks"]
 
 
+HEADS = ("id", "state", "kind", "since", "summary")
+ROW = ("vry5vjuml373u5r6dvnk", "firing", "webhook", "4m13s ago", "the shop does not answer: connection refused by all")
+
+
+def test_a_table_too_wide_for_the_terminal_wraps_its_text_then_drops_then_folds() -> None:
+    def at(width: int) -> list[str]:
+        return plain(table(HEADS, [ROW], width=width, drop=("kind",), fold=("summary",)))
+
+    assert at(120) == plain(table(HEADS, [ROW]))
+    assert at(80)[1:] == [
+        "vry5vjuml373u5r6dvnk  firing  webhook  4m13s ago  the shop does not answer:",
+        " " * 50 + "connection refused by all",
+    ]
+    assert at(70)[0].split() == ["ID", "STATE", "SINCE", "SUMMARY"]
+    assert at(50)[1:] == [
+        "vry5vjuml373u5r6dvnk  firing  4m13s ago",
+        "    summary: the shop does not answer: connection",
+        "    refused by all",
+    ]
+
+
+def test_a_name_that_leaves_no_room_has_a_line_of_its_own_and_is_whole() -> None:
+    lines = plain(table(("check", "status"), [("a" * 70, "healthy"), ("shop", "healthy")], width=60))
+    assert lines == ["CHECK  STATUS", "a" * 70, "       healthy", "shop   healthy"]
+
+
+@given(st.lists(st.lists(st.text(), min_size=5, max_size=5), min_size=1, max_size=4), st.integers(20, 200))
+def test_no_width_cuts_anything_but_what_may_be_left_out(rows: list[list[str]], width: int) -> None:
+    lines = plain(table(HEADS, rows, width=width, drop=("kind",), fold=("summary", "since")))
+    shown = " ".join(lines).split()
+    for row in rows:
+        for at, cell in enumerate(row):
+            assert HEADS[at] == "kind" or all(word in shown for word in clean(cell).split())
+
+
 def test_a_status_has_its_colour_and_other_words_have_none() -> None:
     [_, row] = table(("a", "b"), [("healthy", "words")])
     assert row == click.style("healthy", fg="green") + "  words"
@@ -55,6 +91,10 @@ def test_no_text_of_others_steers_the_terminal(text: str) -> None:
 def test_an_escape_sequence_in_a_summary_is_harmless_in_a_table() -> None:
     [_, row] = table(("summary",), [("red\x1b[31m\nline",)])
     assert row == "red[31m line"
+
+
+def test_an_escape_sequence_in_a_name_is_harmless_among_facts() -> None:
+    assert facts([("up{a='\x1b]0;x\x07'}", "1\x9b2J")]) == ["up{a=']0;x'}  12J"]
 
 
 @pytest.mark.parametrize(
