@@ -92,7 +92,7 @@ def is_answered(path: Path) -> bool:
                 probe.connect(address)
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except TimeoutError:  # a full backlog: somebody owns it
+        except (TimeoutError, BlockingIOError):  # a full backlog: somebody owns it
             return True
     return True
 

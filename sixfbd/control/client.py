@@ -3,16 +3,20 @@
 A client is one connection and one thread's. Every wait is bounded by `timeout_s`, but for the values of a stream.
 """
 
+import contextlib
 import itertools
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from sixfbd.control.address import short_address
 from sixfbd.control.protocol import BUSY, MAX_ANSWER_BYTES, STOPPING, TIMED_OUT, RpcError, request_line
+
+QUEUE_POLL_S: Final = 0.02
 
 
 class ControlError(Exception):
@@ -107,19 +111,43 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
     sock.settimeout(timeout_s)
     try:
         with short_address(path) as address:
-            sock.connect(address)
+            _queue_up(sock, address, timeout_s)
     except BaseException as error:
         sock.close()
         if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
-            raise NotRunningError(f"nobody answers at {path}") from None
+            raise NotRunningError(_nobody(path)) from None
         if isinstance(error, PermissionError):
             raise NotAllowedError(
                 f"no permission for {path}; join the socket's group, or use the daemon's user"
+            ) from None
+        if isinstance(error, BlockingIOError | TimeoutError):
+            raise ConnectionLostError(
+                f"too many wait for an answer at {path} already: the daemon is overrun, or hangs"
             ) from None
         if isinstance(error, OSError):
             raise NotRunningError(f"cannot connect to {path}: {error}") from None
         raise
     return sock
+
+
+def _queue_up(sock: socket.socket, address: str, timeout_s: float) -> None:
+    """Connect, waiting for a place in the listener's queue: a full one refuses at once (EAGAIN, connect(2))."""
+    give_up_at = time.monotonic() + timeout_s
+    while True:
+        try:
+            sock.connect(address)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(QUEUE_POLL_S)
+
+
+def _nobody(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        if not path.is_socket() and path.exists():
+            return f"{path} is no socket"
+    return f"nobody answers at {path}"
 
 
 def _result(answer: dict[str, Any]) -> Any:

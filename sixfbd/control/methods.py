@@ -3,7 +3,8 @@
 A method that changes something is audited here, whatever comes of it, so that no method can forget to.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import Meta, Struct
 from sixfbd.control.engine import AlertView, ControlEngine, QueryView, alert_view
 from sixfbd.control.protocol import Refused
 from sixfbd.model import Actor
+from sixfbd.quantities import show_duration
 
 log = structlog.get_logger("sixfbd.control")
 
@@ -30,13 +32,14 @@ P = TypeVar("P", bound=Struct)
 class Method(Struct, frozen=True):
     """One method: `run` gets the parsed `params` and who calls; it returns a value, or an iterator for a stream.
 
-    `timeout_s` bounds a call; a stream has no end of its own.
+    `timeout_s` bounds a call; a stream has no end of its own. What only `reads` ends when who asked it hangs up.
     """
 
     doc: str
     params: type[Struct]
     run: Run
     stream: bool = False
+    reads: bool = False
     timeout_s: float = CALL_TIMEOUT_S
 
 
@@ -47,6 +50,8 @@ class _Params(Struct, frozen=True, forbid_unknown_fields=True):
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 Expression: TypeAlias = Annotated[str, Meta(min_length=1, max_length=16_384)]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=10_000)]
+LAST_SECOND: Final = 253_402_300_799  # of the year 9999, where calendars end
+Time: TypeAlias = Annotated[float, Meta(ge=0, le=LAST_SECOND)]
 
 
 class Nothing(_Params, frozen=True, forbid_unknown_fields=True):
@@ -64,14 +69,14 @@ class SeriesParams(_Params, frozen=True, forbid_unknown_fields=True):
 
 class QueryParams(_Params, frozen=True, forbid_unknown_fields=True):
     expr: Annotated[Expression, Meta(description="PromQL.")]
-    at: Annotated[float | None, Meta(description="Unix seconds; now if left out.")] = None
+    at: Annotated[Time | None, Meta(description="Unix seconds; now if left out.")] = None
 
 
 class RangeParams(_Params, frozen=True, forbid_unknown_fields=True):
     expr: Annotated[Expression, Meta(description="PromQL.")]
-    start: Annotated[float, Meta(description="Unix seconds.")]
-    end: Annotated[float, Meta(description="Unix seconds.")]
-    step: Annotated[float, Meta(gt=0, description="Seconds.")]
+    start: Annotated[Time, Meta(description="Unix seconds.")]
+    end: Annotated[Time, Meta(description="Unix seconds.")]
+    step: Annotated[float, Meta(gt=0, le=LAST_SECOND, description="Seconds.")]
 
 
 class AckParams(_Params, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +102,10 @@ class EventsParams(_Params, frozen=True, forbid_unknown_fields=True):
 
 class FollowParams(_Params, frozen=True, forbid_unknown_fields=True):
     type: str | None = None
-    after: Annotated[int | None, Meta(description="Number of the last event known; those to come if left out.")] = None
+    after: Annotated[
+        Annotated[int, Meta(ge=0, le=2**63 - 1)] | None,
+        Meta(description="Number of the last event known; those to come if left out."),
+    ] = None
 
 
 class OutboxParams(_Params, frozen=True, forbid_unknown_fields=True):
@@ -113,7 +121,13 @@ class OneMessage(_Params, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenParams(_Params, frozen=True, forbid_unknown_fields=True):
-    name: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+            description='1 to 64 letters, digits, "_", "." and "-", the first a letter or digit.',
+        ),
+    ]
     scopes: Annotated[tuple[str, ...], Meta(min_length=1, description="Of events, alerts, read.")] = ("events",)
 
 
@@ -122,7 +136,9 @@ class OneToken(_Params, frozen=True, forbid_unknown_fields=True):
 
 
 class BackupParams(_Params, frozen=True, forbid_unknown_fields=True):
-    path: Annotated[str, Meta(pattern="^/", max_length=4096, description="Absolute path of the file to write.")]
+    path: Annotated[
+        str, Meta(pattern="^/[^\\x00]*$", max_length=4096, description="the absolute path of the file to write.")
+    ]
 
 
 def methods_of(engine: ControlEngine) -> dict[str, Method]:
@@ -148,7 +164,7 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
     async def alerts(p: Nothing, actor: Actor) -> list[AlertView]:
         return [alert_view(alert) for alert in await engine.alerts()]
 
-    return {
+    table = {
         "status": _method("The daemon at a glance.", Nothing, lambda p, _: engine.status()),
         "checks": _method("All checks and their last reports.", Nothing, lambda p, _: engine.checks()),
         "series": _method(
@@ -177,6 +193,7 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
             "Every record and event as JSON, oldest first.", Nothing, lambda p, _: engine.journal_export()
         ),
     }
+    return {name: msgspec.structs.replace(method, reads=True) for name, method in table.items()}
 
 
 def _changing(engine: ControlEngine) -> dict[str, Method]:
@@ -257,11 +274,10 @@ def _fitting_step(p: RangeParams) -> float:
     if p.end < p.start:
         raise Refused("the end is before the start; swap them")
     if (p.end - p.start) / p.step > MAX_POINTS:
-        wanted = (p.end - p.start) / MAX_POINTS
-        raise Refused(f"more than {MAX_POINTS} points a series; take a step of at least {wanted:.0f} s")
+        raise Refused(f"more than {MAX_POINTS} points a series; take a step of at least {_least_step(p)}")
     return p.step
 
 
-def shown_params(table: Mapping[str, Method], name: str) -> list[str]:
-    """Return the names of a method's parameters, for messages."""
-    return [parameter.encode_name for parameter in msgspec.structs.fields(table[name].params)]
+def _least_step(p: RangeParams) -> str:
+    least_s = (p.end - p.start) / MAX_POINTS
+    return show_duration(math.ceil(least_s) if least_s > 60 else math.ceil(least_s * 1000) / 1000)

@@ -18,12 +18,13 @@ import structlog
 import trio
 from msgspec import UNSET, Struct
 
+from sixfbd.config.text import did_you_mean
 from sixfbd.control.address import ControlSocket, ControlSocketError, open_control_socket
-from sixfbd.control.methods import Method, shown_params
+from sixfbd.control.methods import Method
+from sixfbd.control.params import parse_params
 from sixfbd.control.protocol import (
     BUSY,
     INTERNAL_ERROR,
-    INVALID_PARAMS,
     INVALID_REQUEST,
     MAX_REQUEST_BYTES,
     METHOD_NOT_FOUND,
@@ -52,13 +53,15 @@ class Clock(Protocol):
 
 
 class Limits(Struct, frozen=True):
-    """Bounds of the server; times in seconds. `drain_s`: how long calls may end after the stop."""
+    """Bounds of the server; times in seconds. `drain_s`: how long calls may end after the stop. `spare_s`: a connection
+    that has asked nothing for so long makes room for another when all are taken."""
 
     connections: int = 32
     half_line_s: float = 10.0
     idle_s: float = 300.0
     send_s: float = 15.0
     drain_s: float = 5.0
+    spare_s: float = 1.0
 
 
 async def serve_control(
@@ -106,7 +109,7 @@ class _Server:
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         async with stream:
-            if len(self._connections) >= self.limits.connections:
+            if len(self._connections) >= self.limits.connections and not self._make_room():
                 await self._turn_away(stream)
                 return
             connection = _Connection(self, stream)
@@ -119,6 +122,16 @@ class _Server:
                 log.error("control.connection_failed", exc_info=group)
             finally:
                 self._connections.discard(connection)
+
+    def _make_room(self) -> bool:
+        """End the connection that has been silent for longest, if one has been for long enough."""
+        spare = [one for one in self._connections if one.idle_s() >= self.limits.spare_s]
+        if not spare:
+            return False
+        longest = max(spare, key=_Connection.idle_s)
+        self._connections.discard(longest)
+        longest.end("nothing was asked here for longest and others wait: this makes room for them; connect again")
+        return True
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:
         refusal = RpcError(BUSY, f"{self.limits.connections} connections are open already; close one or try again")
@@ -152,8 +165,20 @@ class _Connection:
         self._answered_at = trio.current_time()
         self._draining = False
         self._streams_end = False
+        self._last_word = ""
+        self._gone = False
         self._reading = trio.CancelScope()
         self._streaming = trio.CancelScope()
+        self._asking = trio.CancelScope()
+
+    def idle_s(self) -> float:
+        """Return for how long there has been nothing to do here."""
+        return 0.0 if self._busy else trio.current_time() - self._answered_at
+
+    def end(self, why: str) -> None:
+        """Take no further line; say why and end."""
+        self._last_word = why
+        self._reading.cancel()
 
     def drain(self) -> None:
         """End the stream in progress and take no further line; a call in progress ends by itself."""
@@ -174,6 +199,8 @@ class _Connection:
                     await self._answer(line, actor)
                     if self._draining:
                         break
+            if self._last_word:
+                await self._send(error_line(None, RpcError(BUSY, self._last_word)))
             nursery.cancel_scope.cancel()
 
     # ---- in --------------------------------------------------------------------------------------------------------
@@ -183,6 +210,8 @@ class _Connection:
             async with lines:
                 await self._split(lines)
             await self._hung_up()
+            self._gone = True
+            self._asking.cancel()
             self._end_streams()
 
     def _end_streams(self) -> None:
@@ -259,7 +288,7 @@ class _Connection:
             with trio.move_on_after(float("inf") if method.stream else method.timeout_s):
                 answer = method.run(params, actor)
                 if isinstance(answer, Awaitable):
-                    return msgspec.Raw(msgspec.json.encode(await answer))
+                    return await self._result(method, answer)
                 return await self._follow(request, answer)
         except* Exception as group:  # noqa: BLE001 - contained and logged: a method never ends the daemon
             crash = group
@@ -267,15 +296,23 @@ class _Connection:
             raise RpcError(TIMED_OUT, f"{request.method} took longer than {method.timeout_s:g} s and was given up")
         raise _as_rpc_error(crash, request.method)
 
+    async def _result(self, method: Method, answer: Awaitable[object]) -> msgspec.Raw:
+        """Wait for the answer: to a question for as long as somebody wants it, to a command in any case."""
+        with trio.CancelScope() as asking:
+            if method.reads:
+                self._asking = asking
+                if self._gone:
+                    asking.cancel()
+            return msgspec.Raw(msgspec.json.encode(await answer))
+        raise _ClientGone("the client hung up before the answer")
+
     def _find(self, request: Request) -> tuple[Method, Struct]:
         method = self._server.methods.get(request.method)
         if method is None:
-            raise RpcError(METHOD_NOT_FOUND, f"no method {request.method[:100]!r}; rpc.commands lists them")
-        try:
-            return method, msgspec.convert(request.params, method.params)
-        except msgspec.ValidationError as error:
-            known = ", ".join(shown_params(self._server.methods, request.method)) or "none"
-            raise RpcError(INVALID_PARAMS, f"{request.method}: {error} (parameters: {known})") from None
+            near = did_you_mean(request.method, self._server.methods)
+            mend = f": {near}" if near.startswith("did") else "; rpc.commands lists them"
+            raise RpcError(METHOD_NOT_FOUND, f'there is no method "{request.method[:100]}"{mend}')
+        return method, parse_params(request.method, request.params, method.params)
 
     async def _follow(self, request: Request, values: AsyncIterator[object]) -> object:
         """Send each value as a notification; the result is their number."""

@@ -4,8 +4,9 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -19,6 +20,7 @@ from sixfbd.control.address import (
     open_control_socket,
     short_address,
 )
+from sixfbd.control.client import ConnectionLostError, ControlClient
 
 
 @contextmanager
@@ -129,3 +131,20 @@ def test_a_clone_is_started_with_its_run_script(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(address, "clone_root", lambda: tmp_path)
     assert how_to_start(tmp_path / ".run" / "control.sock") == f"{tmp_path}/run"
     assert how_to_start(SYSTEM_SOCKET) == "systemctl start sixfbd"
+
+
+def test_a_socket_whose_queue_is_full_is_answered_and_a_client_waits_for_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(path))
+        listening.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(path))
+        assert is_answered(path)
+        with pytest.raises(ConnectionLostError, match="the daemon is overrun, or hangs"):
+            ControlClient(path, timeout_s=0.1)
+        timer = Timer(0.1, lambda: listening.accept()[0].close())
+        timer.start()
+        ControlClient(path, timeout_s=10).close()
+        timer.join(10)

@@ -6,7 +6,7 @@ import pwd
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,86 @@ def test_each_fault_has_its_code_and_the_connection_goes_on(served: Any, sent: b
         assert line.ask("status")["result"]["pid"] == os.getpid()
 
 
-def test_a_wrong_parameter_is_named_with_those_that_there_are(served: Any) -> None:
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("query", {}, ['"expr" is missing: text of 1 to 16384 characters (PromQL)', "parameters: expr, at"]),
+        ("query", {"expr": 5}, ['"expr" is 5; it must be text of 1 to 16384 characters']),
+        ("query", {"expr": "up", "at": 1e300}, ['"at" is 1e300; it must be a number from 0 to 253402300799']),
+        ("query", {"exr": "up"}, ['there is no "exr": did you mean "expr"?', '"expr" is missing']),
+        ("query_range", {"expr": "up", "start": 1, "end": 2, "step": 0}, ['"step" is 0; it must be a number above 0']),
+        ("events.list", {"limit": 0}, ['"limit" is 0; it must be a whole number from 1 to 10000']),
+        ("events.list", {"type": [1]}, ['"type" is [1]; it must be text']),
+        ("outbox.list", {"state": "x" * 500}, ["it must be one of accepted, dead, delivered, open", "…;"]),
+        ("token.create", {"name": "a b"}, ['"name" is "a b"; it must be 1 to 64 letters, digits']),
+        ("token.create", {"name": "a", "scopes": "read"}, ['"scopes" is "read"; it must be a list of texts']),
+        ("events.emit", {"type": "x", "data": []}, ['"data" is []; it must be an object']),
+        ("status", {"x": 1}, ['there is no "x"', "parameters: none"]),
+    ],
+)
+def test_wrong_parameters_are_named_with_what_is_wanted(
+    served: Any, method: str, params: dict[str, Any], words: list[str]
+) -> None:
     with wire(served.path) as line:
-        message = line.ask("query_range", expr="up", start=1, end=2, step=0)["error"]["message"]
-    assert "step" in message
-    assert "expr, start, end, step" in message
+        error = line.ask(method, **params)["error"]
+    assert error["code"] == INVALID_PARAMS
+    assert [part for part in words if part not in error["message"]] == [], error["message"]
+    assert not any(part in error["message"] for part in ("$.", "Expected", "Object", "`"))
+
+
+def test_a_method_that_is_not_known_is_answered_with_the_one_that_was_meant(served: Any) -> None:
+    with wire(served.path) as line:
+        assert line.ask("stauts")["error"]["message"] == 'there is no method "stauts": did you mean "status"?'
+        assert line.ask("x" * 500)["error"]["message"].endswith("rpc.commands lists them")
+
+
+def test_a_question_ends_when_who_asked_it_hangs_up_and_a_command_does_not(served: Any, until: Until) -> None:
+    ended: list[str] = []
+
+    async def hang() -> Any:
+        try:
+            await trio.sleep(60)
+        finally:
+            ended.append("question")
+
+    async def run_check(name: str, actor: Any) -> Any:
+        await trio.sleep(1.5)  # longer than a hang-up takes to be seen
+        ended.append("command")
+        return None
+
+    served.engine.on_status = hang
+    served.engine.run_check = run_check
+    with wire(served.path) as asking, wire(served.path) as commanding:
+        asking.send(b'{"jsonrpc": "2.0", "id": 1, "method": "status"}\n')
+        commanding.send(b'{"jsonrpc": "2.0", "id": 1, "method": "check.run", "params": {"name": "shop"}}\n')
+    until("both have ended", lambda: len(ended) == 2)
+    until("the command is written down", lambda: len(served.engine.audited) == 1)
+    assert sorted(ended) == ["command", "question"]
+    assert served.engine.audited[0][1:] == ('check.run {"name":"shop"}', "ok")
+
+
+def test_many_silent_connections_keep_nobody_out(serve: Any, until: Until) -> None:
+    served = serve(connections=4, spare_s=0.2)
+    with ExitStack() as held:
+        working = held.enter_context(wire(served.path))
+        working.send(b'{"jsonrpc": "2.0", "id": 1, "method": "events.follow"}\n')
+        assert working.answer()["method"] == "next"
+        silent = [held.enter_context(wire(served.path)) for _ in range(3)]
+        until("one that works is let in", lambda: _is_taken(served.path))
+        assert "makes room" in silent[0].answer()["error"]["message"] and silent[0].is_ended()
+        assert working.answer()["method"] == "next", "a connection at work stays"
+
+
+def test_a_thousand_connections_cost_the_others_nothing(serve: Any, until: Until) -> None:
+    served = serve(spare_s=0.2)
+    with ExitStack() as held, wire(served.path) as working:
+        working.send(b'{"jsonrpc": "2.0", "id": 1, "method": "events.follow"}\n')
+        for _ in range(1000):
+            line = held.enter_context(socket.socket(socket.AF_UNIX))
+            until("the kernel queues it", lambda line=line: line.connect_ex(str(served.path)) == 0)
+        assert [working.answer()["method"] for _ in range(2)] == ["next", "next"]
+        until("another is let in", lambda: _is_taken(served.path))
+        assert served.engine.followers == 1
 
 
 def test_a_method_that_raises_is_an_internal_error_that_tells_no_details_but_to_the_log(served: Any) -> None:
@@ -351,7 +426,13 @@ def test_the_commands_describe_themselves_with_docs_and_schemas(served: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "step", "words"), [(2, 1, 1, "before the start"), (0, 11_001, 1, "more than")]
+    ("start", "end", "step", "words"),
+    [
+        (2, 1, 1, "before the start"),
+        (0, 11_001, 1, "more than 11000 points a series; take a step of at least 1s1ms"),
+        (0, 3600, 0.001, "take a step of at least 328ms"),
+        (0, 1_000_000_000, 1, "take a step of at least 1d1h15m10s"),
+    ],
 )
 def test_a_span_that_cannot_be_is_refused_with_the_mend(
     served: Any, start: float, end: float, step: float, words: str
