@@ -4,7 +4,7 @@ Owns words and exit codes; what an answer means is the daemon's, how it looks is
 nor the engine, so that it answers at once.
 """
 
-import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +50,9 @@ from sixfbd.control.terminal import (
     NOT_RUNNING,
     Failure,
     QuietGroup,
+    clean,
     completion_script,
+    json_text,
     print_json,
     print_lines,
     terminal_width,
@@ -62,18 +64,24 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 CALL_TIMEOUT_S: Final = 60.0
+MOST_TIMEOUT_S: Final = 86_400.0
 COMPLETION_TIMEOUT_S: Final = 1.0
 STOP_POLL_S: Final = 0.1
 STATES: Final = ("pending", "sending", "unknown", "accepted", "delivered", "dead", "suppressed")
 RANGE_POINTS: Final = 240  # of `query --range` without --step
 EPILOG: Final = """\b
 Exit codes:
-  0  done
-  1  refused or failed; the line on stderr says why
-  2  the command line is wrong
-  3  the daemon is not running
-  4  no answer in time, or the connection was lost
-  5  check run: the check is not healthy, or not all of its report was taken
+  0    done
+  1    refused or failed; the line on stderr says why
+  2    the command line is wrong
+  3    the daemon is not running
+  4    no answer in time, or the connection was lost
+  5    check run: the check is not healthy, or not all of its report was taken
+  130  ended by Ctrl-C
+  141  the reader of the output left, as head does
+
+With --json an answer is JSON on stdout, and an error is a line of JSON on stderr: {"error": {"message": ...,
+"exit_code": ...}}; only what is wrong with the command line itself stays text.
 
 The socket is looked for at --socket, $SIXFBD_SOCKET, the .run directory of the clone that sixfbctl is installed
 from, then /run/sixfbd/control.sock."""
@@ -99,7 +107,11 @@ class Session:
 
     def show(self, result: Any, form: type[T], lines: Callable[[T], list[str]]) -> T:
         """Print a result, as it is or as lines; return it in its form."""
-        value = msgspec.convert(result, form, strict=False)
+        try:
+            value = msgspec.convert(result, form, strict=False)
+        except msgspec.ValidationError as error:
+            reason = f"the daemon's answer is not understood ({error})"
+            raise Failure(f"{reason}; use a sixfbctl of the same version: this is {__version__}") from None
         if self.as_json:
             print_json(result)
         else:
@@ -111,7 +123,7 @@ class Session:
         if self.as_json:
             print_json(result)
         else:
-            click.echo(words)
+            print_lines(clean(line) for line in words.split("\n"))
 
 
 @contextmanager
@@ -146,10 +158,21 @@ def json_option(command: F) -> F:
     )(command)
 
 
+def _seconds(ctx: click.Context, option: click.Parameter, given: float) -> float:
+    if not 0 < given <= MOST_TIMEOUT_S:
+        raise click.BadParameter(f"write seconds above 0, at most {MOST_TIMEOUT_S:g}")
+    return given
+
+
 @click.group(cls=QuietGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--socket", "socket_path", metavar="PATH", help="The daemon's control socket.")
 @click.option(
-    "--timeout", default=CALL_TIMEOUT_S, show_default=True, metavar="SECONDS", help="Longest wait for an answer."
+    "--timeout",
+    default=CALL_TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    callback=_seconds,
+    help="Longest wait for an answer.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print answers as JSON, for scripts.")
 @click.version_option(__version__, prog_name="sixfbctl")
@@ -178,6 +201,11 @@ def _offered(ctx: click.Context, method: str, incomplete: str) -> list[dict[str,
 def _complete_check(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     checks = _offered(ctx, "checks", incomplete)
     return [CompletionItem(c["name"], help=c["status"]) for c in checks if c["name"].startswith(incomplete)]
+
+
+def _complete_firing(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    alerts = [a for a in _offered(ctx, "alerts", incomplete) if a["state"] == "firing"]
+    return [CompletionItem(a["id"], help=a["rule"]) for a in alerts if a["id"].startswith(incomplete)]
 
 
 def _complete_alert(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -269,9 +297,12 @@ def _time(text: str, now: float) -> float:
     if text.startswith("-"):
         return now - _duration(text[1:])
     try:
-        return float(text)
+        at = float(text)
     except ValueError:
         pass  # not unix seconds; a date then
+    else:
+        if math.isfinite(at):
+            return at
     try:
         return datetime.fromisoformat(text).astimezone().timestamp()
     except ValueError:
@@ -354,7 +385,7 @@ def check_resume(session: Session, name: str) -> None:
 
 
 @cli.command()
-@click.argument("alert", metavar="ID", shell_complete=_complete_alert)
+@click.argument("alert", metavar="ID", shell_complete=_complete_firing)
 @click.option("--comment", default="", help="Shown with the acknowledgement.")
 @json_option
 @pass_session
@@ -399,7 +430,7 @@ def events(ctx: click.Context, follow: bool, event_type: str | None, limit: int)
 
 def _print_event(session: Session, event: Any) -> None:
     if session.as_json:
-        click.echo(json.dumps(event, ensure_ascii=False))
+        click.echo(json_text(event))
     else:
         click.echo(show.show_event(msgspec.convert(event, StoredEvent)))
 
@@ -539,7 +570,7 @@ def journal_verify(ctx: click.Context, session: Session) -> None:
 
 def _verify_words(view: VerifyView) -> list[str]:
     checked = f" ({count_line(view.checked)})" if view.checked else ""
-    return [*view.problems] or [f"nothing is wrong{checked}"]
+    return [clean(problem) for problem in view.problems] or [f"nothing is wrong{checked}"]
 
 
 @journal.command("backup")
@@ -562,7 +593,7 @@ def journal_export(session: Session) -> None:
     """Print all of it as lines of JSON, oldest first."""
     with session.connect() as client:
         for line in client.stream("journal.export"):
-            click.echo(json.dumps(line, ensure_ascii=False, separators=(",", ":")))
+            click.echo(json_text(line))
 
 
 # ---- the daemon ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """How the daemon's answers look to people: one function per answer, values to lines. Pure; sixfbctl prints them."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 import click
 import msgspec
@@ -21,9 +22,9 @@ from sixfbd.control.engine import (
     WhyView,
 )
 from sixfbd.control.tables import age, clock_time, colored, count_line, facts, labels, size, spark, table, time
-from sixfbd.control.tables import clean as plain
 from sixfbd.control.tables import span as shown_span
 from sixfbd.control.tables import value as shown_value
+from sixfbd.control.terminal import clean as plain
 from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
 from sixfbd.model import Alert, AlertState, CheckState, Obligation, StoredEvent
 
@@ -248,16 +249,47 @@ def show_tokens(tokens: Sequence[TokenView], width: int | None = None) -> list[s
     )
 
 
+_JOURNAL_WORDS: Final = {
+    "path": "file",
+    "size_bytes": "size",
+    "wal_bytes": "write-ahead log",
+    "last_record_seq": "number of the last record",
+    "last_event_seq": "number of the last event",
+    "last_commit_age_s": "last commit",
+    "commit_p50_s": "commits, median",
+    "commit_max_s": "commits, longest",
+    "waiting": "commits that wait",
+    "oldest_waiting_s": "the oldest waits for",
+    "failures": "commits that failed",
+    "queued": "rows to be written",
+    "dropped": "rows dropped",
+}
+
+
 def show_journal(view: JournalView) -> list[str]:
-    return facts((name.replace("_", " "), _fact(name, fact)) for name, fact in view.facts.items())
+    """Return the facts of each file under its name."""
+    parts: dict[str, list[tuple[str, str]]] = {}
+    for key, fact in view.facts.items():
+        part, _, name = key.rpartition(".")
+        words = _JOURNAL_WORDS.get(name) or name.replace("_", " ")
+        parts.setdefault(part or "journal", []).append((words, _fact(name, fact)))
+    return [
+        line
+        for part, pairs in parts.items()
+        for line in (click.style(f"{part}.db", bold=True), *(f"  {line}" for line in facts(pairs)))
+    ]
 
 
 def _fact(name: str, fact: object) -> str:
+    if fact is None or fact == "":
+        return "none" if fact == "" else "-"
     if isinstance(fact, int | float) and not isinstance(fact, bool):
         if name.endswith("_bytes"):
             return size(fact)
         if name.endswith("_at"):
             return time(fact)
+        if name.endswith("_age_s"):
+            return f"{shown_span(fact)} ago"
         if name.endswith("_s"):
             return shown_span(fact)
         return shown_value(fact)

@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from sixfbd.control.terminal import clean
 from sixfbd.model import Severity
 from sixfbd.quantities import show_duration
 
@@ -151,11 +152,6 @@ def facts(pairs: Iterable[tuple[str, str]]) -> list[str]:
     shown = [(clean(name), clean(value)) for name, value in pairs]
     width = max((text_width(name) for name, _ in shown), default=0)
     return [f"{name}{' ' * (width - text_width(name))}  {_colored(value)}".rstrip() for name, value in shown]
-
-
-def clean(text: str) -> str:
-    """Return the text on one line and without control characters."""
-    return "".join(" " if char in "\n\t" else char for char in text if char in "\n\t" or char.isprintable())
 
 
 def text_width(text: str) -> int:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from sixfbd.control.tables import (
     age,
-    clean,
     clock_time,
     count_line,
     facts,
@@ -22,6 +21,7 @@ from sixfbd.control.tables import (
     time,
     value,
 )
+from sixfbd.control.terminal import clean
 
 
 def plain(lines: list[str]) -> list[str]:

@@ -1,11 +1,14 @@
 """sixfbctl against a served control socket: what it prints for people and scripts, and its exit codes."""
 
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sixfbd.control import address
+from sixfbd.control.engine import JournalView
 from sixfbd.ctl import cli
+from sixfbd.model import CheckName, CheckState, Status
 
 Until = Callable[[str, Callable[[], bool]], None]
 SIXFBCTL = Path(sys.executable).with_name("sixfbctl")
@@ -176,6 +181,11 @@ def test_times_are_dates_unix_seconds_or_so_long_ago(ctl: Any, served: Any) -> N
         (["query", "up", "--range", "5m", "--start", "0"], "give one of"),
         (["events", "emit", "sale", "quantity"], "is not KEY=VALUE"),
         (["chekcs"], "No such command"),
+        (["query", "up", "--at", "nan"], "is not a time"),
+        (["query", "up", "--start=-inf"], "is not a duration"),
+        (["--timeout", "0", "status"], "write seconds above 0"),
+        (["--timeout", "nan", "status"], "write seconds above 0"),
+        (["--timeout", "1e300", "status"], "write seconds above 0"),
         (["check", "run"], "Missing argument"),
     ],
 )
@@ -304,9 +314,74 @@ def test_a_report_of_which_something_is_refused_is_exit_code_5(ctl: Any) -> None
 def test_the_exit_codes_stand_in_the_help() -> None:
     text = CliRunner().invoke(cli, ["--help"]).stdout
     for code, words in (
-        (0, "done"), (1, "refused"), (2, "command line"), (3, "not running"), (4, "no answer in time"), (5, "not healthy")
-    ):  # fmt: skip
+        (0, "done"),
+        (1, "refused"),
+        (2, "command line"),
+        (3, "not running"),
+        (4, "no answer in time"),
+        (5, "not healthy"),
+        (130, "Ctrl-C"),
+        (141, "reader"),
+    ):
         assert any(line.strip().startswith(f"{code}  ") and words in line for line in text.splitlines()), text
+
+
+def test_with_json_an_error_is_json_on_stderr_with_its_exit_code(ctl: Any, served: Any) -> None:
+    served.engine.problems = ("a.toml: [x] is wrong", "b.toml: [y] is wrong")
+    result = ctl("reload", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert json.loads(result.stderr) == {
+        "error": {
+            "message": "the configuration has errors; nothing has changed\n  a.toml: [x] is wrong\n  b.toml: [y] is wrong",
+            "exit_code": 1,
+        }
+    }
+    served.stop()
+    assert json.loads(ctl("--json", "status").stderr)["error"]["exit_code"] == 3
+
+
+ESCAPE = "\x1b]0;owned\x07\x9b31m\u202e"
+
+
+@pytest.mark.parametrize("args", [["check", "run", ESCAPE], ["check", "run", ESCAPE, "--json"], ["checks", "--json"]])
+def test_nothing_that_others_wrote_steers_the_terminal(ctl: Any, served: Any, args: list[str]) -> None:
+    state = CheckState(CheckName("shop"), "webhook", 30.0, Status.UNHEALTHY, ESCAPE)
+
+    async def checks() -> list[CheckState]:
+        return [state]
+
+    served.engine.checks = checks
+    result = ctl(*args)
+    printed = result.stdout + result.stderr
+    assert "owned" in printed
+    assert all(char.isprintable() or char == "\n" for char in printed), printed
+    if args[0] == "checks":
+        assert json.loads(result.stdout)[0]["summary"] == ESCAPE
+
+
+def test_an_answer_of_another_version_is_said_to_be_one(ctl: Any, served: Any) -> None:
+    served.engine.on_status = lambda: {"version": 5}
+    result = ctl("status")
+    assert result.exit_code == 1
+    assert "is not understood" in result.stderr and "the same version" in result.stderr
+
+
+def test_the_facts_of_the_journal_have_names_that_people_use(ctl: Any, served: Any) -> None:
+    async def status() -> JournalView:
+        facts = {"path": "/j.db", "size_bytes": 4096, "last_commit_age_s": 3.0, "commit_p50_s": None, "last_error": ""}
+        return JournalView({f"journal.{name}": fact for name, fact in facts.items()} | {"samples.queued": 0})
+
+    served.engine.journal_status = status
+    assert ctl("journal", "status").stdout.splitlines() == [
+        "journal.db",
+        "  file             /j.db",
+        "  size             4.0 KiB",
+        "  last commit      3s ago",
+        "  commits, median  -",
+        "  last error       none",
+        "samples.db",
+        "  rows to be written  0",
+    ]
 
 
 # ---- as a process ------------------------------------------------------------------------------------------------------
@@ -355,6 +430,39 @@ def test_it_imports_neither_trio_nor_the_engines_heavy_parts() -> None:
     code = f"import sys, sixfbd.ctl; print([name for name in {heavy.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_terminal_that_cannot_show_a_character_gets_its_code(served: Any) -> None:
+    with run_process(served, "query", "up", "--range", "1h", PYTHONIOENCODING="latin-1") as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert "\\u2588" in out
+    with run_process(served, "reload", "--json", PYTHONIOENCODING="latin-1") as process:
+        out, err = process.communicate(timeout=20)
+    assert json.loads(out)["changed"] == ["check shop: interval 30s → 10s"]
+
+
+def test_a_disk_that_is_full_under_the_output_is_one_line(served: Any) -> None:
+    with Path("/dev/full").open("w") as full:
+        environ = {**os.environ, "SIXFBD_SOCKET": str(served.path)}
+        done = subprocess.run([SIXFBCTL, "status"], env=environ, stdout=full, stderr=subprocess.PIPE, timeout=20)
+    assert (done.returncode, done.stderr) == (1, b"sixfbctl: cannot write the answer: No space left on device\n")
+
+
+def test_a_table_is_as_wide_as_the_terminal_and_as_it_needs_in_a_pipe(served: Any) -> None:
+    main, side = os.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    environ = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environ |= {"SIXFBD_SOCKET": str(served.path), "NO_COLOR": "1"}
+    subprocess.run([SIXFBCTL, "alerts"], env=environ, stdout=side, check=True, timeout=20)
+    os.close(side)
+    lines = os.read(main, 65_536).decode().splitlines()
+    os.close(main)
+    assert lines[1].startswith("inc-1") and max(map(len, lines)) <= 60
+    assert any("The shop does not answer" in line for line in lines[2:])
+    with run_process(served, "alerts") as process:
+        out, _ = process.communicate(timeout=20)
+    assert len(out.splitlines()) == 2
 
 
 def test_no_colours_reach_a_pipe(served: Any) -> None:
