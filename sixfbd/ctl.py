@@ -35,6 +35,7 @@ from sixfbd.control.engine import (
     MessageView,
     OutboxView,
     PluginView,
+    PreviewView,
     QueryView,
     SeriesView,
     StatusView,
@@ -45,9 +46,11 @@ from sixfbd.control.engine import (
 from sixfbd.control.protocol import RpcError
 from sixfbd.control.tables import count_line, size
 from sixfbd.control.terminal import (
+    FAILED,
     LOST,
     NOT_FINE,
     NOT_RUNNING,
+    OK,
     Failure,
     QuietGroup,
     clean,
@@ -600,12 +603,25 @@ def journal_export(session: Session) -> None:
 
 
 @cli.command()
+@click.option("--preview", is_flag=True, help="Show what a reload would do, and do nothing.")
 @json_option
-@pass_session
-def reload(session: Session) -> None:
-    """Take the configuration in anew, all or nothing."""
-    result = session.ask("reload")
-    session.say(result, "\n".join(result["changed"]) or "nothing has changed")
+@click.pass_context
+def reload(ctx: click.Context, preview: bool) -> None:
+    """Take the configuration in anew, all or nothing.
+
+    With --preview nothing happens: it shows which checks, notifiers and rules would be kept, added, changed, restarted
+    and dropped, which alerts would fire, resolve or be told to others, and what needs a restart of the daemon. Exit
+    code 1 if the reload would be refused.
+    """
+    session = ctx.find_object(Session)
+    assert session is not None
+    if not preview:
+        result = session.ask("reload")
+        session.say(result, "\n".join(result["changed"]) or "nothing has changed")
+        return
+    result = session.ask("reload.preview")
+    view = session.show(result, PreviewView, lambda view: show.show_preview(view, time.time(), terminal_width()))
+    ctx.exit(FAILED if view.needs_restart else OK)
 
 
 @cli.command()

@@ -31,6 +31,7 @@ from sixfbd.judge import Judge
 from sixfbd.logs import configure_logging
 from sixfbd.model import CheckName, Report, Sample, StoredEvent
 from sixfbd.outbox.workers import Outbox
+from sixfbd.preview import preview
 from sixfbd.readers.for_control import ControlView
 from sixfbd.readers.for_http import HttpView
 from sixfbd.readers.queries import EngineReader
@@ -182,7 +183,7 @@ async def _close_checks(running: Running) -> None:
 async def _serve(running: Running, listener: socket.socket, runs: trio.Nursery) -> None:
     """Run everything that has a task, until the stop; then servers, schedule and rules end, and the outbox drains."""
     view = HttpView(running)
-    control = ControlView(running, partial(reload, running))
+    control = ControlView(running, partial(reload, running), partial(preview, running))
     config = running.config
     async with trio.open_nursery() as tasks:
         tasks.start_soon(lifetime.obey_signals, running)

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import threading
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -32,8 +31,11 @@ async def obey_signals(running: Running) -> None:
 
 
 async def _reload(running: Running) -> None:
-    with suppress(Refused):  # said by reload in the log; an invalid configuration changes nothing
-        await reload(running, Actor("signal SIGHUP"))
+    by = Actor("signal SIGHUP")
+    try:
+        await reload(running, by)
+    except Refused as error:  # nobody waits for an answer
+        log.error("reload.refused", by=by.name, error=str(error))
 
 
 def limit_stop(running: Running) -> None:

@@ -17,6 +17,7 @@ from sixfbd.control.protocol import Refused
 from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.instances import CheckInstance, NotifierInstance, close_all, make_check, make_notifier
 from sixfbd.intake import Intake, declare
+from sixfbd.logs import configure_logging
 from sixfbd.model import Actor, CheckName, Found, Rule
 from sixfbd.outbox.render import Place
 from sixfbd.plugin import Reader
@@ -38,12 +39,15 @@ NEEDS_RESTART: Final[Mapping[str, Callable[[Config], object]]] = {
     "control.socket": lambda config: config.control.socket,
     "window.memory": lambda config: config.window.memory,
     "journal": lambda config: config.journal,
-    "log": lambda config: config.log,
 }
 
 
 class Plan(Struct, frozen=True):
-    """What a reload would do. `checks` and `notifiers` are all instances after it: kept ones are the same objects."""
+    """What a reload would do. `checks` and `notifiers` are all instances after it: kept ones are the same objects.
+
+    `changed` says it in words; `changed_tables` of these are tables that are no instance and no rule. What `needs_restart`
+    names keeps the plan from taking effect.
+    """
 
     config: Config
     catalog: PluginCatalog
@@ -53,6 +57,9 @@ class Plan(Struct, frozen=True):
     checks: dict[CheckName, CheckInstance]
     notifiers: dict[str, NotifierInstance]
     changed: tuple[str, ...]
+    changed_tables: tuple[str, ...]
+    needs_restart: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def summary_of(running_state: Callable[[CheckName], object], found: Found) -> str:
@@ -133,15 +140,15 @@ def declare_checks(
 
 
 async def prepare(running: Running, path: Path) -> Plan:
-    """Read the configuration again and plan the change. Raises Refused with all that is wrong; nothing is touched."""
+    """Read the configuration again and plan the change. Raises Refused with all that is wrong; nothing is touched.
+
+    A plan is brought to its end by `apply_plan` or `discard`.
+    """
     catalog = await running.world.offload(lambda: load_plugins(plugin_sources(path)))  # loaded modules stay as they are
     config, problems = await running.world.offload(check_config, path, catalog, rule_problems)
     if config is None:
         errors = [str(problem) for problem in problems if problem.level == "error"]
         raise Refused("the configuration is not valid, nothing was changed:\n" + "\n".join(errors))
-    fixed = [key for key, value in NEEDS_RESTART.items() if value(config) != value(running.config)]
-    if fixed:
-        raise Refused(f"{', '.join(fixed)} cannot change in a reload, nothing was changed; restart the daemon")
     rules, _ = effective_rules(config, catalog.rules)
     bound, left_out = await running.world.offload(bind, rules)
     old = running.config
@@ -157,18 +164,20 @@ async def prepare(running: Running, path: Path) -> Plan:
         if same_site and old.notifiers.get(name) == table and running.notifiers[name].notifier is not None
     }
     checks, notifiers = make_instances(config, catalog, running.world, running.reader, kept_checks, kept_notifiers)
+    tables = ("site", "tokens", "receivers", "route", "severities", "log")
+    changed_tables = tuple(name for name in tables if getattr(old, name) != getattr(config, name))
     changed = (
         *_changes("check", running.checks, checks),
         *_changes("notifier", running.notifiers, notifiers),
         *_changes("rule", {rule.name: rule for rule in running.rules}, {rule.name: rule for rule in rules}),
-        *(
-            name
-            for name in ("site", "tokens", "receivers", "route", "severities")
-            if getattr(old, name) != getattr(config, name)
-        ),
+        *changed_tables,
     )
+    needs_restart = tuple(key for key, value in NEEDS_RESTART.items() if value(config) != value(old))
+    warnings = tuple(str(problem) for problem in problems if problem.level == "warning")
     left_out = (*left_out, *plugins_left_out(catalog))
-    return Plan(config, catalog, rules, bound, left_out, checks, notifiers, changed)
+    return Plan(
+        config, catalog, rules, bound, left_out, checks, notifiers, changed, changed_tables, needs_restart, warnings
+    )
 
 
 def _works(instance: CheckInstance | None) -> bool:
@@ -191,6 +200,10 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
 
     Not to be cancelled on its way: all of it happens or nothing. The judge answers after its round.
     """
+    if plan.needs_restart:
+        await discard(plan, running)
+        fixed = ", ".join(plan.needs_restart)
+        raise Refused(f"{fixed} cannot change in a reload, nothing was changed; restart the daemon")
     policy = policy_of(
         plan.config,
         plan.catalog,
@@ -204,7 +217,7 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
             policy, plan.config.text_hash, by, lambda: ending.update(_swap(running, plan))
         )
         if not outcome.ok:
-            await _discard(plan, running)
+            await discard(plan, running)
             raise Refused(outcome.error)
         with trio.move_on_after(GRACE_S):
             for ended in ending.values():
@@ -218,6 +231,8 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     old = running.checks
     new = {name: one for name, one in plan.checks.items() if old.get(name) is not one}
     limit_changed = running.config.window != plan.config.window
+    if running.config.log != plan.config.log:
+        configure_logging(plan.config.log.level, plan.config.log.format)
     running.config, running.rules, running.problems = plan.config, plan.rules, plan.problems
     running.catalog = plan.catalog
     running.intake.declare_types(list(plan.catalog.event_types.values()))
@@ -241,7 +256,7 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     return ending
 
 
-async def _discard(plan: Plan, running: Running) -> None:
+async def discard(plan: Plan, running: Running) -> None:
     """Close what a plan made that did not come into effect."""
     checks = [one for name, one in plan.checks.items() if running.checks.get(name) is not one]
     notifiers = [one for name, one in plan.notifiers.items() if running.notifiers.get(name) is not one]
@@ -259,9 +274,8 @@ async def reload(running: Running, by: Actor) -> tuple[str, ...]:
         try:
             plan = await prepare(running, running.config_path)
             await apply_plan(running, plan, by)
-        except Refused as error:
-            log.error("reload.refused", by=by.name, error=str(error))
-            raise
+        except Refused:
+            raise  # whoever asked says so
         except Exception as error:  # a fault of our own: it must not end the daemon, which runs on as it is
             log.exception("reload.failed", by=by.name)
             raise Refused(f"the reload failed: {described(error)}; the log has the details") from error

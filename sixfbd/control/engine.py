@@ -252,6 +252,42 @@ class ReloadView(Struct, frozen=True):
     config_hash: str = ""
 
 
+class PreviewAlert(Struct, frozen=True, kw_only=True):
+    """One alert that a reload would change. `state` is the one that it would have; pending, it fires at `due_at`.
+
+    `told` are the targets that the new routes name, `told_before` those of the routes in force if they are others. `id` is
+    empty for an alert that does not exist yet.
+    """
+
+    id: str
+    rule: str
+    labels: dict[str, str]
+    severity: Severity
+    state: AlertState
+    due_at: float | None = None
+    reason: str = ""
+    told: tuple[str, ...] = ()
+    told_before: tuple[str, ...] = ()
+
+
+class PreviewView(Struct, frozen=True, kw_only=True):
+    """`reload.preview`: what a reload would do now. Things are written "check NAME", "notifier NAME", "rule NAME"; tables
+    that differ stand among `changed`. With anything in `needs_restart` the reload would be refused."""
+
+    kept: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    would_fire: tuple[PreviewAlert, ...] = ()
+    would_resolve: tuple[PreviewAlert, ...] = ()
+    rerouted: tuple[PreviewAlert, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    config_hash: str = ""
+
+
 class StopView(Struct, frozen=True):
     """`stop`: the stop began; the process `pid` ends within `within_s`."""
 
@@ -337,6 +373,10 @@ class ControlEngine(Protocol):
     async def tokens(self) -> Sequence[TokenView]: ...
     async def revoke_token(self, name: str, actor: Actor) -> str: ...
     async def reload(self, actor: Actor) -> ReloadView: ...
+    async def preview_reload(self) -> PreviewView:
+        """What `reload` would do now; changes nothing. An invalid configuration is Refused."""
+        ...
+
     async def stop(self, actor: Actor) -> StopView:
         """Begin the stop; the answer leaves before the socket closes."""
         ...

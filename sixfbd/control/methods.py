@@ -181,6 +181,7 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
         "outbox.show": _method("One message and its history.", OneMessage, lambda p, _: engine.message(p.id)),
         "why": _method("The whole story of one alert.", OneAlert, lambda p, _: engine.why(p.alert)),
         "plugins": _method("What plugins brought, and those left out.", Nothing, lambda p, _: engine.plugins()),
+        "reload.preview": _method("What a reload would do now.", Nothing, lambda p, _: engine.preview_reload()),
         "token.list": _method("Access tokens by name.", Nothing, lambda p, _: engine.tokens()),
         "journal.status": _method("Sizes, counts, ages.", Nothing, lambda p, _: engine.journal_status()),
         "journal.verify": _method(

@@ -13,6 +13,8 @@ from sixfbd.control.engine import (
     MessageView,
     OutboxView,
     PluginView,
+    PreviewAlert,
+    PreviewView,
     QuerySeries,
     QueryView,
     SeriesView,
@@ -229,6 +231,50 @@ def show_plugins(plugins: Iterable[PluginView], width: int | None = None) -> lis
     ]
     heads = ("name", "kind", "version", "origin", "what", "options (* required)")
     return [*table(heads, rows, "no plugins", width=width, drop=("version",), fold=(heads[-1], "what")), *left_out]
+
+
+def show_preview(view: PreviewView, now: float, width: int | None = None) -> list[str]:
+    """Return what a reload would do: things by what becomes of them, then alerts that would change, then what is wrong."""
+    fates = [
+        ("kept", _gathered(view.kept)),
+        ("added", ", ".join(view.added)),
+        ("changed", ", ".join(view.changed)),
+        ("restarted", ", ".join(view.restarted)),
+        ("dropped", ", ".join(view.dropped)),
+    ]
+    alerts = [
+        *(
+            _preview_row("would fire" if one.due_at is None else "would be pending", one, now)
+            for one in view.would_fire
+        ),
+        *(_preview_row("would resolve", one, now) for one in view.would_resolve),
+        *(_preview_row("re-routed", one, now) for one in view.rerouted),
+    ]
+    heads = ("alert", "severity", "change", "why", "told")
+    lines = facts((name, words or "none") for name, words in fates)
+    lines += ["", *table(heads, alerts, "no alert would change", width=width, fold=("told", "why"))]
+    lines += [f"warning: {plain(warning)}" for warning in view.warnings]
+    lines += [colored(f"problem: {plain(problem)}", "unhealthy") for problem in view.problems]
+    if view.needs_restart:
+        fixed = ", ".join(view.needs_restart)
+        lines.append(colored(f"needs restart: {fixed}; a reload would be refused as a whole", "unhealthy"))
+    return lines
+
+
+def _gathered(things: Iterable[str]) -> str:
+    """Checks and notifiers by name, rules by their number: there are many."""
+    named = [thing for thing in things if not thing.startswith("rule ")]
+    rules = sum(thing.startswith("rule ") for thing in things)
+    return ", ".join([*named, *([f"{rules} rules"] if rules else [])])
+
+
+def _preview_row(change: str, alert: PreviewAlert, now: float) -> tuple[str, ...]:
+    why = alert.reason if alert.due_at is None else f"fires {age(alert.due_at, now)} unless it ends"
+    told = ", ".join(alert.told) or "nobody"
+    if alert.told_before:
+        told = f"{', '.join(alert.told_before)} → {told}"
+    name = labels({"__name__": alert.rule, **alert.labels})
+    return (name, str(alert.severity), change, why, told)
 
 
 def show_tokens(tokens: Sequence[TokenView], width: int | None = None) -> list[str]:

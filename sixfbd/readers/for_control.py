@@ -19,6 +19,7 @@ from sixfbd.control.engine import (
     MessageView,
     OutboxView,
     PluginView,
+    PreviewView,
     QuerySeries,
     QueryView,
     ReloadView,
@@ -68,14 +69,16 @@ MESSAGE_SCAN: Final = 2000  # records of messages looked through for those that 
 RECORDS_PAGE: Final = 500
 
 Reload = Callable[[Actor], Awaitable[tuple[str, ...]]]
+Preview = Callable[[], Awaitable[PreviewView]]
 
 
 class ControlView:
-    """`ControlEngine` over a running daemon. `reload` raises ReloadRefused (a Refused) for what cannot be taken over."""
+    """`ControlEngine` over a running daemon. `reload` and `preview` raise Refused for what cannot be taken over."""
 
-    def __init__(self, running: Running, reload: Reload) -> None:
+    def __init__(self, running: Running, reload: Reload, preview: Preview) -> None:
         self._running = running
         self._reload = reload
+        self._preview = preview
 
     # ---- at a glance -----------------------------------------------------------------------------------------------------
 
@@ -327,6 +330,9 @@ class ControlView:
     async def reload(self, actor: Actor) -> ReloadView:
         return ReloadView(await self._reload(actor), self._running.config.text_hash)
 
+    async def preview_reload(self) -> PreviewView:
+        return await self._preview()
+
     async def stop(self, actor: Actor) -> StopView:
         await trio.lowlevel.checkpoint()
         self._running.stop.set()
@@ -364,6 +370,8 @@ class ControlView:
             await self._running.journal.backup(target)
         except JournalError as error:
             raise Refused(str(error)) from error
+        except OSError as error:  # such as a name that is too long
+            raise Refused(f"{path}: {error.strerror or error}; give another path") from error
         size = await self._running.world.offload(lambda: target.stat().st_size)
         return BackupView(path, size)
 

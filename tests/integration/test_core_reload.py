@@ -1,6 +1,7 @@
 """Reload on the engine's real parts, without servers: all or nothing, and what did not change keeps its alert, timer and
 instance. Real files, threads and clock."""
 
+import logging
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.model import Actor, AlertState, Status
 from sixfbd.outbox.workers import Outbox
+from sixfbd.preview import preview
 from sixfbd.readers.queries import EngineReader
 from sixfbd.reload import (
     apply_plan,
@@ -125,6 +127,7 @@ def text_of(checks, rules, mark="", extra=""):
     parts = [
         '[daemon]\nstate_directory = "state"\n[http]\nlisten = "127.0.0.1:0"\n[control]\nsocket = "control.sock"\n',
         f'[notifiers.note]\nplugin = "note"\nmark = "{mark}"\n[receivers.primary]\nnote = {{ via = "note" }}\n',
+        '[severities.high]\nchannels = ["note"]\n',
     ]
     for name, options in checks.items():
         parts.append(f'[checks.{name}]\nplugin = "toy"\ninterval = "1h"\njitter = "0s"\n{options}\n')
@@ -299,14 +302,33 @@ async def test_any_sequence_of_reloads_keeps_what_it_did_not_change(engine, seed
             before = (checks, rules, mark, made.alerts(), dict(made.running.checks), dict(made.running.notifiers))
             checks, rules = chosen("check", "abc"), chosen("rule", ("R1", "R2", "R3"))
             mark = draw.choice(("one", "two"))
+            made.write(checks, rules, mark)
+            view = await preview(made.running)
             await made.reload(checks, rules, mark)
             await made.until(f"the alerts of {checks} and {rules}", partial(settled, made, checks, rules, before[3]))
+            foreseen(view, before, made.alerts())
             await kept(made, before, checks, rules, mark)
     assert all(toy.log.count("closed") == 1 and toy.log[-1] == "closed" for toy in made.toys.lives)
     assert all(note.closed == 1 for note in made.notes.lives)
     told = [alert for note in made.notes.lives for one in note.got for alert in one.alerts]
     ids = [(alert.id, alert.status) for alert in told if alert.kind != "level"]
-    assert len(ids) == len(set(ids)), "nobody was told the same twice"
+    assert ids and len(ids) == len(set(ids)), "nobody was told the same twice"
+
+
+def foreseen(view, before, alerts):
+    """What the preview said came true; what a check that is new would find it could not know."""
+    old_checks, old_alerts = before[0], before[3]
+    fired = {key for key, alert in old_alerts.items() if alert.state is AlertState.FIRING}
+    fires = {key for key, alert in alerts.items() if alert.state is AlertState.FIRING}
+    assert previewed(view.would_resolve) == dict.fromkeys(fired - fires, AlertState.RESOLVED)
+    new = {key: alerts[key].state for key in set(alerts) - set(old_alerts) if key[1] in old_checks}
+    new |= {key: AlertState.FIRING for key in fires - fired if key in old_alerts}
+    assert previewed(view.would_fire) == new
+    assert view.rerouted == ()
+
+
+def previewed(alerts):
+    return {(alert.rule, alert.labels["check"]): alert.state for alert in alerts}
 
 
 async def kept(made, before, checks, rules, mark):
@@ -398,6 +420,75 @@ async def test_reloads_at_once_come_one_after_the_other(engine):
             for _ in range(3):
                 nursery.start_soon(reload, made.running, ME)
         assert sorted(made.running.checks) == ["a", "b"] and len(made.toys.lives) == 2
+
+
+# ---- the plan shown ----------------------------------------------------------------------------------------------------------
+
+SECOND = '[receivers.second]\nnote = { via = "note" }\n[route]\nreceiver = "primary"\n'
+TEAM = '[[route.routes]]\nmatchers = ["alertname=R1"]\nreceiver = "second"\n'
+
+
+async def test_a_preview_shows_what_becomes_of_everything_and_changes_nothing(engine):
+    rules = {"R1": "", "R2": "", "R4": ""}
+    async with engine({"a": "", "b": ""}, rules, extra=SECOND) as made:
+        await made.until("the alerts", lambda: settled(made, "ab", rules))
+        running, before = made.running, made.alerts()
+        parts = (running.config, running.catalog, running.checks, running.notifiers, running.judge.policy)
+        lives, seq = len(made.toys.lives), running.journal.last_record_seq
+        changed = {"R1": "", "R2": 'expr = "toy_value > 1.5"', "R3": "", "R5": 'for = "1h"'}
+        made.write({"a": "", "c": 'act = "events"'}, changed, extra=SECOND + TEAM)
+        view = await preview(running)
+        assert [name for name in view.kept if not name.startswith("rule")] == ["check a", "notifier note"]
+        assert "rule R1" in view.kept
+        assert set(view.added) == {"check c", "rule R3", "rule R5"}
+        assert set(view.dropped) == {"check b", "rule R4"}
+        assert view.changed == ("rule R2", "route") and view.restarted == ()
+        assert previewed(view.would_fire) == {("R3", "a"): AlertState.FIRING, ("R5", "a"): AlertState.PENDING}
+        assert set(previewed(view.would_resolve)) == {("R1", "b"), ("R2", "a"), ("R2", "b"), ("R4", "a"), ("R4", "b")}
+        reasons = {(alert.rule, alert.labels["check"]): alert.reason for alert in view.would_resolve}
+        assert reasons["R4", "a"] == "rule removed" and reasons["R2", "a"] == "no longer true"
+        [moved] = view.rerouted
+        assert (moved.id, moved.rule, moved.labels["check"]) == (before["R1", "a"].id, "R1", "a")
+        assert (moved.told_before, moved.told) == (("primary through note",), ("second through note",))
+        assert view.needs_restart == () and view.problems == ()
+        assert parts == (
+            running.config, running.catalog, running.checks, running.notifiers, running.judge.policy,
+        )  # fmt: skip
+        assert made.alerts() == before and running.journal.last_record_seq == seq
+        assert [toy.log[-1] for toy in made.toys.lives[lives:]] == ["closed"], "what the plan made is closed again"
+
+
+async def test_a_preview_names_what_needs_a_restart_and_refuses_what_is_invalid_with_all_errors(engine):
+    async with engine({"a": ""}, {"R1": ""}) as made:
+        made.write({"a": ""}, {"R1": ""}, extra='[journal]\nsamples = "1d"\n')
+        assert (await preview(made.running)).needs_restart == ("journal",)
+        made.write({"a": 'value = "x"'}, {"R1": 'expr = "up{"'})
+        with pytest.raises(Refused, match=r"(?s)checks\.a\.value.*rules\[0\]\.expr"):
+            await preview(made.running)
+        assert not made.running.reloading.locked()
+
+
+async def test_a_plugin_file_that_a_preview_has_loaded_may_be_edited_before_the_reload(engine):
+    async with engine({"a": ""}, {}) as made:
+        file = made.directory / "plugins.d" / "other.py"
+        file.write_text(TOY.replace('"toy": Toy', '"other": Toy').replace('"note": Note', '"other": Note'))
+        made.write({"a": "", "b": 'plugin = "other"'}, {})
+        text = (made.directory / "sixfbd.toml").read_text().replace('[checks.b]\nplugin = "toy"\n', "[checks.b]\n")
+        (made.directory / "sixfbd.toml").write_text(text)
+        assert (await preview(made.running)).added == ("check b",)
+        file.write_text(file.read_text().replace('"""A toy."""', '"""Edited."""', 1))
+        await reload(made.running, ME)
+        assert made.running.catalog.checks["other"].cls.__doc__ == "Edited."
+
+
+async def test_the_log_level_follows_a_reload(engine):
+    async with engine({"a": ""}, {}) as made:
+        level = logging.getLogger().level
+        try:
+            await made.reload({"a": ""}, {}, extra='[log]\nlevel = "error"\n')
+            assert logging.getLogger().level == logging.ERROR
+        finally:
+            logging.getLogger().setLevel(level)
 
 
 # ---- checks that come and go -------------------------------------------------------------------------------------------------

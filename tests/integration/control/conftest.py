@@ -23,6 +23,8 @@ from sixfbd.control.engine import (
     OutboxView,
     PluginOption,
     PluginView,
+    PreviewAlert,
+    PreviewView,
     QuerySeries,
     QueryView,
     ReloadView,
@@ -268,6 +270,23 @@ class PlayedEngine:
         if self.problems:
             raise Refused("the configuration has errors; nothing has changed", list(self.problems))
         return ReloadView(("check shop: interval 30s → 10s",))
+
+    async def preview_reload(self) -> PreviewView:
+        alert = PreviewAlert(
+            id="inc-1",
+            rule="ProbeFailed",
+            labels={"check": "shop"},
+            severity=Severity.HIGH,
+            state=AlertState.RESOLVED,
+            reason="rule removed",
+            told=("primary through hook",),
+        )
+        return PreviewView(
+            kept=("check machine", "rule Other"),
+            dropped=("rule ProbeFailed",),
+            would_resolve=(alert,),
+            needs_restart=self.problems,
+        )
 
     async def stop(self, actor: Actor) -> StopView:
         self.ready_to_end()

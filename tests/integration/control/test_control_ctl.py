@@ -222,7 +222,7 @@ def test_messages_are_chosen_by_state_and_open_ones_are_those_not_done_with(ctl:
 def test_stop_returns_when_the_daemon_no_longer_answers(ctl: Any, served: Any) -> None:
     result = ctl("stop")
     assert (result.exit_code, result.stdout) == (0, "stopped\n")
-    assert not served.path.exists()
+    assert not address.is_answered(served.path)
 
 
 # ---- exit codes ------------------------------------------------------------------------------------------------------
@@ -357,6 +357,24 @@ def test_nothing_that_others_wrote_steers_the_terminal(ctl: Any, served: Any, ar
     assert all(char.isprintable() or char == "\n" for char in printed), printed
     if args[0] == "checks":
         assert json.loads(result.stdout)[0]["summary"] == ESCAPE
+
+
+def test_a_preview_shows_what_would_become_of_everything_and_fails_where_the_reload_would(
+    ctl: Any, served: Any
+) -> None:
+    result = ctl("reload", "--preview")
+    assert result.exit_code == 0
+    assert "kept       check machine, 1 rules" in result.stdout
+    assert "dropped    rule ProbeFailed" in result.stdout
+    row = 'ProbeFailed{check="shop"}  high      would resolve  rule removed  primary through hook'
+    assert row in result.stdout.splitlines()
+    served.engine.problems = ("journal", "http")
+    result = ctl("reload", "--preview")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "needs restart: journal, http; a reload would be refused as a whole"
+    result = ctl("reload", "--preview", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["would_resolve"][0]["id"]) == (1, "inc-1")
+    assert served.engine.audited == []
 
 
 def test_an_answer_of_another_version_is_said_to_be_one(ctl: Any, served: Any) -> None:

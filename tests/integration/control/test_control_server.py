@@ -40,7 +40,11 @@ class Wire:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(10)
-        self.socket.connect(str(path))
+        try:
+            self.socket.connect(str(path))
+        except BaseException:
+            self.socket.close()
+            raise
         self._lines = self.socket.makefile("rb")
 
     def send(self, data: bytes) -> None:
@@ -298,12 +302,12 @@ def test_one_connection_too_many_is_told_so_and_the_next_after_one_left_is_taken
 
 
 def _is_taken(path: Path) -> bool:
-    with wire(path) as line:
-        try:
+    try:
+        with wire(path) as line:
             line.send(b'{"jsonrpc": "2.0", "id": 1, "method": "status"}\n')
             return "result" in line.answer()
-        except BrokenPipeError:
-            return False
+    except (BrokenPipeError, ConnectionResetError, BlockingIOError):  # turned away, or the queue is full
+        return False
 
 
 def test_clients_that_hang_up_at_any_moment_harm_nobody(served: Any) -> None:
