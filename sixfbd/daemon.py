@@ -71,14 +71,16 @@ def run_daemon(config_path: Path) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
-    configure_logging(config.log.level, config.log.format)
+    written = configure_logging(config.log.level, config.log.format)
     sys.setswitchinterval(SWITCH_S)
     failures: BaseExceptionGroup[Exception] | None = None
     try:
         trio.run(_run, config_path, catalog, config, restrict_keyboard_interrupt_to_checkpoints=True)
     except* (JournalError, ListenError, ControlSocketError) as group:
         failures = group
-    log.info("daemon.stopped")
+    if failures is None:
+        log.info("daemon.stopped")
+    written.flush()  # the reason is the last line
     for line in dict.fromkeys(str(error) for error in _leaves(failures)):
         print(f"sixfbd: {line}", file=sys.stderr)
     return 1 if failures else 0

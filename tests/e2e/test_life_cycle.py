@@ -44,8 +44,23 @@ def test_a_port_in_use_is_named_with_the_mend(daemon):
         daemon.edit('listen = "127.0.0.1:0"', f'listen = "127.0.0.1:{port}"')
         refused = run(daemon)
     assert refused.returncode == 1
-    assert f"127.0.0.1:{port}" in refused.stderr and "another address or port" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith("sixfbd: ") and f"127.0.0.1:{port}" in last and "another address or port" in last
+    assert "Traceback" not in refused.stderr and "daemon.stopped" not in refused.stderr
+
+
+def test_a_control_socket_that_cannot_be_made_is_the_last_line(daemon):
+    daemon.add("50-control.toml", '[control]\nsocket = "/nonexistent/control.sock"\n')
+    (daemon.directory / "sixfbd.toml").write_text(
+        "".join(line for line in daemon.config.read_text().splitlines(True) if not line.startswith("socket ="))
+    )
+    refused = run(daemon)
+    assert refused.returncode == 1
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith("sixfbd: /nonexistent/control.sock: the directory /nonexistent does not exist; make it"), (
+        last
+    )
+    assert "daemon.stopped" not in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_a_state_directory_that_cannot_be_one_is_named(daemon):
