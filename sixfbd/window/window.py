@@ -5,6 +5,7 @@ thread (the event loop's); what it hands out as a snapshot may be read from any.
 the rows to persist, in the order in which they must be written. Never asks the time: the caller says it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -337,10 +338,15 @@ class Window:
     def quantile(self, series: Series, q: float, lo_ms: int, hi_ms: int) -> float | None:
         """Return the quantile of the values in the minutes that the span touches, within 1 %; None if there are none.
 
-        Threads and the disk as in `sketch`.
+        It is the nearest rank's: the least value that a share of at least `q` does not exceed. A sketch by itself rounds
+        the rank down, which would make p95 of two values the smaller one. Threads and the disk as in `sketch`.
         """
         sketch = self.sketch(series, lo_ms, hi_ms)
-        value: float | None = None if sketch is None else sketch.get_quantile_value(q)
+        if sketch is None:
+            return None
+        rank = max(math.ceil(q * sketch.count) - 1, 0)
+        asked = min((rank + 0.5) / max(sketch.count - 1, 1), 1.0)  # in the rank's middle: no rounding leaves it
+        value: float | None = sketch.get_quantile_value(asked)
         return value
 
     # ---- reading ----------------------------------------------------------------------------------------------------------

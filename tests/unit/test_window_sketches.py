@@ -18,8 +18,8 @@ MINUTE = 60_000
 
 
 def nearest_rank(values, q):
-    """The value at rank q * (n - 1), rounded down: what a sketch estimates."""
-    return sorted(values)[math.floor(q * (len(values) - 1))]
+    """The least value that a share of at least q of the values does not exceed: of few values p95 is the largest."""
+    return sorted(values)[max(math.ceil(q * len(values)) - 1, 0)]
 
 
 @given(
@@ -33,6 +33,14 @@ def test_a_quantile_is_within_one_percent_of_the_true_one(observed, q):
     assert window.quantile(DURATION, q, 0, 4 * MINUTE) == pytest.approx(
         nearest_rank([value for _, value in observed], q), rel=0.0101
     )
+
+
+def test_p95_of_few_values_is_the_largest_not_one_that_half_of_them_exceed():
+    window = Window()
+    window.observe(DURATION, 0, 0.1)
+    window.observe(DURATION, 1, 9.0)
+    assert window.quantile(DURATION, 0.95, 0, MINUTE) == pytest.approx(9.0, rel=0.011)
+    assert window.quantile(DURATION, 0.5, 0, MINUTE) == pytest.approx(0.1, rel=0.011)
 
 
 def test_a_quantile_is_of_the_minutes_that_its_span_touches():
