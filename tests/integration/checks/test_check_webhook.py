@@ -500,7 +500,25 @@ async def test_a_socks_proxy_is_used_and_given_the_name(serve, server, probe, ce
 async def test_a_proxy_that_refuses_is_named(serve, server, probe):
     port = await serve(server.answering(407))
     report, _, _ = await probe("https://shop.example.com/", proxy=f"http://127.0.0.1:{port}")
-    assert report.summary == "the proxy refused: 407 X"
+    assert report.summary == f"the proxy 127.0.0.1 port {port} refused: 407 X"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_is_not_there_is_told_from_a_target_that_is_not(probe, closed_port, scheme):
+    report, _, _ = await probe(f"{scheme}://shop.example.com/", proxy=f"http://127.0.0.1:{closed_port}")
+    assert report.summary == f"the proxy cannot be reached: connection refused by 127.0.0.1 port {closed_port}"
+    report, _, _ = await probe("http://shop.example.com/", proxy="http://proxy.invalid:3128")
+    assert report.summary.startswith("the proxy cannot be reached: DNS: proxy.invalid cannot be resolved")
+
+
+async def test_a_proxy_that_speaks_no_socks_is_named(serve, probe):
+    async def web_server(stream):
+        await stream.receive_some(64)
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    port = await serve(web_server)
+    report, _, _ = await probe("http://shop.example.com/", proxy=f"socks5://127.0.0.1:{port}")
+    assert report.summary == f"the proxy 127.0.0.1 port {port} does not speak SOCKS5"
 
 
 async def test_several_targets_are_probed_at_once_and_one_bad_one_degrades(serve, server, probe, closed_port):

@@ -12,6 +12,7 @@ from typing import Final
 import httpcore
 import httpx
 import trio
+from socksio.exceptions import SOCKSError as SocksError
 
 from sixfbd.plugin import DAY, Size, show_duration
 from sixfbd_plugins.checks.probe.network import ProbeNetwork, look_again
@@ -78,7 +79,9 @@ async def exchange(request: ProbeRequest, trail: Trail, deadline: float, now: fl
         with trio.move_on_at(deadline):
             return await _follow(request, trail, now)
     except httpcore.ProxyError as error:
-        raise ProbeError(f"the proxy refused: {error}") from error
+        raise ProbeError(f"{_proxy_name(request)} refused: {error}") from error
+    except SocksError as error:
+        raise ProbeError(f"{_proxy_name(request)} does not speak SOCKS5") from error
     except (httpcore.ReadError, httpcore.WriteError) as error:
         raise ProbeError(f"connection lost while {trail.doing()}: {error}") from error
     except httpcore.RemoteProtocolError as error:
@@ -88,6 +91,12 @@ async def exchange(request: ProbeRequest, trail: Trail, deadline: float, now: fl
         reason = "a header's value is not valid" if "header value" in str(error) else str(error)
         raise ProbeError(f"the request is not valid HTTP: {reason}") from None
     raise ProbeError(timeout_words(trail, trio.current_time() - started))
+
+
+def _proxy_name(request: ProbeRequest) -> str:
+    assert request.proxy is not None
+    url = request.proxy.url
+    return f"the proxy {url.host.decode()} port {url.port}"
 
 
 def timeout_words(trail: Trail, seconds: float) -> str:
@@ -126,6 +135,7 @@ async def _exchange_hop(request: ProbeRequest, trail: Trail, hop: _Hop, now: flo
         server_name=request.server_name if _origin(hop.url) == _origin(request.url) else None,
         ip_protocol=request.ip_protocol,
         ip_fallback=request.ip_fallback,
+        to_proxy=request.proxy is not None,
     )
     try:
         async with httpcore.AsyncConnectionPool(

@@ -101,8 +101,10 @@ class ProbeNetwork(httpcore.AsyncNetworkBackend):
         server_name: str | None = None,
         ip_protocol: str = "any",
         ip_fallback: bool = True,
+        to_proxy: bool = False,
     ) -> None:
         self.trail = trail
+        self._to_proxy = to_proxy
         self.address: Address | None = None
         self._host = host
         self._server_name = server_name
@@ -119,10 +121,15 @@ class ProbeNetwork(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Look up and connect. Time limits are the caller's cancel scope; httpcore is given none."""
-        self.trail.enter("resolve")
-        addresses = await resolve(host, port, self._ip_protocol, self._ip_fallback)
-        self.trail.enter("connect")
-        stream, self.address = await connect_any(addresses)
+        try:
+            self.trail.enter("resolve")
+            addresses = await resolve(host, port, self._ip_protocol, self._ip_fallback)
+            self.trail.enter("connect")
+            stream, self.address = await connect_any(addresses)
+        except ProbeError as error:
+            if self._to_proxy:
+                raise ProbeError(f"the proxy cannot be reached: {error}") from error
+            raise
         self._opened.append(stream)
         self.trail.ip_protocol = 6 if self.address.family == socket.AF_INET6 else 4
         self.trail.enter("processing")
