@@ -7,6 +7,7 @@ lines, which are counted. Tracebacks carry no local variables; registered secret
 
 import base64
 import contextlib
+import io
 import json
 import logging
 import queue
@@ -19,12 +20,15 @@ from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from sixfbd.control.terminal import UNSEEN
 
 MASK: Final = "*****"
 MIN_MASKED_LENGTH: Final = 6  # shorter secrets are masked only where a fact is nothing but the secret
 QUEUED_LINES: Final = 10_000
 FLUSH_S: Final = 2.0
+_STEERS: Final = re.compile(rf"[\x00-\x08\x0b-\x1f]|{UNSEEN.pattern}")  # all but tabs and ends of lines
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 QUIET_LOGGERS: Final = ("httpx", "httpcore", "hypercorn", "hypercorn.access", "hypercorn.error", "quart", "hpack", "h2")
 """Loggers that say each request at INFO, httpx with the whole URL, query string included."""
@@ -207,18 +211,38 @@ def _shared() -> list[Processor]:
 def _formatter(console: bool, colors: bool) -> logging.Formatter:
     renderers: list[Processor]
     if console:
-        renderers = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+        renderers = [_escape_facts, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_write_traceback)]
     else:
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderers = [
             structlog.processors.ExceptionRenderer(plain),
             _known_first,
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            _escape_json,
         ]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *_shared()],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, _mask_line],
     )
+
+
+def _escape_facts(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Texts reach the terminal without what it obeys; the renderer shows whatever is no text by its repr."""
+    return {name: _escaped(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _escaped(text: str) -> str:
+    return _STEERS.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def _write_traceback(out: TextIO, error: ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    out.write(_escaped(text.getvalue()))
+
+
+def _escape_json(logger: WrappedLogger, method: str, line: Any) -> str:
+    return UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", str(line))
 
 
 def _timestamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -25,7 +25,7 @@ LOST: Final = 4
 NOT_FINE: Final = 5  # a check that was run: not healthy, or not all of its report was taken
 INTERRUPTED: Final = 130  # as a shell says of SIGINT
 PIPE_CLOSED: Final = 141  # as a shell says of SIGPIPE
-_UNSEEN: Final = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+UNSEEN: Final = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 """What JSON need not escape and a terminal may obey: DEL, C1 controls, marks that turn the direction of writing."""
 
 
@@ -99,7 +99,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, indent=indent, ensure_ascii=plain, separators=separators)
-    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -254,3 +254,28 @@ def test_a_reader_who_does_not_read_delays_nobody_and_is_told_what_he_missed(mon
     os.close(reader)
     lines = b"".join(seen).decode().splitlines()
     assert [line.strip() for line in lines[-2:]] == ["after", f"log.lines_lost {lost}"]
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_nothing_in_a_line_steers_the_terminal_that_shows_it(configure: Configure, form: str) -> None:
+    evil = "\x1b]0;owned\x07\x9b2J\u202e"
+    written = configure("info", form)
+    try:
+        raise ValueError(evil)
+    except ValueError:
+        structlog.get_logger("x").exception(f"event {evil}", name=evil, several=[evil], error=ValueError(evil))
+    logging.getLogger("foreign").warning("said %s", evil)
+    text = written()
+    assert text.count("owned") >= 5
+    assert all(char.isprintable() or char == "\n" for char in text), text
+    if form == "json":
+        assert json.loads(text.splitlines()[0])["name"] == evil
+
+
+def test_lines_of_a_traceback_stay_lines_on_the_console(configure: Configure) -> None:
+    written = configure("info", "console")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        structlog.get_logger("x").exception("failed")
+    assert written().splitlines()[-2:] == ["ValueError: two", "lines"]
