@@ -162,7 +162,8 @@ class _Ended:
 
 def _view(running: Running, plan: Plan, policy: Policy, outcome: _Outcome) -> PreviewView:
     fates = _fates(running, plan)
-    transitions = _transitions(running.judge.policy.routing, policy.routing, outcome)
+    dropped = frozenset(name for name in running.checks if name not in plan.checks)
+    transitions = _transitions(running.judge.policy.routing, policy.routing, outcome, dropped)
     unmade = [
         f"{kind} {name} cannot be made: {one.problem}"
         for kind, instances in (("check", plan.checks), ("notifier", plan.notifiers))
@@ -214,14 +215,17 @@ def _compared(
             yield name, "kept" if same(old[name], new[name]) else "changed"
 
 
-def _transitions(old: Routing, new: Routing, outcome: _Outcome) -> Mapping[str, Sequence[PreviewAlert]]:
+def _transitions(
+    old: Routing, new: Routing, outcome: _Outcome, dropped: frozenset[CheckName]
+) -> Mapping[str, Sequence[PreviewAlert]]:
     """Return the alerts that would fire (now, or when their `for` is over), resolve, or be told to others than before."""
     found: defaultdict[str, list[PreviewAlert]] = defaultdict(list)
     for key in sorted({*outcome.before, *outcome.after}):
         before, after = outcome.before.get(key), outcome.after.get(key)
         if _fires(before) and not _fires(after):
             assert before is not None
-            why = outcome.changes[key].why or "no longer true"
+            ended = ", ".join(check for check in before.checks if check in dropped)
+            why = outcome.changes[key].why or (f"check {ended} dropped" if ended else "no longer true")
             found["resolve"].append(_alert_view(before, AlertState.RESOLVED, new, why=why))
         elif after is not None and not _fires(before) and (before is None or _fires(after)):
             found["fire"].append(_alert_view(after, after.state, new, known=before is not None))

@@ -447,6 +447,7 @@ async def test_a_preview_shows_what_becomes_of_everything_and_changes_nothing(en
         assert set(previewed(view.would_resolve)) == {("R1", "b"), ("R2", "a"), ("R2", "b"), ("R4", "a"), ("R4", "b")}
         reasons = {(alert.rule, alert.labels["check"]): alert.reason for alert in view.would_resolve}
         assert reasons["R4", "a"] == "rule removed" and reasons["R2", "a"] == "no longer true"
+        assert reasons["R1", "b"] == "check b dropped"
         [moved] = view.rerouted
         assert (moved.id, moved.rule, moved.labels["check"]) == (before["R1", "a"].id, "R1", "a")
         assert (moved.told_before, moved.told) == (("primary through note",), ("second through note",))

@@ -525,6 +525,39 @@ def test_names_of_checks_and_ids_of_alerts_are_completed_by_asking_the_daemon(se
     assert complete(served, "sixfbctl token revoke s") == ["shop"]
 
 
+def test_zsh_and_fish_are_told_what_each_choice_is(served: Any) -> None:
+    with run_process(served, COMP_WORDS="sixfbctl ack ", COMP_CWORD="2", _SIXFBCTL_COMPLETE="zsh_complete") as process:
+        assert process.communicate(timeout=20)[0].splitlines() == ["plain", "inc-1", "ProbeFailed"]
+    fish = {"COMP_WORDS": "sixfbctl check run", "COMP_CWORD": "sh", "_SIXFBCTL_COMPLETE": "fish_complete"}
+    with run_process(served, **fish) as process:
+        assert process.communicate(timeout=20)[0].splitlines() == ["plain,shop\tunhealthy"]
+
+
+def test_bash_completes_by_the_script_that_it_is_given(served: Any, tmp_path: Path) -> None:
+    script = (
+        'eval "$(sixfbctl completion bash)"; COMP_WORDS=(sixfbctl check run m); COMP_CWORD=3;'
+        ' _sixfbctl_completion sixfbctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    path = f"{SIXFBCTL.parent}:{os.environ['PATH']}"
+    environ = {**os.environ, "SIXFBD_SOCKET": str(served.path), "PATH": path}
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("machine\n", "")
+
+
+def test_completion_does_not_wait_for_a_daemon_that_hangs(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "hung.sock"))
+        listening.listen()
+        environ = {**os.environ, "SIXFBD_SOCKET": str(tmp_path / "hung.sock"), "_SIXFBCTL_COMPLETE": "bash_complete"}
+        done = subprocess.run(
+            [SIXFBCTL],
+            env={**environ, "COMP_WORDS": "sixfbctl ack ", "COMP_CWORD": "2"},
+            capture_output=True,
+            timeout=30,
+        )
+    assert (done.stdout.strip(), done.stderr) == (b"", b"")
+
+
 def test_completion_without_a_daemon_offers_nothing_and_says_nothing(served: Any) -> None:
     served.stop()
     assert complete(served, "sixfbctl check run ") == []
