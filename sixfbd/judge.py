@@ -1,15 +1,17 @@
 """The judge: one task that owns the state of alerts and deliveries, and alone writes the journal's records.
 
 A round: drain the inputs, `decide` on a draft, one commit, publish, act. What arrives meanwhile is the next round. If the
-commit fails nothing is published, the inputs are kept and tried again; commands are refused at once. Evaluates nothing
-and delivers nothing itself: rules hand it what they found, the outbox what came of each try.
+commit fails nothing is published, the inputs are kept and tried again; commands are refused at once. If nobody can tell
+whether a commit was written, the journal is asked before anything else is decided. Evaluates nothing and delivers nothing
+itself: rules hand it what they found, the outbox what came of each try.
 """
 
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
+import msgspec
 import structlog
 import trio
 
@@ -29,7 +31,7 @@ from sixfbd.alerting.inputs import (
     Tick,
 )
 from sixfbd.alerting.policy import Policy
-from sixfbd.journal.errors import JournalError
+from sixfbd.journal.errors import JournalBroken, JournalError
 from sixfbd.journal.records import AlertChanged, Base, EventsJudged, MessageChanged, Record, Started, Stopped
 from sixfbd.journal.state import State, apply, base_of
 from sixfbd.model import (
@@ -70,7 +72,7 @@ class Journal(Protocol):
 
     async def commit(self, records: Sequence[Record]) -> int: ...
 
-    def load_records(self) -> AsyncIterable[Record]: ...
+    def load_records(self, after: int | None = None) -> AsyncIterable[Record]: ...
 
     async def events(
         self, after_seq: int = 0, *, types: Collection[str] | None = None, limit: int = EVENTS_A_PAGE
@@ -92,6 +94,14 @@ class _Slot:
         await self._done.wait()
         assert self._outcome is not None
         return self._outcome
+
+
+class _Unanswered(NamedTuple):
+    """A round whose commit got no answer: it may be written or not, and its claimed messages have not left."""
+
+    decision: Decision
+    inputs: Sequence[Input]
+    read_event: int
 
 
 class Judge:
@@ -124,6 +134,8 @@ class Judge:
         self._start: Start | None = None
         self._listeners: list[Listener] = []
         self._next_due: float | None = None
+        self._behind = False  # the journal may hold records above `record_seq`
+        self._unanswered: _Unanswered | None = None
         self._wake = trio.Event()
         self._loaded = False
         self._stopping = False
@@ -292,8 +304,8 @@ class Judge:
                 inputs: list[Input] = []
                 position = self._read_event
                 try:
-                    if self.journal_failing and not self._waiting():
-                        await self._probe()
+                    if self._behind or (self.journal_failing and not self._waiting()):
+                        await self._catch_up()
                     inputs = await self._drain()
                     await self._round(inputs)
                 except JournalError as error:
@@ -306,9 +318,13 @@ class Judge:
             await self._end()
         finally:
             self._refuse(self._asked, "the daemon is stopping")
+            if self._unanswered is not None:
+                stopping = "the daemon is stopping, and nobody can tell whether this was done"
+                self._refuse(_asked_in(self._unanswered.inputs), stopping)
 
     def _waiting(self) -> bool:
-        return bool(self._evaluations or self._others or self._asked) or self._committed_event > self._read_event
+        queued = self._evaluations or self._others or self._asked or self._behind
+        return bool(queued) or self._committed_event > self._read_event
 
     async def _rest(self) -> None:
         """Wait for an input, or until time alone has something to say."""
@@ -356,7 +372,21 @@ class Judge:
     async def _round(self, inputs: Sequence[Input]) -> None:
         decision = await self._decide(inputs)
         if decision.records:
-            self.record_seq = await self._journal.commit(decision.records)
+            try:
+                self.record_seq = await self._commit(decision.records)
+            except JournalBroken:
+                self._unanswered = _Unanswered(decision, inputs, self._read_event)
+                raise
+        self._publish(decision, inputs)
+
+    async def _commit(self, records: Sequence[Record]) -> int:
+        try:
+            return await self._journal.commit(records)
+        except JournalBroken:
+            self._behind = True
+            raise
+
+    def _publish(self, decision: Decision, inputs: Sequence[Input]) -> None:
         self.state.publish(decision.draft)
         self._next_due = decision.next_due
         self._adopt(decision.policy, inputs)
@@ -436,19 +466,40 @@ class Judge:
         self._read_event = position
         refused = f"the journal cannot be written, nothing was done: {error}"
         self._refuse(self._asked, refused)
-        asked = deque(one for one in inputs if isinstance(one, CommandInput | Noted | Replaced))
-        self._refuse(asked, refused)
+        if self._unanswered is None:
+            self._take_back(inputs, refused)
+        elif (
+            self._unanswered.inputs is not inputs
+        ):  # nor could the journal be asked; who reloads has to know, and waits
+            unsure = f"nobody can tell whether this was done, the journal does not answer: {error}"
+            asked = _asked_in(self._unanswered.inputs)
+            self._refuse(deque(one for one in asked if not isinstance(one, Replaced)), unsure)
+
+    def _take_back(self, inputs: Sequence[Input], refused: str) -> None:
+        """The inputs of a round that was not written wait again; who asked is told."""
+        self._refuse(_asked_in(inputs), refused)
         for one in reversed(inputs):
             if isinstance(one, Evaluated):
                 self._evaluations.setdefault(one.rule, one)
             elif isinstance(one, Answer | Began | Tick):
                 self._others.appendleft(one)
 
-    async def _probe(self) -> None:
-        """Write something that says nothing new: only a write shows that the journal can be written again."""
-        record = EventsJudged(self._clock.now(), self._read_event)
-        self.record_seq = await self._journal.commit([record])
-        apply(self.state, record)
+    async def _catch_up(self) -> None:
+        """Write something that says nothing new: only a write shows that the journal can be written again, and that the
+        fate of every commit before it is known. Then read what it holds, and end the round whose answer was lost."""
+        seq = await self._commit([EventsJudged(self._clock.now(), self._read_event)])
+        self._behind = True
+        news = [record async for record in self._journal.load_records(self.record_seq) if not isinstance(record, Base)]
+        lost, self._unanswered, self._behind = self._unanswered, None, False
+        self.record_seq = seq
+        if lost is not None and _begins_with(news, lost.decision.records):
+            self._read_event = lost.read_event
+            self._publish(lost.decision, lost.inputs)
+            del news[: len(lost.decision.records)]
+        elif lost is not None:
+            self._take_back(lost.inputs, "the journal did not take it, nothing was done")
+        for record in news:
+            apply(self.state, record)
 
     def _recovered(self) -> None:
         if self.journal_failing:
@@ -471,6 +522,15 @@ class Judge:
             return
         for record in records:
             apply(self.state, record)
+
+
+def _asked_in(inputs: Sequence[Input]) -> deque[CommandInput | Noted | Replaced]:
+    return deque(one for one in inputs if isinstance(one, CommandInput | Noted | Replaced))
+
+
+def _begins_with(news: Sequence[Record], records: Sequence[Record]) -> bool:
+    """Tell whether a commit is what was written first: it is there whole or not at all, and nobody else writes records."""
+    return msgspec.json.encode(news[0]) == msgspec.json.encode(records[0])
 
 
 def _log_transition(record: AlertChanged) -> None:

@@ -13,7 +13,7 @@ from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Channel, NotifierTable, RouteTable, SeverityTable
 from sixfbd.instances import NotifierInstance
-from sixfbd.journal.errors import JournalFull
+from sixfbd.journal.errors import JournalBroken, JournalFull
 from sixfbd.journal.records import Record, Started
 from sixfbd.journal.state import State, account, apply, base_of, fold
 from sixfbd.judge import Judge
@@ -52,6 +52,7 @@ __all__ = [
     "Double",
     "EventsCommitted",
     "FarSide",
+    "JournalBroken",
     "JournalFull",
     "Ledger",
     "Lookup",
@@ -285,8 +286,8 @@ class MemoryJournal:
         self.on_commit("after")
         return len(self.records)
 
-    async def load_records(self):
-        for record in list(self.records):
+    async def load_records(self, after=None):
+        for record in self.records[after or 0 :]:
             await trio.lowlevel.checkpoint()
             yield record
 

@@ -168,8 +168,8 @@ class JournalDatabase:
     async def commit(self, records: Sequence[Record]) -> int:
         """Write records, all or none; durable on return. Returns the last one's number.
 
-        Raises JournalFull or JournalBroken: none was written. Once the write has begun a cancel waits for its end, so
-        that a caller who is cancelled before returning has written nothing. A `Base` is written by `retain` only.
+        Raises JournalFull: none was written; JournalBroken: nobody can tell, until a later write was answered. Once the
+        write has begun a cancel waits for its end, so that a caller who is cancelled before returning has written nothing. A `Base` is written by `retain` only.
         """
         if any(isinstance(record, Base) for record in records):
             raise ValueError("a Base is written by retain(), with the cut that it stands for")
@@ -312,19 +312,20 @@ class JournalDatabase:
         """Return at most `limit` records numbered above `after`, oldest first; `kinds` are the tags of records.py."""
         return await self._read(lambda connection: record_log.read_records(connection, after, kinds, limit))
 
-    async def load_records(self) -> AsyncIterator[Record]:
-        """Yield what the fold at start takes: the last base, if there is one, and the records that it does not hold.
+    async def load_records(self, after: int | None = None) -> AsyncIterator[Record]:
+        """Yield what the fold at start takes: the last base, if there is one, and the records that it does not hold; with
+        `after` all records above that number, bases too.
 
         Raises JournalBroken if one of them is no record: what was decided is not known, and must not be made up.
         """
-        base, after = await self._fold_read(record_log.fold_start)
+        base, begin = (None, after) if after is not None else await self._fold_read(record_log.fold_start)
         if base is not None:
             yield base.record
-        while page := await self._fold_read(partial(record_log.read_records, after=after, kinds=None, limit=PAGE)):
+        while page := await self._fold_read(partial(record_log.read_records, after=begin, kinds=None, limit=PAGE)):
             for stored in page:
                 if base is None or stored.seq != base.seq:
                     yield stored.record
-            after = page[-1].seq
+            begin = page[-1].seq
 
     async def _fold_read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:

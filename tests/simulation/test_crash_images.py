@@ -1,7 +1,7 @@
 """The crash simulator: random histories of judge and outbox, a death before and after every commit and every wire step.
 
 A seed makes a history: rules fire, change level and resolve, events carry notices, people acknowledge, the configuration
-changes, the journal fails for a while, and three providers do what bad providers do: one drops repeats, one can be asked,
+changes, the journal fails for a while or loses an answer, and three providers do what bad providers do: one drops repeats, one can be asked,
 one can do neither. An image is what would be left of that moment: the journal, and what the providers took. A new judge
 starts from each image, inputs stop, it drains, and the account is checked.
 
@@ -142,7 +142,8 @@ class History:
         self.images = []
         self.acked = list(image.acked)
         self.journal = kit.MemoryJournal(image.records, image.events)
-        self.journal.on_commit = lambda when: self.keep(f"{when} a commit")
+        self.journal.on_commit = self.commit
+        self.loses = ""  # the answer of the next commit: "before" it is written, or "after"
         self.providers = {
             notifier: kit.FarSide(
                 random.Random(f"{name}/{notifier}"),
@@ -153,6 +154,12 @@ class History:
             )
             for notifier, promise in PROMISES.items()
         }
+
+    def commit(self, when):
+        self.keep(f"{when} a commit")
+        if when == self.loses:
+            self.loses = ""
+            raise self.kit.JournalBroken("no answer from the disk; nobody can tell whether this was written")
 
     def keep(self, when):
         self.images.append(self.image(when))
@@ -178,12 +185,12 @@ class History:
         """STEPS things at random, at random distances; the providers take what reaches them meanwhile."""
         happenings = (
             self.evaluate, self.evaluate, self.evaluate, self.evaluate, self.sell, self.acknowledge, self.reload,
-            self.break_journal,
+            self.break_journal, self.lose_answer,
         )  # fmt: skip
         for _ in range(STEPS):
             await self.draw.choice(happenings)(judge, outbox, clock)
             await trio.sleep(self.draw.choice(PAUSES_S))
-        self.journal.failure = None
+        self.journal.failure, self.loses = None, ""
         await self.settled(judge)
 
     async def evaluate(self, judge, outbox, clock):
@@ -218,6 +225,9 @@ class History:
 
     async def break_journal(self, judge, outbox, clock):
         self.journal.failure = None if self.journal.failure else self.kit.JournalFull("no space")
+
+    async def lose_answer(self, judge, outbox, clock):
+        self.loses = self.draw.choice(("before", "after", "after"))
 
     async def settled(self, judge):
         with trio.fail_after(60):

@@ -1,4 +1,5 @@
-"""The judge under attack: a journal that cannot be read or written, reloads while evaluations wait, answers written twice."""
+"""The judge under attack: a journal that cannot be read or written, answers that are lost, reloads while
+evaluations wait."""
 
 from contextlib import asynccontextmanager
 
@@ -7,10 +8,10 @@ import trio
 from msgspec.structs import replace
 
 from sixfbd.journal.errors import JournalBroken
-from sixfbd.journal.records import EventsJudged, TokenChanged
+from sixfbd.journal.records import Configured, EventsJudged, Owed, TokenChanged
 from sixfbd.journal.state import base_of, fold
 from sixfbd.judge import INPUTS_A_ROUND, Judge
-from sixfbd.model import Event
+from sixfbd.model import Event, PauseCheck
 
 
 @pytest.fixture
@@ -135,25 +136,122 @@ async def test_evaluations_by_the_old_rules_are_not_judged_by_the_new_ones(
         assert len(judge.state.alerts) < INPUTS_A_ROUND
 
 
-async def test_a_write_whose_answer_came_too_late_may_be_there_twice(autojump_clock, kit, journal, judging, world):
-    """The disk hung for longer than anybody waits, and wrote in the end: the judge has written the same again."""
+LOST = "journal.db: no answer from the disk within 30 s; nobody can tell whether this was written"
+
+
+def lose_an_answer(journal, written):
+    """The next commit gets no answer, whether it is written or not."""
+    when_lost = "after" if written else "before"
+
+    def lose(when):
+        if when == when_lost:
+            journal.on_commit = lambda when: None
+            raise JournalBroken(LOST)
+
+    journal.on_commit = lose
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_round_whose_answer_is_lost_is_written_once_and_its_message_leaves_once(
+    autojump_clock, kit, journal, judging, world, written
+):
+    heard = []
     async with judging(kit.policy()) as judge:
         await settled(judge)
-        commit = journal.commit
-
-        async def late(records):
-            await commit(records)
-            journal.commit = commit
-            raise JournalBroken("no answer from the disk within 30 s; nobody can tell whether this was written")
-
-        journal.commit = late
+        judge.listen(heard.extend)
+        lose_an_answer(journal, written)
         judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
+        await trio.sleep(10)
+        kit.check_account(journal.records, judge.state)
+        assert base_of(judge.state, 0) == base_of(fold(journal.records), 0)
+        assert judge.record_seq == len(journal.records)
+        assert not judge.journal_failing
+        assert [effect.message.attempt for effect in judge.sent] == [1]
+        assert sum(isinstance(record, Owed) for record in journal.records) == 1
+        assert sum(isinstance(record, Owed) for record in heard) == 1, "listeners hear of it, once"
+        judge.submit(kit.Answer(world.clock.now(), judge.sent[0].message.id, kit.Receipt()))
         await settled(judge)
-        await trio.sleep(1)
-        again = fold(journal.records)
-        assert base_of(again, 0) == base_of(judge.state, 0)
-        [subject] = again.open_of
-        assert len(again.open_of[subject]) == 1
+        assert judge.messages_by_state() == {}
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_who_asked_in_a_round_whose_answer_is_lost_is_told_what_came_of_it(
+    autojump_clock, kit, journal, judging, written
+):
+    async with judging(kit.policy()) as judge:
+        await settled(judge)
+        lose_an_answer(journal, written)
+        with trio.fail_after(1):
+            paused = await judge.command(PauseCheck("web"), kit.Actor("me"))
+        assert (paused.ok, paused.error) == (
+            (True, "") if written else (False, "the journal did not take it, nothing was done")
+        )
+        assert list(judge.state.paused) == (["web"] if written else [])
+        adopted = []
+        lose_an_answer(journal, written)
+        replaced = await judge.replace(kit.policy(), "h2", kit.Actor("me"), lambda: adopted.append(1))
+        await settled(judge)
+        assert replaced.ok is written
+        assert adopted == ([1] if written else [])
+        assert [one.config for one in journal.records if isinstance(one, Configured)] == (["h2"] if written else [])
+
+
+async def test_while_the_journal_cannot_be_asked_who_asked_hears_that_nobody_can_tell(
+    autojump_clock, kit, journal, judging
+):
+    """A disk that hangs takes what waits for it once it turns again."""
+    async with judging(kit.policy()) as judge:
+        await settled(judge)
+        commit, hung = journal.commit, []
+
+        async def hang(records):
+            hung.append(records)
+            await trio.sleep(30)
+            raise JournalBroken(LOST)
+
+        journal.commit = hang
+        asked = await judge.command(PauseCheck("web"), kit.Actor("me"))
+        assert asked.error == f"nobody can tell whether this was done, the journal does not answer: {LOST}"
+        with trio.fail_after(1):
+            later = await judge.command(PauseCheck("other"), kit.Actor("me"))
+        assert later.error == f"the journal cannot be written, nothing was done: {LOST}"
+        for records in hung:
+            await commit(records)
+        journal.commit = commit
+        await trio.sleep(60)
+        assert list(judge.state.paused) == ["web"]
+        assert base_of(judge.state, 0) == base_of(fold(journal.records), 0)
+
+
+async def test_events_whose_round_got_no_answer_are_told_once(autojump_clock, kit, journal, judging):
+    async with judging(kit.policy(notices={"sale": "sale"})) as judge:
+        await settled(judge)
+        lose_an_answer(journal, written=True)
+        journal.stored.append(sale(kit, 1))
+        judge.events_committed(1)
+        await trio.sleep(10)
+        journal.stored.append(sale(kit, 2))
+        judge.events_committed(2)
+        await settled(judge)
+        assert [one.subject for effect in judge.sent for one in effect.obligations] == ["shop/s1", "shop/s2"]
+        assert judge.state.judged_event == 2
+
+
+async def test_a_base_that_retention_wrote_meanwhile_takes_nothing_away(autojump_clock, kit, journal, judging, world):
+    async with judging(kit.policy()) as judge:
+        await settled(judge)
+        base, _ = judge.cut()
+
+        def lose(when):
+            if when == "after":
+                journal.on_commit = lambda when: None
+                journal.records.append(base)
+                raise JournalBroken(LOST)
+
+        journal.on_commit = lose
+        judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
+        await trio.sleep(10)
+        assert len(judge.state.alerts) == len(judge.sent) == 1
 
 
 async def test_a_rule_that_went_while_the_daemon_was_down_resolves_its_alerts(
