@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from sixfbd.containment import described, one_line
 from sixfbd.faults import unfit
+from sixfbd.journal.errors import JournalBroken, JournalError
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
 from sixfbd.model import (
     CheckName,
@@ -49,6 +50,9 @@ MAX_FREE_SERIES: Final = 20_000  # series made of events
 KEPT_PLACE_S: Final = 86400.0  # a series that its check has not reported for this long, at least, frees its place
 REPLAY_S: Final = 600.0  # sketches are written when their minute has ended, so that a crash loses less than this
 REPLAY_PAGE: Final = 1000
+MAX_UNANSWERED: Final = (
+    10_000  # events whose fate is not known; of more than that only a restart shows what they counted
+)
 MINUTE_MS: Final = 60_000
 TURNS: Final = 3  # of the loop, for rules and judge: they then wait for the disk while the event is answered
 MAX_NAMED: Final = 10  # refusals of one report that are named one by one
@@ -65,12 +69,16 @@ class Refused(Struct, frozen=True):
 
 
 _Rows: TypeAlias = list[tuple[Series, float]]
+_Put: TypeAlias = tuple[NewEvent, _Rows, _Rows]
+"""An event as it is written, the gauges that it sets, and what it observed."""
 Put: TypeAlias = Accepted | Duplicate | Refused
 
 
 class Journal(Protocol):
     """What intake needs of journal.db."""
 
+    @property
+    def last_event_seq(self) -> int: ...
     async def put_events(
         self, source: str, events: Sequence[NewEvent], cursor: tuple[CheckName, Json] | None = None
     ) -> list[Accepted | Duplicate]: ...
@@ -179,6 +187,8 @@ class Intake:
         self._types: dict[str, EventType] = {}
         self._own_series: dict[tuple[str, Labels], Series] = {}
         self._free_series: dict[tuple[str, Labels], Series] = {}
+        self._unanswered: dict[tuple[str, str], tuple[_Put, int]] = {}
+        """Events that may be written, by source and id, each with the number that it is above if it is."""
         self._set_by: dict[Series, int] = {}  # number of the event that set a gauge last
         self.refused_samples: Counter[tuple[CheckName, str]] = Counter()
         self.event_outcomes: Counter[tuple[str, str]] = Counter()
@@ -328,12 +338,12 @@ class Intake:
     ) -> list[Put]:
         """Take events of one source; the answer at index i is that of events[i]; durable on return.
 
-        Raises JournalFull or JournalBroken: then none was taken, and the cursor did not move.
+        Raises JournalFull: then none was taken, and the cursor did not move; JournalBroken: nobody can tell. What was
+        taken all the same is shown with the next events that are; who repeats it is told that it is a duplicate.
         """
         now = self._clock.now()
         results: list[Put | None] = [None] * len(events)
-        fresh: list[NewEvent] = []
-        effects: list[tuple[_Rows, _Rows]] = []
+        fresh: list[_Put] = []
         places: list[int] = []
         for index, event in enumerate(events):
             refusal, new, sets, observed = self._prepare(event, now)
@@ -341,30 +351,87 @@ class Intake:
                 results[index] = refusal
                 self.event_outcomes[self._bounded_type(event), "refused"] += 1
                 continue
-            fresh.append(new)
-            effects.append((sets, observed))
+            fresh.append((new, sets, observed))
             places.append(index)
-        taken = await self._journal.put_events(source, fresh, cursor) if fresh or cursor is not None else []
-        touched: set[RuleName] = set()
-        stored: list[StoredEvent] = []
-        for index, new, (sets, observed), result in zip(places, fresh, effects, taken, strict=True):
+        taken = await self._put(source, fresh, cursor) if fresh or cursor is not None else []
+        accepted: list[tuple[StoredEvent, _Put]] = []
+        for index, put, result in zip(places, fresh, taken, strict=True):
             results[index] = result
-            outcome = "accepted" if isinstance(result, Accepted) else "duplicate"
-            self.event_outcomes[self._bounded_type(new.event), outcome] += 1
             if isinstance(result, Accepted):
-                stored.append(StoredEvent(result.seq, source, now, new.event))
-                touched |= self._show(new, result.seq, sets, observed, now)
-        if stored:
-            self._touch(frozenset(touched))
-            self._committed(stored)
-            if touched or any(self._is_notice(one.event) for one in stored):
-                for _ in range(TURNS):
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+                accepted.append((StoredEvent(result.seq, source, now, put[0].event), put))
+            else:
+                self.event_outcomes[self._bounded_type(put[0].event), "duplicate"] += 1
+        if self._accept(accepted, now):
+            for _ in range(TURNS):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._unanswered:
+            await self._find_unanswered()
         return [result for result in results if result is not None]
 
     def _is_notice(self, event: Event) -> bool:
         declared = self._types.get(event.type)
         return declared is not None and declared.notice is not None
+
+    async def _put(
+        self, source: str, fresh: Sequence["_Put"], cursor: tuple[CheckName, Json] | None
+    ) -> list[Accepted | Duplicate]:
+        """Write events. What a sender repeats because the answer was lost is shown here if it was written the first time."""
+        keys = [(source, new.event.id) for new, _, _ in fresh]
+        repeated = {key: self._unanswered.pop(key) for key in dict.fromkeys(keys) if key in self._unanswered}
+        above = self._journal.last_event_seq
+        try:
+            taken = await self._journal.put_events(source, [new for new, _, _ in fresh], cursor)
+        except JournalBroken:
+            room = MAX_UNANSWERED - len(self._unanswered)
+            self._unanswered |= dict(zip(keys, ((put, above) for put in fresh), strict=True)) if room > 0 else {}
+            self._unanswered |= repeated
+            raise
+        except JournalError:
+            self._unanswered |= repeated
+            raise
+        for key, result in zip(keys, taken, strict=True):
+            put, above = repeated.pop(key, (None, 0))
+            if put is not None and isinstance(result, Duplicate) and result.seq > above:
+                now = self._clock.now()
+                self._accept([(StoredEvent(result.seq, source, now, put[0].event), put)], now)
+        return taken
+
+    async def _find_unanswered(self) -> None:
+        """A later write was answered, so that the fate of those before it is known: show what was written of them."""
+        missing, self._unanswered = self._unanswered, {}
+        try:
+            found = await self._written_of(missing)
+        except JournalError as error:
+            log.warning("events.unanswered", count=len(missing), error=str(error))
+        else:
+            missing = {}
+            self._accept(found, self._clock.now())
+        finally:
+            self._unanswered |= missing
+
+    async def _written_of(
+        self, missing: "Mapping[tuple[str, str], tuple[_Put, int]]"
+    ) -> "list[tuple[StoredEvent, _Put]]":
+        found: list[tuple[StoredEvent, _Put]] = []
+        after = min(above for _, above in missing.values())
+        while page := await self._journal.events(after, limit=REPLAY_PAGE):
+            after = page[-1].seq
+            for stored in page:
+                put, above = missing.get((stored.source, stored.event.id), (None, 0))
+                if put is not None and stored.seq > above:
+                    found.append((stored, put))
+        return found
+
+    def _accept(self, accepted: Sequence[tuple[StoredEvent, "_Put"]], now: float) -> bool:
+        """Events are in the journal: count and show them, and say so. Tells whether rules or judge have to do with them."""
+        touched: set[RuleName] = set()
+        for stored, (new, sets, observed) in accepted:
+            self.event_outcomes[self._bounded_type(new.event), "accepted"] += 1
+            touched |= self._show(new, stored.seq, sets, observed, now)
+        if accepted:
+            self._touch(frozenset(touched))
+            self._committed([stored for stored, _ in accepted])
+        return bool(touched) or any(self._is_notice(stored.event) for stored, _ in accepted)
 
     async def observe_again(self) -> int:
         """After a crash: put what events of the last minutes observed back into sketches that were not yet written.

@@ -493,7 +493,7 @@ class Judge:
         lost, self._unanswered, self._behind = self._unanswered, None, False
         self.record_seq = seq
         if lost is not None and _begins_with(news, lost.decision.records):
-            self._read_event = lost.read_event
+            self._read_event = max(self._read_event, lost.read_event)
             self._publish(lost.decision, lost.inputs)
             del news[: len(lost.decision.records)]
         elif lost is not None:

@@ -53,6 +53,10 @@ class _NothingToRead:
 class _NoJournal:
     """Takes every event and keeps none."""
 
+    @property
+    def last_event_seq(self) -> int:
+        return 0
+
     async def put_events(
         self, source: str, events: Sequence[NewEvent], cursor: tuple[CheckName, Json] | None = None
     ) -> list[Accepted | Duplicate]:

@@ -169,7 +169,8 @@ class JournalDatabase:
         """Write records, all or none; durable on return. Returns the last one's number.
 
         Raises JournalFull: none was written; JournalBroken: nobody can tell, until a later write was answered. Once the
-        write has begun a cancel waits for its end, so that a caller who is cancelled before returning has written nothing. A `Base` is written by `retain` only.
+        write has begun a cancel waits for its end, so that a caller who is cancelled before returning has written
+        nothing. A `Base` is written by `retain` only.
         """
         if any(isinstance(record, Base) for record in records):
             raise ValueError("a Base is written by retain(), with the cut that it stands for")

@@ -1,7 +1,8 @@
 """Judge and outbox over a real journal.db on the real clock: durable before sent, the same after a restart and a cut."""
 
 import random
-from contextlib import AsyncExitStack, asynccontextmanager
+import threading
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Channel, NotifierTable, RouteTable
 from sixfbd.instances import NotifierInstance
-from sixfbd.journal.database import JournalDatabase, NewEvent
+from sixfbd.journal.database import JournalBroken, JournalDatabase, NewEvent
 from sixfbd.journal.records import AlertChanged, MessageChanged, Owed
 from sixfbd.journal.state import account, base_of, fold
 from sixfbd.judge import Judge
@@ -168,3 +169,41 @@ async def test_an_event_that_was_acknowledged_is_told_of_once_whether_announced_
     async with living(path, post) as judge:
         await trio.sleep(0.05)
     assert [one.title for one in post.got] == ["[NOTICE] sold: n=1", "[NOTICE] sold: n=2"]
+
+
+async def test_a_disk_that_stalls_beyond_the_answer_doubles_neither_obligation_nor_message(path, monkeypatch):
+    """What nobody waited for any more is written in the end; retention writes a base meanwhile."""
+    post = Post()
+    async with living(path, post) as judge:
+        await until(lambda: not judge._waiting())
+        monkeypatch.setattr("sixfbd.journal.database.ANSWER_TIMEOUT_S", 0.1)
+        blocked, go = threading.Event(), threading.Event()
+
+        def stall(connection):
+            blocked.set()
+            go.wait(10)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(suppressed, judge.journal._write, stall)
+            await until(blocked.is_set)
+            hot(judge, "a")
+            base, upto = judge.cut()
+            nursery.start_soon(suppressed, judge.journal.retain, base, upto)
+            await until(lambda: judge.journal_failing)
+            assert len(judge.state.alerts) == 0
+            go.set()
+            await until(lambda: post.got)
+        await until(lambda: not judge.state.messages)
+        held = base_of(judge.state, 0)
+        assert judge.record_seq <= judge.journal.last_record_seq
+        again = [record async for record in judge.journal.load_records()]
+        assert base_of(fold(again), 0) == held
+    assert len(post.got) == 1
+    records = await records_of(path)
+    assert sum(isinstance(record, Owed) for record in records) == 1
+    assert [one.state for one in account(records).values()] == ["accepted"]
+
+
+async def suppressed(call, *args):
+    with suppress(JournalBroken):
+        await call(*args)

@@ -1,9 +1,9 @@
 """The crash simulator: random histories of judge and outbox, a death before and after every commit and every wire step.
 
 A seed makes a history: rules fire, change level and resolve, events carry notices, people acknowledge, the configuration
-changes, the journal fails for a while or loses an answer, and three providers do what bad providers do: one drops repeats, one can be asked,
-one can do neither. An image is what would be left of that moment: the journal, and what the providers took. A new judge
-starts from each image, inputs stop, it drains, and the account is checked.
+changes, the journal fails for a while or loses an answer, and three providers do what bad providers do: one drops repeats,
+one can be asked, one can do neither. An image is what would be left of that moment: the journal, and what the providers
+took. A new judge starts from each image, inputs stop, it drains, and the account is checked.
 
 SIXFBD_SIMULATE_SEEDS is the number of seeds (`./run simulate` runs 50), SIXFBD_SIMULATE_SEED the first one: a seed replays.
 """

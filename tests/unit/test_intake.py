@@ -9,7 +9,7 @@ import pytest
 
 from sixfbd.containment import one_line
 from sixfbd.intake import CLOCK_SKEW_S, Declared, Intake, Refused, declare
-from sixfbd.journal.errors import JournalFull
+from sixfbd.journal.errors import JournalBroken, JournalFull
 from sixfbd.journal.event_log import Accepted, Duplicate
 from sixfbd.model import CheckName, Event, MetricKind, Report, RuleName, Sample, Series, Status, StoredEvent, labels_of
 from sixfbd.plugin import ANY, Counter, EventType, Gauge, Summary
@@ -40,10 +40,22 @@ class FakeJournal:
     taken: list[Any] = field(default_factory=list)
     cursors: list[Any] = field(default_factory=list)
     full: bool = False
+    lost: str = ""  # the next answer: "written" or "not written"
+
+    @property
+    def last_event_seq(self) -> int:
+        return len(self.taken)
 
     async def put_events(self, source: str, events: Any, cursor: Any = None) -> Any:
         if self.full:
             raise JournalFull("no space left")
+        lost, self.lost = self.lost, ""
+        taken = [] if lost == "not written" else self.write(source, events, cursor)
+        if lost:
+            raise JournalBroken("nobody can tell whether this was written")
+        return taken
+
+    def write(self, source: str, events: Any, cursor: Any) -> Any:
         results = []
         for new in events:
             known = [seq for seq, (s, old) in enumerate(self.taken, 1) if (s, old.event.id) == (source, new.event.id)]
@@ -56,11 +68,12 @@ class FakeJournal:
             self.cursors.append(cursor)
         return results
 
-    async def events(self, after_seq: int = 0, *, types: Any = None, start: Any = None, limit: int = 1000) -> Any:
+    async def events(self, after_seq: int = 0, *, types: Any = None, start: float = 0.0, limit: int = 1000) -> Any:
         numbered = [
             StoredEvent(seq, s, 0.0, new.event) for seq, (s, new) in enumerate(self.taken, 1) if seq > after_seq
         ]
-        return [stored for stored in numbered if stored.event.type in types and stored.event.timestamp >= start][:limit]
+        wanted = (stored for stored in numbered if types is None or stored.event.type in types)
+        return [stored for stored in wanted if stored.event.timestamp >= start][:limit]
 
 
 @dataclass
@@ -264,3 +277,62 @@ async def test_after_a_crash_observations_of_unwritten_minutes_are_put_back_once
     door.window.written[round((now - 300) * 1000) // 60_000] = "a sketch"
     assert await door.intake.observe_again() == 2
     assert [value for _, value in door.window.observed] == [0.2, 0.3], "neither the old one nor the written one"
+
+
+def sold(number: int, at: float) -> Event:
+    return Event(f"s{number}", "sale", at, {"tier": "ga", "quantity": number})
+
+
+def counted(door: Door) -> list[float]:
+    return [add for name, _, _, add in door.window.steps if name == "tickets_sold_total"]
+
+
+def announced(door: Door) -> list[int]:
+    return [stored.seq for batch in door.committed for stored in batch]
+
+
+@pytest.mark.parametrize(("lost", "answer"), [("written", Duplicate(1)), ("not written", Accepted(1))])
+async def test_what_a_sender_repeats_because_the_answer_was_lost_is_counted_once(door, world, lost, answer):
+    one = sold(1, world.clock.now())
+    door.journal.lost = lost
+    with pytest.raises(JournalBroken):
+        await door.intake.events("shop", [one])
+    assert counted(door) == announced(door) == []
+    assert await door.intake.events("shop", [one]) == [answer]
+    assert (counted(door), announced(door)) == ([1.0], [1])
+    assert await door.intake.events("shop", [one]) == [Duplicate(1)]
+    assert await door.intake.events("shop", [sold(2, world.clock.now())]) == [Accepted(2)]
+    assert (counted(door), announced(door)) == ([1.0, 2.0], [1, 2])
+    assert door.intake.event_outcomes["sale", "accepted"] == 2
+
+
+@pytest.mark.parametrize(("lost", "shown"), [("written", [3.0, 1.0, 2.0]), ("not written", [3.0])])
+async def test_what_was_written_without_an_answer_and_is_not_repeated_is_shown_with_the_next(door, world, lost, shown):
+    now = world.clock.now()
+    door.journal.lost = lost
+    with pytest.raises(JournalBroken):
+        await door.intake.report(WEB, report(events=(sold(1, now), sold(2, now)), cursor={"page": 1}))
+    await door.intake.events("shop", [sold(3, now)])
+    await door.intake.events("shop", [sold(3, now)])
+    assert counted(door) == shown
+    assert max(announced(door)) == len(door.journal.taken)
+
+
+async def test_a_lost_answer_to_a_repetition_counts_nothing_again(door, world):
+    one = sold(1, world.clock.now())
+    await door.intake.events("shop", [one])
+    door.journal.lost = "written"
+    with pytest.raises(JournalBroken):
+        await door.intake.events("shop", [one])
+    assert await door.intake.events("shop", [one]) == [Duplicate(1)]
+    assert counted(door) == [1.0]
+
+
+async def test_events_without_an_answer_are_kept_in_mind_within_a_limit(door, world, monkeypatch):
+    monkeypatch.setattr("sixfbd.intake.MAX_UNANSWERED", 2)
+    for number in range(1, 5):
+        door.journal.lost = "written"
+        with pytest.raises(JournalBroken):
+            await door.intake.events("shop", [sold(number, world.clock.now())])
+    await door.intake.events("shop", [sold(5, world.clock.now())])
+    assert counted(door) == [5.0, 1.0, 2.0]

@@ -29,6 +29,10 @@ class SlowJournal:
     go: trio.Event = field(default_factory=trio.Event)
     seq: int = 0
 
+    @property
+    def last_event_seq(self) -> int:
+        return self.seq
+
     async def put_events(self, source: str, events: Any, cursor: Any = None) -> Any:
         numbers = [Accepted(self.seq + n) for n in range(1, len(events) + 1)]
         self.seq += len(events)
