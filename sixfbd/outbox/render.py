@@ -1,6 +1,7 @@
 """How a message reads: from the obligations that it carries to a `Notification`. Pure; channels shorten and decorate it.
 
-Title: `[FIRING] HighMemory (high) — summary`. Everything in it is of the alert as it was when the obligation arose.
+Title: `[FIRING] HighMemory (high) — summary`; of several alerts the first speaks and the rest is counted. Everything in it
+is of the alert as it was when the obligation arose.
 """
 
 import hashlib
@@ -80,51 +81,63 @@ def _notified(obligation: Obligation, place: Place) -> NotifiedAlert:
 def _title(obligations: Sequence[Obligation], alerts: Sequence[NotifiedAlert], status: str, severity: Severity) -> str:
     if not alerts:
         more = len(obligations) - 1
-        return f"[NOTICE] {obligations[0].text}" + (f" (and {more} more)" if more else "")
-    shown = next(alert for alert in alerts if alert.status == status)
-    count = f":{len(alerts)}" if len(alerts) > 1 else ""
-    summary = shown.annotations.get("summary", "")
-    title = f"[{status.upper()}{count}] {shown.labels['alertname']} ({severity})"
-    return f"{title} — {summary}" if summary else title
+        return f"[NOTICE] {obligations[0].text}" + (f", and {more} more" if more else "")
+    these = [alert for alert in alerts if alert.status == status]
+    count = f":{len(these)}" if len(these) > 1 else ""
+    summary = these[0].annotations.get("summary", "")
+    title = f"[{status.upper()}{count}] {these[0].labels['alertname']} ({severity})"
+    others = ([f"and {len(these) - 1} more"] if summary and count else []) + (
+        [f"{len(alerts) - len(these)} resolved"] if len(these) < len(alerts) else []
+    )
+    said = ", ".join([summary, *others] if summary else others)
+    return f"{title} — {said}" if said else title
 
 
 def _text(title: str, message: Message, obligations: Sequence[Obligation], place: Place, now: float) -> str:
     blocks = [title]
     if message.possibly_repeated:
         blocks.append("This message may be a repeat: the answer to the first try was lost.")
-    for obligation in obligations[:ALERTS_IN_TEXT]:
+    urgent_first = sorted(obligations, key=lambda one: (one.kind == "resolve", -one.severity.rank))
+    for obligation in urgent_first[:ALERTS_IN_TEXT]:
         lines = [obligation.text] if obligation.about is None else _alert_lines(obligation, obligation.about, now)
         blocks.append("\n".join(lines))
-    if len(obligations) > ALERTS_IN_TEXT:
-        blocks.append(f"and {len(obligations) - ALERTS_IN_TEXT} more")
+    if rest := urgent_first[ALERTS_IN_TEXT:]:
+        listed = "; `sixfbctl alerts` lists all that fire" if any(_fires(one) for one in rest) else ""
+        blocks.append(f"and {len(rest)} more{listed}")
     where = " / ".join(part for part in (place.site, place.environment) if part)
     blocks += [part for part in (where, place.url) if part]
     return "\n\n".join(blocks)
 
 
+def _fires(obligation: Obligation) -> bool:
+    return obligation.about is not None and obligation.kind != "resolve"
+
+
 def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
     resolved = obligation.kind == "resolve"
     begun = _since(alert)
-    lines = [f"{'Resolved' if resolved else 'Firing'}: {alert.annotations.get('summary') or alert.key.rule}"]
-    if alert.annotations.get("description"):
+    summary = alert.annotations.get("summary") or alert.key.rule
+    lines = [f"Resolved: {summary}" if resolved else f"Firing: {summary}"]
+    if alert.reason:
+        lines.append(f"Reason: {alert.reason}")
+    if alert.annotations.get("description") and not resolved:
         lines.append(alert.annotations["description"])
     if obligation.kind == "level":
         lines.append(f"Severity is {alert.severity} now")
     labels = ", ".join(f"{name}={value}" for name, value in alert.labels.items() if name not in OWN_LABELS)
     if labels:
         lines.append(f"Labels: {labels}")
-    value = f"{alert.value:g}" if isinstance(alert.value, float | int) else alert.value
-    lines.append(f"Value: {value}")
+    lines.append(f"{'Last value' if resolved else 'Value'}: {_number(alert.value)}")
     if resolved:
         ended = alert.resolved_at or now
-        lines.append(f"From {_moment(begun)} to {_moment(ended)}, {_lasted(ended - begun)}")
+        lines.append(f"It lasted {_lasted(ended - begun)}: from {_moment(begun)} to {_moment(ended)}")
     else:
         lines.append(f"Since: {_moment(begun)}, for {_lasted(now - begun)}")
-    if alert.reason:
-        lines.append(f"Reason: {alert.reason}")
-    lines += [f"Evidence: {one.series} = {_number(one.value)} at {_moment(one.at_ms / 1000)}" for one in alert.evidence]
-    if not resolved:
+        lines += [
+            f"Evidence: {one.series} = {_number(one.value)} at {_moment(one.at_ms / 1000)}" for one in alert.evidence
+        ]
         lines.append(f"Acknowledge: sixfbctl ack {alert.id}")
+    lines.append(f"Explain: sixfbctl why {alert.id}")
     return lines
 
 

@@ -51,6 +51,7 @@ def test_a_firing_alert_reads_whole():
         "Since: 2027-01-15 08:00:00 UTC, for 2m5s\n"
         'Evidence: mem_used{host="a"} = 93.25 at 2027-01-15 08:00:00 UTC\n'
         "Acknowledge: sixfbctl ack id-a\n"
+        "Explain: sixfbctl why id-a\n"
         "\n"
         "workshop / production\n"
         "\n"
@@ -65,17 +66,49 @@ def test_a_firing_alert_reads_whole():
 def test_a_resolved_alert_says_how_long_it_lasted_and_asks_for_nothing():
     one = rendered(obligation("resolve", reason="rule removed"))
     assert one.title == "[RESOLVED] HighMemory (high) — memory is short"
-    assert "From 2027-01-15 08:00:00 UTC to 2027-01-15 08:05:00 UTC, 5m" in one.text
-    assert "Reason: rule removed" in one.text
-    assert "sixfbctl ack" not in one.text
+    assert one.text == (
+        "[RESOLVED] HighMemory (high) — memory is short\n"
+        "\n"
+        "Resolved: memory is short\n"
+        "Reason: rule removed\n"
+        "Labels: host=a, mount=/\n"
+        "Last value: 93.25\n"
+        "It lasted 5m: from 2027-01-15 08:00:00 UTC to 2027-01-15 08:05:00 UTC\n"
+        "Explain: sixfbctl why id-a\n"
+        "\n"
+        "workshop / production\n"
+        "\n"
+        "http://127.0.0.1:9632/"
+    )
     assert (one.status, one.alerts[0].status, one.alerts[0].ends_at) == ("resolved", "resolved", AT + 300)
 
 
-def test_several_alerts_are_counted_and_it_fires_if_any_does():
-    one = rendered(obligation("resolve", "a"), obligation("fire", "b", "the other", Severity.CRITICAL))
-    assert one.title == "[FIRING:2] HighMemory (critical) — the other"
+@pytest.mark.parametrize(
+    ("kinds", "title"),
+    [
+        (("fire", "fire"), "[FIRING:2] HighMemory (high) — memory is short, and 1 more"),
+        (("resolve",) * 17, "[RESOLVED:17] HighMemory (high) — memory is short, and 16 more"),
+        (("fire", "resolve"), "[FIRING] HighMemory (high) — memory is short, 1 resolved"),
+        (("fire", "level", "resolve"), "[FIRING:2] HighMemory (high) — memory is short, and 1 more, 1 resolved"),
+    ],
+)
+def test_the_title_of_several_alerts_says_how_many_of_them_fire(kinds, title):
+    assert rendered(*(obligation(kind, f"h{n}") for n, kind in enumerate(kinds))).title == title
+
+
+def test_the_title_of_several_alerts_without_a_summary_counts_them_all_the_same():
+    assert rendered(*(obligation(host=f"h{n}", summary="") for n in range(3))).title == "[FIRING:3] HighMemory (high)"
+
+
+def test_of_several_alerts_those_that_fire_come_first_the_gravest_before_all():
+    one = rendered(
+        obligation("resolve", "a"), obligation("fire", "b"), obligation("fire", "c", "the worst", Severity.CRITICAL)
+    )
     assert one.status == "firing"
-    assert [alert.status for alert in one.alerts] == ["resolved", "firing"]
+    assert [line for line in one.text.splitlines() if line.startswith(("Firing", "Resolved"))] == [
+        "Firing: the worst", "Firing: memory is short", "Resolved: memory is short",
+    ]  # fmt: skip
+    assert [alert.status for alert in one.alerts] == ["resolved", "firing", "firing"], "machines get them as they came"
 
 
 def test_the_severity_of_a_message_is_the_highest_that_fires():
@@ -93,11 +126,13 @@ def test_without_a_summary_the_title_ends_with_the_severity():
     assert rendered(obligation(summary="")).title == "[FIRING] HighMemory (high)"
 
 
-@pytest.mark.parametrize(("count", "said"), [(10, ""), (11, "and 1 more"), (100, "and 90 more")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(10, ""), (11, "and 1 more; `sixfbctl alerts` lists"), (100, "and 90 more; `sixfbctl")]
+)
 def test_a_long_message_names_ten_and_counts_the_rest_but_carries_all(count, said):
     one = rendered(*(obligation(host=f"h{n}") for n in range(count)))
     assert one.text.count("Acknowledge:") == 10
-    assert ("more" in one.text) == bool(said)
+    assert ("lists all that fire" in one.text) == bool(said)
     assert said in one.text
     assert len(one.alerts) == count
 
@@ -108,7 +143,7 @@ def test_a_notice_has_no_alerts_and_its_text_as_it_is():
         "notice", "[NOTICE] sale: tier=ga, quantity=2", (), {},
     )  # fmt: skip
     assert "\n\nsale: tier=ga, quantity=2\n\n" in one.text
-    assert rendered(*[obligation("notice", text="sale: a")] * 3).title == "[NOTICE] sale: a (and 2 more)"
+    assert rendered(*[obligation("notice", text="sale: a")] * 3).title == "[NOTICE] sale: a, and 2 more"
 
 
 def test_a_possible_repeat_says_so():
