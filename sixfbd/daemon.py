@@ -22,7 +22,7 @@ from sixfbd.control.server import serve_control
 from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.http.server import ListenError, bind_listener, serve_http
 from sixfbd.instances import close_all
-from sixfbd.intake import Intake
+from sixfbd.intake import ENGINE_CHECK, SUMMARIES_CHECK, Intake
 from sixfbd.journal.database import JournalDatabase
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import CheckPaused, Record
@@ -120,8 +120,13 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
             judge.events_committed(events[-1].seq, events)
             running.changed.ring()
 
+        def is_blind(check: CheckName) -> bool:
+            own = check in (ENGINE_CHECK, SUMMARIES_CHECK)
+            return vitals.are_stale(world.clock.now()) if own else schedule.is_blind(check)
+
         rules, _ = effective_rules(config, catalog.rules)
         bound, problems = bind(rules)
+        vitals = Vitals()
         schedule = Schedule(world, deliver, journal.cursor)
         policy = policy_of(config, catalog, bound, world, lambda found: summary_of(schedule.state, found))
         judge = Judge(journal, world.clock, policy)
@@ -130,7 +135,7 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
             snapshot_of=window.snapshot,
             clock=world.clock,
             emit=judge.submit,
-            blind_checks=lambda rule, names: filter(schedule.is_blind, names | judge.feeders(rule)),
+            blind_checks=lambda rule, names: filter(is_blind, names | judge.feeders(rule)),
             offload=world.offload,
             interval_s=config.daemon.evaluation_interval,
         )
@@ -166,7 +171,7 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
             evaluator=evaluator,
             judge=judge,
             outbox=outbox,
-            vitals=Vitals(),
+            vitals=vitals,
             reader=reader,
             started_at=world.clock.now(),
             checks=checks,

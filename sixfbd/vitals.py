@@ -125,6 +125,10 @@ class Vitals:
         self.resident_bytes = 0
         self.reported_at = 0.0
 
+    def are_stale(self, now: float) -> bool:
+        """Tell whether the daemon's own series say nothing of now: not reported since the start, or for too long."""
+        return now - self.reported_at > SUMMARY_STALE_S  # the first of them to go stale
+
     async def measure_loop(self) -> None:
         """Measure how late the loop wakes a sleeper."""
         while True:

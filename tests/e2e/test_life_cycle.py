@@ -509,6 +509,32 @@ for = "0s"
     wait("resolved arrives", lambda: len(receiver.alerts(alertname="ProbeFailed")) == 2)
 
 
+def test_a_restart_resolves_nothing_that_the_daemon_says_of_itself_before_it_says_it_again(daemon, receiver, wait):
+    write_plugins(daemon, {"does_not_import": BROKEN["does_not_import"]})
+    daemon.add(
+        "50-test.toml",
+        f"""
+[notifiers.hook]
+plugin = "webhook"
+url = "{receiver.url}"
+[receivers.primary]
+webhook = {{ via = "hook" }}
+""",
+    )
+    daemon.start()
+    wait("the alert arrives", lambda: receiver.alerts(alertname="PluginFailed"))
+    wait("its answer is on the disk", lambda: daemon.ctl("outbox", "list", "--open")["messages"] == [])
+    [alert] = [alert for alert in daemon.ctl("alerts") if alert["rule"] == "PluginFailed"]
+    daemon.kill()
+    (daemon.directory / "state" / "samples.db").unlink()  # as after hours: its series of before are no more
+    daemon.start()
+    wait("it has seen it again", lambda: daemon.ctl("query", "sixfbd_plugin_failed == 1")["series"])
+    time.sleep(1)
+    again = [(found["id"], found["blind"]) for found in daemon.ctl("alerts") if found["rule"] == "PluginFailed"]
+    assert again == [(alert["id"], False)]
+    assert [one["status"] for _, one in receiver.alerts(alertname="PluginFailed")] == ["firing"], "nor told again"
+
+
 def test_a_plugin_file_that_is_new_comes_with_a_reload(daemon, wait):
     daemon.start()
     write_plugins(daemon, {"odd": ODD})
