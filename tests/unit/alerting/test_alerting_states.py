@@ -153,6 +153,35 @@ def test_after_a_start_a_firing_alert_is_neither_sent_again_nor_forgotten(kit, l
     one.check()
 
 
+def test_after_a_start_a_firing_alert_waits_for_every_check_that_feeds_it(kit, ledger):
+    one = ledger()
+    one.see(kit.found(host="a", checks=("c", "d")))
+    one.answer(one.sending[0])
+    incident = one.alert().id
+    one.crash(at=kit.START + 300)
+    for blind in (("c", "d"), ("d",)):
+        one.see(blind_checks=blind, at=one.now + 1)
+        assert (one.alert().id, state_of(one), one.alert().blind) == (incident, AlertState.FIRING, True)
+    assert one.states() == [("fire", "accepted")]
+    one.see(at=one.now + 1)
+    assert one.states() == [("fire", "accepted"), ("resolve", "sending")]
+    one.check()
+
+
+def test_after_a_start_the_end_of_keep_firing_for_waits_for_an_evaluation(kit, ledger):
+    one = ledger(kit.rule(keep_firing_for_s=60))
+    one.see(kit.found(host="a"))
+    one.answer(one.sending[0])
+    one.see(at=kit.START + 1)
+    one.crash(at=kit.START + 300)
+    one.tick(kit.START + 301)
+    assert (state_of(one), one.alert().blind) == (AlertState.FIRING, True)
+    one.see(kit.found(host="a"), at=kit.START + 302)
+    one.tick(kit.START + 1000)
+    assert one.states() == [("fire", "accepted")]
+    one.check()
+
+
 def test_levels_change_within_the_incident_and_hold_until_they_clear(kit, ledger):
     one = ledger(kit.rule(levels=kit.STOCK_LEVELS))
     one.see(kit.found(9, city="dallas"))

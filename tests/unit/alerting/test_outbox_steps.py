@@ -85,6 +85,24 @@ def test_a_failed_try_is_repeated_later_and_retry_after_is_honoured(kit, ledger)
     one.check()
 
 
+@pytest.mark.parametrize("during", ["the try", "the wait"])
+def test_what_ends_while_the_provider_wishes_to_wait_is_told_to_nobody(kit, ledger, during):
+    one = ledger()
+    one.see(kit.found(host="a"))
+    [identity] = one.sending
+    busy = kit.TemporaryFailure("busy", retry_after_s=42.0, sent=False)
+    if during == "the try":
+        one.see(at=kit.START + 1)
+        one.answer(identity, busy)
+    else:
+        one.answer(identity, busy)
+        one.see(at=kit.START + 1)
+    assert one.states() == [("fire", "suppressed"), ("resolve", "suppressed")]
+    assert one.next_due is None and not len(one.state.messages)
+    assert one.tick(kit.START + 100).effects == ()
+    one.check()
+
+
 def test_what_is_not_accepted_before_it_expires_is_dead_to_the_moment(kit, ledger):
     one = ledger(expiry_s=60.0)
     one.see(kit.found(host="a"))
