@@ -306,6 +306,7 @@ class Judge:
                 try:
                     if self._behind or (self.journal_failing and not self._waiting()):
                         await self._catch_up()
+                        position = self._read_event
                     inputs = await self._drain()
                     await self._round(inputs)
                 except JournalError as error:

@@ -117,11 +117,17 @@ def deciding(
 
 
 def after_start(published: State, now: float, why: str) -> list[Record]:
-    """Return what a start finds: messages that were being sent are `unknown`, and no timer runs on unseen."""
+    """Return what a start finds: messages that were being sent are `unknown`, and no timer runs on unseen.
+
+    A clock that was set back meanwhile holds nothing up: what waits for a later hour is looked at now.
+    """
     found: list[Record] = []
+    set_back = published.last_alive_at is not None and published.last_alive_at > now
     for message in sorted(published.messages.values(), key=lambda one: one.id):
         if message.state == "sending":
             found.append(MessageChanged(now, replace(message, state="unknown", next_try_at=now, last_error=why), why))
+        elif set_back and message.next_try_at > now:
+            found.append(MessageChanged(now, replace(message, next_try_at=now), "the clock was set back"))
     for key in sorted(published.alerts):
         change = states.unconfirmed(published.alerts[key], now, "not evaluated since the start")
         if change is not None:

@@ -102,10 +102,16 @@ def retimed(rule: Rule, alert: Alert, at: float) -> Change:
 
 
 def unconfirmed(alert: Alert, at: float, why: str) -> Change:
-    """The daemon has started, or the rule says something else now: no timer runs on until it has been evaluated once."""
-    if alert.due_at is None:
-        return None
-    return _marked(alert, at, why, due_at=None, blind=True)
+    """The daemon has started, or the rule says something else now: no timer runs on until it has been evaluated once.
+
+    What began later than now did so by a clock that was set back since: it begins now.
+    """
+    marks: dict[str, object] = {} if alert.due_at is None else {"due_at": None, "blind": True}
+    if alert.state is AlertState.PENDING and alert.pending_at is not None and alert.pending_at > at:
+        marks["pending_at"] = at
+    if alert.absent_since is not None and alert.absent_since > at:
+        marks["absent_since"] = at
+    return _marked(alert, at, why, **marks) if marks else None
 
 
 def severity_of(policy: Policy, rule: Rule, alert: Alert | None, found: Found) -> Severity | None:

@@ -182,6 +182,27 @@ def test_after_a_start_the_end_of_keep_firing_for_waits_for_an_evaluation(kit, l
     one.check()
 
 
+def test_after_a_start_with_a_clock_set_back_nothing_waits_for_the_time_of_before(kit, ledger):
+    """The wall clock is adopted at a start: what was to happen soon must not happen hours later."""
+    one = ledger(kit.rule("Hot"), kit.rule("Slow", for_s=60), kit.rule("Kept", keep_firing_for_s=60))
+    one.see(kit.found(host="a"))
+    one.answer(one.sending[0], kit.TemporaryFailure("busy", retry_after_s=5.0))
+    one.see(kit.found(host="a"), rule="Slow")
+    one.see(kit.found(host="a"), rule="Kept")
+    one.answer(one.sending[0])
+    one.see(rule="Kept", at=kit.START + 1)
+    now = kit.START - 7200
+    one.crash(at=now)
+    [again] = one.tick(now).effects
+    assert again.message.attempt == 2
+    one.see(kit.found(host="a"), rule="Slow", at=now + 1)
+    one.see(rule="Kept", at=now + 1)
+    one.tick(now + 61)
+    assert one.alert("Slow").state is AlertState.FIRING
+    assert one.state.of_rule.of("Kept") == []
+    one.check()
+
+
 def test_levels_change_within_the_incident_and_hold_until_they_clear(kit, ledger):
     one = ledger(kit.rule(levels=kit.STOCK_LEVELS))
     one.see(kit.found(9, city="dallas"))
