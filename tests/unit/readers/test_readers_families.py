@@ -1,4 +1,4 @@
-"""The families of /metrics: one of each name, typed as declared, in both expositions."""
+"""The families of /metrics: one of each name, typed as declared; a sample's value is the place of its series."""
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
@@ -8,8 +8,8 @@ from sixfbd.model import MetricKind, Series, labels_of
 from sixfbd.readers.families import metric_families
 
 
-def line(metric, value=1.0, kind=MetricKind.GAUGE, check="web", **labels):
-    return Series(metric, labels_of({"check": check, **labels}), kind), 1000, value, check
+def line(metric, kind=MetricKind.GAUGE, check="web", **labels):
+    return Series(metric, labels_of({"check": check, **labels}), kind), check
 
 
 def shown(*latest, docs=None, summaries=(), lonely=()):
@@ -22,14 +22,14 @@ def shown(*latest, docs=None, summaries=(), lonely=()):
 def test_the_label_check_is_left_out_where_it_says_nothing_but_never_of_the_engines_own():
     latest = (line("hits", check="a"), line("hits", check="b"), line("sixfbd_check_status", check="a"))
     assert shown(*latest, lonely={"a"}) == {
-        "hits": ("gauge", [("hits", {}, 1.0), ("hits", {"check": "b"}, 1.0)]),
-        "sixfbd_check_status": ("gauge", [("sixfbd_check_status", {"check": "a"}, 1.0)]),
+        "hits": ("gauge", [("hits", {}, 0), ("hits", {"check": "b"}, 1)]),
+        "sixfbd_check_status": ("gauge", [("sixfbd_check_status", {"check": "a"}, 2)]),
     }
 
 
 def test_a_label_check_that_is_not_the_series_own_check_stays():
     series = Series("events", labels_of({"check": "elsewhere"}), MetricKind.GAUGE)
-    assert shown((series, 1, 2.0, "web"), lonely={"web"})["events"][1] == [("events", {"check": "elsewhere"}, 2.0)]
+    assert shown((series, "web"), lonely={"web"})["events"][1] == [("events", {"check": "elsewhere"}, 0)]
 
 
 def test_counters_histograms_and_summaries_are_one_family_each():
@@ -56,7 +56,7 @@ def test_counters_histograms_and_summaries_are_one_family_each():
 
 def test_the_first_type_of_a_name_holds():
     latest = (line("x", kind=MetricKind.GAUGE, n="1"), line("x", kind=MetricKind.UNTYPED, n="2"))
-    assert shown(*latest) == {"x": ("gauge", [("x", {"check": "web", "n": "1"}, 1.0)])}
+    assert shown(*latest) == {"x": ("gauge", [("x", {"check": "web", "n": "1"}, 0)])}
 
 
 def test_help_is_what_was_declared_or_says_where_it_comes_from():
@@ -69,11 +69,11 @@ def test_the_exposition_can_be_read_again():
 
     class Once:
         def collect(self):
-            latest = (line("sold_total", 3.0, MetricKind.COUNTER), line("left", 2.0, city='a"b\n'))
+            latest = (line("sold_total", MetricKind.COUNTER), line("left", city='a"b\n'))
             return metric_families(latest, {}, (), ())
 
     registry = CollectorRegistry()
     registry.register(Once())
     again = list(text_string_to_metric_families(generate_latest(registry).decode()))
-    assert [(one.name, one.samples[0].value) for one in again] == [("left", 2.0), ("sold", 3.0)]
+    assert [(one.name, one.samples[0].value) for one in again] == [("left", 1.0), ("sold", 0.0)]
     assert again[0].samples[0].labels["city"] == 'a"b\n'
