@@ -464,7 +464,7 @@ async def test_a_preview_names_what_needs_a_restart_and_refuses_what_is_invalid_
         made.write({"a": ""}, {"R1": ""}, extra='[journal]\nsamples = "1d"\n')
         assert (await preview(made.running)).needs_restart == ("journal",)
         made.write({"a": 'value = "x"'}, {"R1": 'expr = "up{"'})
-        with pytest.raises(Refused, match=r"(?s)checks\.a\.value.*rules\[0\]\.expr"):
+        with pytest.raises(Refused, match=r"(?s)checks\.a\.value.*rules\[0\] \"R1\"\.expr"):
             await preview(made.running)
         assert not made.running.reloading.locked()
 
