@@ -6,9 +6,10 @@ calls it caches the answers. Never evaluates.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import chain
+from typing import Final, TypeAlias
 
 import msgspec
 import structlog
@@ -63,14 +64,38 @@ class BoundRule:
         return self.rule.name
 
 
+_Selector: TypeAlias = tuple[RuleName, tuple[Matcher, ...]]
+
+
+class _Selectors:
+    """The selectors of one metric by a label that they want to be equal, so that not all are asked of each series."""
+
+    def __init__(self) -> None:
+        self._by_label: dict[str, dict[str, list[_Selector]]] = {}
+        self._others: list[_Selector] = []
+
+    def add(self, selector: _Selector) -> None:
+        wanted = next((m for m in selector[1] if m.op == "=" and m.value and m.name != "__name__"), None)
+        if wanted is None:
+            self._others.append(selector)
+        else:
+            self._by_label.setdefault(wanted.name, {}).setdefault(wanted.value, []).append(selector)
+
+    def that_may_match(self, labels: Mapping[str, str]) -> Iterator[_Selector]:
+        """Yield the selectors that a series with these labels may match."""
+        yield from self._others
+        for name, by_value in self._by_label.items():
+            yield from by_value.get(labels.get(name, ""), ())
+
+
 @dataclass(slots=True, eq=False)
 class BoundRules:
     """The rules in force, in the order given, and the errors of those left out."""
 
     rules: Mapping[RuleName, BoundRule]
     errors: tuple[RuleError, ...] = ()
-    _by_metric: dict[str, list[tuple[RuleName, tuple[Matcher, ...]]]] = field(default_factory=dict)
-    _by_others: list[tuple[RuleName, tuple[Matcher, ...]]] = field(default_factory=list)
+    _by_metric: dict[str, _Selectors] = field(default_factory=dict)
+    _of_any_metric: list[_Selector] = field(default_factory=list)
     _checks: dict[RuleName, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,8 +106,10 @@ class BoundRules:
 
     def _index(self, name: RuleName, matchers: tuple[Matcher, ...]) -> None:
         metric = next((m.value for m in matchers if m.name == "__name__" and m.op == "="), None)
-        named = self._by_others if metric is None else self._by_metric.setdefault(metric, [])
-        named.append((name, matchers))
+        if metric is None:
+            self._of_any_metric.append((name, matchers))
+        else:
+            self._by_metric.setdefault(metric, _Selectors()).add((name, matchers))
         self._checks[name].update(m.value for m in matchers if m.name == "check" and m.op == "=" and m.value)
 
     @property
@@ -98,9 +125,13 @@ class BoundRules:
 
         Has to be asked of every series, once: it also learns which checks feed a rule (`checks_of`).
         """
-        candidates = [*self._by_metric.get(series.metric, ()), *self._by_others]
-        found = frozenset(name for name, matchers in candidates if matches(matchers, series))
-        check = dict(series.labels).get("check")
+        labels = dict(series.labels)
+        of_metric = self._by_metric.get(series.metric)
+        candidates = () if of_metric is None else of_metric.that_may_match(labels)
+        found = frozenset(
+            name for name, matchers in chain(candidates, self._of_any_metric) if matches(matchers, series)
+        )
+        check = labels.get("check")
         if check is not None and not series.metric.startswith(ENGINE_PREFIX):
             for name in found:
                 self._checks[name].add(check)
