@@ -3,6 +3,7 @@
 Pure. A refusal names the function, operator or clause, its line and column, and what is supported instead.
 """
 
+import ast
 import difflib
 import re
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from sixfbd.promql.nodes import (
     Text,
     walk,
 )
-from sixfbd.promql.patterns import anchored
+from sixfbd.promql.patterns import anchored, is_too_large
 from sixfbd.window.snapshot import Matcher
 
 MAX_EXPR_CHARS: Final = 16_384
@@ -106,7 +107,7 @@ class _Compiler:
     def query(self) -> Query:
         if len(self._expr) > MAX_EXPR_CHARS:
             self._refuse(f"the expression is longer than {MAX_EXPR_CHARS} characters", 0)
-        self._refuse_deep_trees()
+        self._refuse_what_costs()
         root = self._node(self._parse())
         selectors = tuple(dict.fromkeys(node for node in walk(root) if isinstance(node, Selector)))
         metrics = [m.value for s in selectors for m in s.matchers if m.name == "__name__" and m.op == "="]
@@ -133,8 +134,10 @@ class _Compiler:
             self._refuse(message, places.place_of_name(self._expr, unknown[1], called=True))
         self._refuse(message, places.place_of_error(self._expr, message, _message_of))
 
-    def _refuse_deep_trees(self) -> None:
+    def _refuse_what_costs(self) -> None:
+        """Refuse what the parser would hold the interpreter for, or what would be evaluated too deep."""
         depth = operators = 0
+        before = ""
         for token in places.tokens_of(self._expr):
             depth += (token.text == "(") - (token.text == ")")
             operators += token.text in places.BINARY_OPERATORS
@@ -142,6 +145,9 @@ class _Compiler:
                 self._refuse(f"more than {MAX_DEPTH} brackets within each other", token.at)
             if operators > MAX_OPERATORS:
                 self._refuse(f"more than {MAX_OPERATORS} operators in one expression", token.at)
+            if before in ("=~", "!~") and is_too_large(_unquoted(token.text)):
+                self._refuse("the regular expression is too large; repeat fewer times, or name fewer values", token.at)
+            before = token.text
 
     def _refuse(self, message: str, at: int) -> NoReturn:
         line, column = places.line_and_column(self._expr, at)
@@ -272,6 +278,17 @@ def _matching(modifier: Any) -> Matching:
         card=_CARDS[str(modifier.card).rsplit(".", 1)[-1]],
         include=tuple(modifier.group_labels or ()),
     )
+
+
+def _unquoted(literal: str) -> str:
+    """Return the text of a string literal; "" for what is none, which the parser refuses."""
+    if literal.startswith("`"):
+        return literal.strip("`")
+    try:
+        text = ast.literal_eval(literal)  # Go's escapes are Python's, as far as patterns go
+    except (ValueError, SyntaxError):
+        return ""
+    return text if isinstance(text, str) else ""
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -13,6 +13,20 @@ _OPTIONS: Final = re2.Options()
 _OPTIONS.log_errors = False  # RE2 would write to standard error what we raise
 _OPTIONS.dot_nl = True  # as Prometheus 3
 
+_SMALL: Final = re2.Options()
+_SMALL.log_errors = False
+_SMALL.max_mem = 2**20  # enough for an alternative of thousands of names
+
+
+@lru_cache(maxsize=1024)
+def is_too_large(pattern: str) -> bool:
+    """Tell whether a pattern would compile to more than anybody means: `\\pL{1,1000}` held the interpreter for a second."""
+    try:
+        re2.compile(pattern, _SMALL)
+    except re2.error as error:
+        return b"too large" in error.args[0] if error.args and isinstance(error.args[0], bytes) else False
+    return False
+
 
 @lru_cache(maxsize=1024)
 def anchored(pattern: str) -> Any:

@@ -135,3 +135,17 @@ def test_any_text_compiles_or_is_refused_with_a_place_inside_it(expr: str) -> No
         assert 1 <= error.line <= len(lines)
         assert 1 <= error.column <= len(lines[error.line - 1]) + 1
         assert str(error).endswith("^")
+
+
+@pytest.mark.parametrize("literal", ['"\\\\pL{1,1000}"', "'\\\\pL{1,1000}'", "`\\pL{1,1000}`"])
+@pytest.mark.parametrize("op", ["=~", "!~"])
+def test_a_pattern_that_would_hold_the_interpreter_is_refused_before_it_is_parsed(op, literal, monkeypatch):
+    monkeypatch.setattr("sixfbd.promql.parse.promql_parser.parse", lambda text: pytest.fail("it was parsed"))
+    with pytest.raises(PromQLError, match="regular expression is too large") as caught:
+        promql.compile(f"up{{job{op}{literal}}}")
+    assert caught.value.column == 9
+
+
+def test_an_alternative_of_thousands_of_names_is_no_such_pattern():
+    names = "|".join(f"target-{number}" for number in range(1200))
+    assert promql.compile(f'up{{instance=~"{names}"}}').selectors
