@@ -442,6 +442,7 @@ class _Round:
             obligation = self.draft.obligations.get(identity)
             if obligation is not None and obligation.message is None:
                 groups.setdefault((obligation.target, group_of(obligation)), []).append(obligation)
+            yield from self._rest()
         for (target, group), obligations in groups.items():
             for start in range(0, len(obligations), MAX_OBLIGATIONS):
                 self._new_message(target, group, obligations[start : start + MAX_OBLIGATIONS])
