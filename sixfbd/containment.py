@@ -21,9 +21,10 @@ class Ended(Struct, frozen=True):
     overran: bool = False
 
 
-async def call_guarded(call: Callable[[], Awaitable[object]], timeout_s: float) -> Ended:
+async def call_guarded(call: Callable[[], Awaitable[object]], timeout_s: float, whose: str = "") -> Ended:
     """Await a plugin's call for at most `timeout_s` and return how it ended, whatever it raises.
 
+    `whose`, such as "check web", is what the watchdog reads off this frame if the call blocks the loop.
     Returns later only if the plugin does not heed its cancel. A Cancelled that nobody has asked for, which a plugin kept
     and raised again, is an error as any other: let out, it would end the nursery around it without a word.
     """

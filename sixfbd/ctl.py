@@ -37,6 +37,7 @@ from sixfbd.control.engine import (
     PluginView,
     PreviewView,
     QueryView,
+    ReleaseView,
     SeriesView,
     StatusView,
     TokenView,
@@ -221,6 +222,11 @@ def _complete_token(ctx: click.Context, param: click.Parameter, incomplete: str)
     return [CompletionItem(t["name"]) for t in tokens if t["name"].startswith(incomplete)]
 
 
+def _complete_kept_out(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    names = [one["name"] for one in _offered(ctx, "plugins", incomplete) if "kept out" in one["error"]]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -334,12 +340,28 @@ def why(session: Session, alert: str) -> None:
     session.show(session.ask("why", alert=alert), WhyView, show.show_why)
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @json_option
 @pass_session
-def plugins(session: Session) -> None:
+@click.pass_context
+def plugins(ctx: click.Context, session: Session) -> None:
     """What plugins brought, and those that were left out."""
-    session.show(session.ask("plugins"), list[PluginView], lambda view: show.show_plugins(view, terminal_width()))
+    if ctx.invoked_subcommand is None:
+        session.show(session.ask("plugins"), list[PluginView], lambda view: show.show_plugins(view, terminal_width()))
+
+
+@plugins.command("release")
+@click.argument("name", shell_complete=_complete_kept_out)
+@json_option
+@pass_session
+def plugins_release(session: Session, name: str) -> None:
+    """Take the plugin NAME in again, which was kept out because it blocked the daemon.
+
+    Exit code 1 if that needs a restart.
+    """
+    result = session.ask("plugins.release", name=name)
+    if session.show(result, ReleaseView, show.show_release).needs_restart:
+        raise click.exceptions.Exit(1)
 
 
 # ---- checks, alerts --------------------------------------------------------------------------------------------------

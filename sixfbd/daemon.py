@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from sixfbd import __version__, lifetime, systemd, upkeep
-from sixfbd.config import Config, ConfigError, effective_rules, load_config, plugin_sources
+from sixfbd.config import Config, ConfigError, PluginSources, effective_rules, load_config, plugin_sources
 from sixfbd.control.address import ControlSocketError
 from sixfbd.control.methods import methods_of
 from sixfbd.control.server import serve_control
@@ -50,9 +50,10 @@ from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
 from sixfbd.schedule import GRACE_S, Schedule
 from sixfbd.vitals import Vitals, known_before
+from sixfbd.watchdog import Watchdog
 from sixfbd.window.snapshot import Matcher
 from sixfbd.window.window import Window
-from sixfbd.world import RealWorld
+from sixfbd.world import BootClock, EngineClock, RealWorld
 
 log = structlog.get_logger("sixfbd.daemon")
 
@@ -65,7 +66,15 @@ FIRST_ROUND_S: Final = 5.0  # what the first evaluation of all rules may take be
 
 def run_daemon(config_path: Path) -> int:
     """Run until stopped; return the exit code: 0 stopped in order, 78 bad configuration, 1 could not start or run."""
-    catalog = load_plugins(plugin_sources(config_path))
+    sources = plugin_sources(config_path)
+    assert sources.state_directory is not None
+    with Watchdog(sources.state_directory) as watchdog:
+        return _run_watched(config_path, sources, watchdog)
+
+
+def _run_watched(config_path: Path, sources: PluginSources, watchdog: Watchdog) -> int:
+    catalog = load_plugins(sources)
+    watchdog.knows(catalog)
     try:
         config = load_config(config_path, catalog, rule_problems)
     except ConfigError as error:
@@ -73,9 +82,13 @@ def run_daemon(config_path: Path) -> int:
         return EXIT_CONFIG
     written = configure_logging(config.log.level, config.log.format)
     sys.setswitchinterval(SWITCH_S)
+    for plugin in catalog.plugins:
+        if plugin.kept_out:
+            log.error("plugin.kept_out", plugin=plugin.name, reason=plugin.problem)
+    run = partial(_run, config_path, catalog, config, watchdog)
     failures: BaseExceptionGroup[Exception] | None = None
     try:
-        trio.run(_run, config_path, catalog, config, restrict_keyboard_interrupt_to_checkpoints=True)
+        trio.run(run, clock=BootClock(), restrict_keyboard_interrupt_to_checkpoints=True)
     except* (JournalError, ListenError, ControlSocketError) as group:
         failures = group
     if failures is None:
@@ -86,17 +99,26 @@ def run_daemon(config_path: Path) -> int:
     return 1 if failures else 0
 
 
-async def _run(config_path: Path, catalog: PluginCatalog, config: Config) -> None:
+async def _run(config_path: Path, catalog: PluginCatalog, config: Config, watchdog: Watchdog) -> None:
     """Open the parts, run them, leave them. Checks run in the outermost nursery: one that does not heed its cancel holds
     up the end of the process, for as long as `limit_stop` lets it, but neither the outbox nor the journal."""
-    async with trio.open_nursery() as checks:
-        await _open_and_serve(config_path, catalog, config, checks)
+    clock = EngineClock()
+    with watchdog.watching(clock.turned):
+        async with trio.open_nursery() as checks:
+            await _open_and_serve(config_path, catalog, config, checks, clock, watchdog)
 
 
-async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Config, runs: trio.Nursery) -> None:
+async def _open_and_serve(
+    config_path: Path,
+    catalog: PluginCatalog,
+    config: Config,
+    runs: trio.Nursery,
+    clock: EngineClock,
+    watchdog: Watchdog,
+) -> None:
     state_directory = Path(config.daemon.state_directory)
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(RealWorld())
+        world = await stack.enter_async_context(RealWorld(clock))
         window = Window(config.window.memory)
         journal = await stack.enter_async_context(
             JournalDatabase(
@@ -109,10 +131,12 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
             bind_listener(config.http.listen)
         )  # after the lock: a second instance is told so
         store = await stack.enter_async_context(open_samples(state_directory / "samples.db", window))
+        upkeep.set_forward(clock, journal.newest_at, window.newest_ms / 1000)
         await world.offload(window.restore_steps, journal, round(world.clock.now() * 1000))
 
         async def deliver(check: CheckName, report: Report, own: Sequence[Sample]) -> list[str]:
             refusals = await intake.report(check, report, own)
+            evaluator.look_again()
             running.changed.ring()
             return refusals
 
@@ -126,7 +150,7 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
 
         rules, _ = effective_rules(config, catalog.rules)
         bound, problems = bind(rules)
-        vitals = Vitals()
+        vitals = Vitals(watchdog.take_longest_delay)
         schedule = Schedule(world, deliver, journal.cursor)
         policy = policy_of(config, catalog, bound, world, lambda found: summary_of(schedule.state, found))
         judge = Judge(journal, world.clock, policy)
@@ -138,6 +162,7 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
             blind_checks=lambda rule, names: filter(is_blind, names | judge.feeders(rule)),
             offload=world.offload,
             interval_s=config.daemon.evaluation_interval,
+            awaits=lambda checks: any(map(schedule.is_awaited, checks)),
         )
         intake = Intake(
             journal,
@@ -173,7 +198,9 @@ async def _open_and_serve(config_path: Path, catalog: PluginCatalog, config: Con
             outbox=outbox,
             vitals=vitals,
             reader=reader,
-            started_at=world.clock.now(),
+            started_at=clock.now(),
+            clock=clock,
+            watchdog=watchdog,
             checks=checks,
             notifiers=notifiers,
         )

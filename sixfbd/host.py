@@ -31,6 +31,7 @@ from sixfbd.config.convert import bounded_type, fields_of
 from sixfbd.config.tables import CheckKeys, NotifierKeys, PluginSources
 from sixfbd.config.text import did_you_mean
 from sixfbd.containment import described, kind_of
+from sixfbd.kept_out import Note, check_stand_ins, notifier_stand_ins, read_notes
 from sixfbd.model import Rule
 from sixfbd.plugin import ANY, Check, EventType, Metric, Metrics, Notifier, PluginConfig
 from sixfbd.rules.defaults import ENGINE_RULES
@@ -66,6 +67,7 @@ class PluginInfo(Struct, frozen=True, kw_only=True):
     rules: tuple[str, ...] = ()
     event_types: tuple[str, ...] = ()
     problem: str | None = None
+    kept_out: bool = False  # because it blocked the daemon (kept_out.py)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ class CheckEntry:
     name: str
     cls: type[Check[Any]]
     plugin: str
+    kept_out: bool = False  # a stand-in: its plugin is kept out
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class NotifierEntry:
     name: str
     cls: type[Notifier[Any]]
     plugin: str
+    kept_out: bool = False  # a stand-in: its plugin is kept out
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +156,15 @@ class _Shelf:
 
 
 def load_plugins(sources: PluginSources) -> PluginCatalog:
-    """Load every plugin that can be found. Never raises for what a plugin does, and waits LOAD_LIMIT_S at most for each.
+    """Load every plugin that can be found and is not kept out. Never raises for what a plugin does.
+
+    Waits LOAD_LIMIT_S at most for each call of its code.
 
     Imports modules, so it blocks: call it before the loop runs or in a worker thread.
     """
     shelf = _Shelf()
+    notes = read_notes(sources.state_directory)
+    kept_out: list[Note] = []
     for found in _find(sources):
         info = PluginInfo(name=found.name, module=found.module, origin=found.origin, version=found.version)
         name = found.name if found.name not in shelf.plugins else f"{found.name} ({found.origin})"
@@ -164,9 +172,15 @@ def load_plugins(sources: PluginSources) -> PluginCatalog:
             if found.name in shelf.plugins:
                 other = shelf.plugins[found.name].origin
                 raise _BrokenError(f"the plugin name {found.name} is taken by {other}; rename one of them")
+            if (note := notes.get(found.name)) is not None:
+                kept_out.append(note)
+                shelf.plugins[name] = msgspec.structs.replace(info, problem=note.reason, kept_out=True)
+                continue
             shelf.plugins[name] = _take(found, info, sources.config, shelf)
         except _BrokenError as error:
             shelf.plugins[name] = msgspec.structs.replace(info, file=_file_of(found), problem=str(error))
+    for note in kept_out:
+        _stand_in(note, sources, shelf)
     return PluginCatalog(
         checks=shelf.checks,
         notifiers=shelf.notifiers,
@@ -175,6 +189,16 @@ def load_plugins(sources: PluginSources) -> PluginCatalog:
         metrics=shelf.metrics,
         plugins=tuple(shelf.plugins.values()),
     )
+
+
+def _stand_in(note: Note, sources: PluginSources, shelf: _Shelf) -> None:
+    """Keep the places of a plugin that is kept out, as far as nobody else has them."""
+    for name, check in check_stand_ins(note, dict.fromkeys(sources.checks)):
+        shelf.checks.setdefault(name, CheckEntry(name, check, note.plugin, kept_out=True))
+    for name, notifier in notifier_stand_ins(note, dict.fromkeys(sources.notifiers)):
+        shelf.notifiers.setdefault(name, NotifierEntry(name, notifier, note.plugin, kept_out=True))
+    for rule in note.rules:
+        shelf.rules.setdefault(rule.name, rule)
 
 
 # ---- finding -----------------------------------------------------------------------------------------------------------

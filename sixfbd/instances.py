@@ -13,6 +13,7 @@ import trio
 from sixfbd import __version__
 from sixfbd.config import CheckTable, NotifierTable
 from sixfbd.containment import call_guarded, described
+from sixfbd.kept_out import KeptOut
 from sixfbd.model import CheckName
 from sixfbd.plugin import Check, Clock, Log, Notifier, Outbound, Reader
 from sixfbd.world import World
@@ -70,7 +71,7 @@ class NotifierInstance:
 def make_check(table: CheckTable, plugin: type[Check[Any]], world: World, read: Reader, site: str) -> CheckInstance:
     """Make one check; never raises for what the plugin does."""
     context = InstanceContext("check", table.name, world, read, site)
-    made, problem = _make(lambda: plugin(table.options, context), "check", table.name, table.plugin)
+    made, problem = _make(lambda: plugin(table.options, context), f"check {table.name}", table.plugin)
     return CheckInstance(
         CheckName(table.name),
         table.plugin,
@@ -89,16 +90,19 @@ def make_notifier(
 ) -> NotifierInstance:
     """Make one notifier; never raises for what the plugin does."""
     context = InstanceContext("notifier", table.name, world, read, site)
-    made, problem = _make(lambda: plugin(table.options, context), "notifier", table.name, table.plugin)
+    made, problem = _make(lambda: plugin(table.options, context), f"notifier {table.name}", table.plugin)
     return NotifierInstance(table.name, table.plugin, table, made, problem)
 
 
-def _make(construct: Callable[[], T], kind: str, name: str, plugin: str) -> tuple[T | None, str]:
+def _make(construct: Callable[[], T], whose: str, plugin: str) -> tuple[T | None, str]:
+    """Call a constructor; `whose` is what the watchdog reads off this frame if the call blocks the loop."""
     try:
         return construct(), ""
+    except KeptOut as reason:  # said once for the plugin, by who loaded it
+        return None, str(reason)
     except BaseException as error:  # noqa: BLE001 - a constructor may raise anything, and awaits nothing; it is contained
         problem = f"plugin {plugin} cannot start: {described(error)}"
-        log.error("plugin.failed", kind=kind, instance=name, plugin=plugin, error=problem)
+        log.error("plugin.failed", instance=whose, plugin=plugin, error=problem)
         return None, problem
 
 
@@ -107,7 +111,7 @@ async def close_instance(instance: Check[Any] | Notifier[Any] | None, name: str)
     if instance is None:
         return
     with trio.CancelScope(shield=True):
-        ended = await call_guarded(instance.close, CLOSE_LIMIT_S)
+        ended = await call_guarded(instance.close, CLOSE_LIMIT_S, f"close of {name}")
     if ended.error is not None:
         log.error("plugin.close_failed", instance=name, error=described(ended.error))
     elif ended.overran:

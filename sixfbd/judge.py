@@ -28,6 +28,7 @@ from sixfbd.alerting.inputs import (
     Noted,
     Replaced,
     Reply,
+    Stood,
     Tick,
 )
 from sixfbd.alerting.policy import Policy
@@ -128,6 +129,7 @@ class Judge:
         self._latest: dict[RuleName, Evaluated] = {}
         self._others: deque[Input] = deque()
         self._asked: deque[CommandInput | Noted | Replaced] = deque()
+        self._stood: list[Stood] = []
         self._committed_event = 0
         self._read_event = 0
         self._fresh: dict[int, StoredEvent] = {}  # by number; not yet judged
@@ -195,6 +197,11 @@ class Judge:
             return False
         self._evaluations[one.rule] = one
         return True
+
+    def stood_still(self, since: float, until: float) -> None:
+        """The loop stood still between these times; the next round takes it before anything that is due after it."""
+        self._stood.append(Stood(since, until))
+        self._wake.set()
 
     def events_committed(self, seq: int, fresh: Sequence[StoredEvent] = ()) -> None:
         """Events up to this number are durable. Those that are not given as `fresh` are read from the journal."""
@@ -324,7 +331,7 @@ class Judge:
                 self._refuse(_asked_in(self._unanswered.inputs), stopping)
 
     def _waiting(self) -> bool:
-        queued = self._evaluations or self._others or self._asked or self._behind
+        queued = self._evaluations or self._others or self._asked or self._stood or self._behind
         return bool(queued) or self._committed_event > self._read_event
 
     async def _rest(self) -> None:
@@ -370,8 +377,11 @@ class Judge:
         self._fresh = {number: one for number, one in self._fresh.items() if number > upto}
         return None if taken is None else [one for one in taken if one.event.type in self.policy.notices]
 
-    async def _round(self, inputs: Sequence[Input]) -> None:
-        decision = await self._decide(inputs)
+    async def _round(self, inputs: list[Input]) -> None:
+        now = self._clock.now()  # tells of a stand-still, if there was one
+        inputs += self._stood
+        self._stood = []
+        decision = await self._decide(inputs, now)
         if decision.records:
             try:
                 self.record_seq = await self._commit(decision.records)
@@ -394,13 +404,13 @@ class Judge:
         self._tell(decision.records)
         self._act(decision)
 
-    async def _decide(self, inputs: Sequence[Input]) -> Decision:
+    async def _decide(self, inputs: Sequence[Input], now: float) -> Decision:
         """Decide, letting the loop turn within a large round: the published state is ours alone to change."""
         steps = deciding(
             self.state,
             inputs,
             self.policy,
-            self._clock.now(),
+            now,
             latest=self._latest,
             claim=self._start is not None,
             judged_event=self._read_event,
@@ -482,7 +492,7 @@ class Judge:
         for one in reversed(inputs):
             if isinstance(one, Evaluated):
                 self._evaluations.setdefault(one.rule, one)
-            elif isinstance(one, Answer | Began | Tick):
+            elif isinstance(one, Answer | Began | Stood | Tick):
                 self._others.appendleft(one)
 
     async def _catch_up(self) -> None:

@@ -45,7 +45,10 @@ def limit_stop(running: Running) -> None:
     """
 
     def give_up() -> None:
-        log.error("daemon.stop_overran", running=[state.name for state in running.schedule.states() if state.running])
+        runs = [state.name for state in running.schedule.states() if state.running]
+        at = running.watchdog.now()  # a plugin that blocks in close(), for one
+        blame = {"plugin": at.plugin, "doing": at.doing, "at": at.place} if at.plugin else {}
+        log.error("daemon.stop_overran", running=runs, **blame)
         logging.shutdown()  # writes what is queued
         os._exit(1)
 

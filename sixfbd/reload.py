@@ -235,6 +235,7 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
         configure_logging(plan.config.log.level, plan.config.log.format)
     running.config, running.rules, running.problems = plan.config, plan.rules, plan.problems
     running.catalog = plan.catalog
+    running.watchdog.knows(plan.catalog)
     running.intake.declare_types(list(plan.catalog.event_types.values()))
     running.checks, running.notifiers = plan.checks, plan.notifiers
     declare_checks(running.intake, plan.checks if limit_changed else new, plan.catalog, plan.config)

@@ -22,8 +22,9 @@ from sixfbd.readers.queries import EngineReader
 from sixfbd.rules.engine import RuleEngine
 from sixfbd.schedule import Schedule
 from sixfbd.vitals import Vitals
+from sixfbd.watchdog import Watchdog
 from sixfbd.window.window import Window
-from sixfbd.world import World
+from sixfbd.world import EngineClock, World
 
 
 @dataclass(slots=True)
@@ -47,6 +48,9 @@ class Running:
     vitals: Vitals
     reader: EngineReader
     started_at: float
+    clock: EngineClock
+    watchdog: Watchdog
+    stood_still: tuple[float, float] | None = None  # the last time that nothing ran, from and until
     checks: dict[CheckName, CheckInstance] = field(default_factory=dict)
     notifiers: dict[str, NotifierInstance] = field(default_factory=dict)
     url: str = ""

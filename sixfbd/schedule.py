@@ -75,7 +75,8 @@ class _Entry:
     state: CheckState
     due: float
     generation: int
-    reported: bool = False  # a report was taken since the check was added or resumed
+    reported: bool = False  # a report was taken since the check was added or resumed, or the loop stood still
+    awaited_until: float = 0.0  # after a stand-still: by when a report would come
     scope: trio.CancelScope | None = None
     page_at: float = 0.0  # when the page that runs now began
     finished: trio.Event = field(default_factory=trio.Event)
@@ -100,6 +101,7 @@ class Schedule:
         self._heap: list[tuple[float, int, CheckName]] = []
         self._wake = trio.Event()
         self._generation = 0
+        self._still_at = 0.0
         self._nursery: trio.Nursery | None = None
         self._life = trio.CancelScope()
         self.ended = trio.Event()
@@ -114,6 +116,13 @@ class Schedule:
     def state(self, name: CheckName) -> CheckState | None:
         entry = self._entries.get(name)
         return entry.state if entry else None
+
+    def is_awaited(self, name: CheckName) -> bool:
+        """Tell whether the check is to report for the first time since the loop stood still, and has still time to."""
+        entry = self._entries.get(name)
+        if entry is None or entry.reported or entry.state.paused:
+            return False
+        return self._world.clock.now() < entry.awaited_until
 
     def is_blind(self, name: CheckName) -> bool:
         """Tell whether nothing is known of what the check watches: paused, no report since it was added or resumed, the
@@ -179,6 +188,18 @@ class Schedule:
         entry.generation = self._generation
         if not paused and entry.instance.check is not None:
             self._push(entry)
+
+    def stood_still(self, since: float, until: float) -> None:
+        """Nothing ran between these times: none is overdue for the gap, and who missed a run is blind until it reports."""
+        self._still_at = until
+        for entry in self._entries.values():
+            if entry.instance.check is None or entry.state.paused:
+                continue
+            if not self._is_overdue(entry, since):
+                entry.state = msgspec.structs.replace(entry.state, awaited_since=until)
+            if entry.due <= until or entry.scope is not None:
+                entry.reported = False
+                entry.awaited_until = until + 2 * entry.instance.timeout_s + GRACE_S
 
     async def run_now(self, name: CheckName) -> Ran:
         """Run a check at once, out of turn, and return how it went. Raises NotRunError if it is unknown or running."""
@@ -281,6 +302,10 @@ class Schedule:
     async def _run_page(self, entry: _Entry) -> Report:
         entry.page_at = self._world.clock.now()
         ran = await self._ask(entry)
+        now = self._world.clock.now()  # tells of a stand-still, if there was one
+        if self._still_at > entry.page_at and ran.report.status in (Status.UNKNOWN, Status.UNHEALTHY):
+            entry.page_at = now  # it may have failed because nothing ran meanwhile: asked once more
+            ran = await self._ask(entry)
         entry.refused += ran.refused
         facts = {
             "duration_s": self._world.clock.now() - entry.page_at,
@@ -402,7 +427,7 @@ async def run_guarded(instance: Instance, cursor: Json | None) -> Ran:
     """Run a check once and return how it went; whatever the check does, it cannot end the daemon."""
     check = instance.check
     assert check is not None
-    ended = await call_guarded(lambda: check.run(cursor), instance.timeout_s)
+    ended = await call_guarded(lambda: check.run(cursor), instance.timeout_s, f"check {instance.name}")
     if ended.error is not None:
         log.error("check.crashed", plugin=instance.plugin, exc_info=ended.error)
         text = f"plugin {instance.plugin} raised {described(ended.error)}"

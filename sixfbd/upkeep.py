@@ -5,6 +5,7 @@ Each is one endless task of the daemon's nursery; none decides anything about al
 
 import gc
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,6 +20,7 @@ from sixfbd.readers.for_http import HttpView
 from sixfbd.running import Running
 from sixfbd.schedule import stale_after_s
 from sixfbd.vitals import INTERVAL_S, SUMMARY_STALE_S, check_samples, counter, gauge, quantile_samples
+from sixfbd.world import EngineClock
 
 log = structlog.get_logger("sixfbd.upkeep")
 
@@ -38,7 +40,8 @@ def begin(running: Running, view: HttpView, nursery: trio.Nursery) -> None:
         nursery.start_soon(task, running)
     nursery.start_soon(report_vitals, running, view)
     nursery.start_soon(collect_garbage)
-    nursery.start_soon(running.vitals.measure_loop)
+    running.clock.tell(partial(stood_still, running, view))
+    running.watchdog.tell(partial(_report_safely, running, view))
     # Not whether the journal can be written: a restart mends no full disk, and could not even start on one.
     nursery.start_soon(systemd.keep_watchdog, lambda: view.now() - running.vitals.reported_at < WORKS_S)
 
@@ -47,10 +50,23 @@ async def report_vitals(running: Running, view: HttpView) -> None:
     """Report the check `sixfbd` every INTERVAL_S."""
     while True:
         await trio.sleep(INTERVAL_S)
-        try:
-            report_once(running, view)
-        except Exception:  # what cannot be told of the daemon must not end it
-            log.exception("vitals.failed")
+        _report_safely(running, view)
+
+
+def _report_safely(running: Running, view: HttpView) -> None:
+    try:
+        report_once(running, view)
+    except Exception:  # what cannot be told of the daemon must not end it
+        log.exception("vitals.failed")
+
+
+def stood_still(running: Running, view: HttpView, since: float, until: float) -> None:
+    """Have every part know that nothing ran between these engine times; called before anybody acts on the time after."""
+    log.warning("daemon.stood_still", for_s=round(until - since, 3))
+    running.stood_still = since, until
+    running.schedule.stood_still(since, until)
+    running.judge.stood_still(since, until)
+    _report_safely(running, view)  # or the ages that it told last would speak for now
 
 
 def report_once(running: Running, view: HttpView) -> None:
@@ -89,19 +105,27 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
         failures = running.evaluator.failures.get(rule.name, 0)
         yield counter("sixfbd_rule_evaluation_failures_total", failures, rule=rule.name)
     yield from _failed_plugins(running)
+    yield gauge("sixfbd_clock_offset_seconds", running.clock.wall_offset_s())
+    for blame, seconds in running.watchdog.recent().items():
+        labels = {"plugin": blame.plugin or "none", "doing": blame.doing, "place": blame.place}
+        yield gauge("sixfbd_loop_blocked_seconds", seconds, **labels)
     for (route, status), count in view.requests.items():
         yield counter("sixfbd_http_requests_total", count, route=route, status=str(status))
     yield counter("sixfbd_http_request_seconds_total", view.request_seconds)
 
 
 def _failed_plugins(running: Running) -> Iterable[Sample]:
-    for plugin in running.catalog.plugins:
-        yield gauge("sixfbd_plugin_failed", float(plugin.problem is not None), plugin=plugin.name)
+    catalog = running.catalog
+    for plugin in catalog.plugins:
+        yield gauge(
+            "sixfbd_plugin_failed", float(plugin.problem is not None and not plugin.kept_out), plugin=plugin.name
+        )
+        yield gauge("sixfbd_plugin_kept_out", float(plugin.kept_out), plugin=plugin.name)
     for name, check in running.checks.items():
-        if check.check is None:
+        if check.check is None and not catalog.checks[check.plugin].kept_out:
             yield gauge("sixfbd_plugin_failed", 1, plugin=check.plugin, instance=name)
     for notifier_name, notifier in running.notifiers.items():
-        if notifier.notifier is None:
+        if notifier.notifier is None and not catalog.notifiers[notifier.plugin].kept_out:
             yield gauge("sixfbd_plugin_failed", 1, plugin=notifier.plugin, instance=notifier_name)
 
 
@@ -151,16 +175,16 @@ async def collect_garbage() -> None:
 
 async def watch_clock(running: Running) -> None:
     """Journal each step of the wall clock against engine time; it is adopted at the next start."""
-    clock = running.world.clock
-    offset_s = clock.wall().timestamp() - clock.now()
+    clock = running.clock
+    offset_s = 0.0
     while True:
-        await trio.sleep(ALIVE_S)
-        now_offset_s = clock.wall().timestamp() - clock.now()
+        now_offset_s = clock.wall_offset_s()
         if abs(now_offset_s - offset_s) > STEP_S:
             log.warning("clock.stepped", by_s=round(now_offset_s - offset_s, 3))
             noted = await running.judge.note([ClockStepped(clock.now(), now_offset_s - offset_s)])
             if noted.ok:  # else it is tried again: the step stays until it is written
                 offset_s = now_offset_s
+        await trio.sleep(ALIVE_S)
 
 
 def end_gone_checks(running: Running) -> None:
@@ -170,3 +194,14 @@ def end_gone_checks(running: Running) -> None:
     for name in running.window.checks():
         if name not in known:
             running.store.put(running.window.end_check(name, now_ms).rows)
+
+
+def set_forward(clock: EngineClock, *newest: float | None) -> None:
+    """Let engine time go on from the newest time that is written down, if the wall clock has been set back since."""
+    behind_s = clock.not_before(max(at for at in newest if at is not None))
+    if behind_s:
+        log.warning(
+            "clock.behind",
+            by_s=round(behind_s, 3),
+            what="the wall clock was set back since the last run; times go on from the newest that is written down",
+        )

@@ -1,15 +1,14 @@
 """The daemon's own series (`sixfbd_*`): measured by the engine, reported through intake as the check `sixfbd`.
 
-Owns the measurement of the loop's delay; asks the parts for their counts by callables. Also reports the quantiles of
+Asks the parts for their counts by callables. Also reports the quantiles of
 summaries that event types observe, and `up` for the daemon itself.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import psutil
-import trio
 
 from sixfbd import __version__
 from sixfbd.model import CheckName, CheckState, MetricKind, Sample, Series, labels_of
@@ -17,7 +16,6 @@ from sixfbd.plugin import Summary
 from sixfbd.schedule import Before
 
 INTERVAL_S: Final = 5.0
-PROBE_S: Final = 0.1  # how often the loop's delay is measured
 SUMMARY_STALE_S: Final = 60.0
 
 FAILURES: Final = "sixfbd_check_consecutive_failures"
@@ -46,12 +44,15 @@ DOCS: Final = {
     "sixfbd_http_requests_total": "Requests to the daemon's own port, by route and status.",
     "sixfbd_journal_failing": "1 while decisions cannot be written.",
     "sixfbd_journal_queue_age_seconds": "Age of the oldest write that waits.",
+    "sixfbd_clock_offset_seconds": "How far the wall clock is ahead of engine time; a restart adopts it.",
+    "sixfbd_loop_blocked_seconds": "Longest block of the event loop in the last 5 minutes, by whom and where.",
     "sixfbd_loop_delay_seconds": "Longest delay of the event loop since the last report.",
     "sixfbd_notification_attempts_total": "Tries to deliver a message, by notifier and outcome.",
     "sixfbd_notifications_dead_total": "Messages given up.",
     "sixfbd_open_files": "File descriptors in use.",
     "sixfbd_outbox_messages": "Messages by state.",
     "sixfbd_outbox_oldest_age_seconds": "Age of the oldest message that is not yet accepted.",
+    "sixfbd_plugin_kept_out": "1 if the plugin is kept out because it blocked the daemon.",
     "sixfbd_plugin_failed": "1 if the plugin or one of its instances could not be loaded.",
     "sixfbd_resident_memory_bytes": "Memory of the daemon.",
     "sixfbd_rule_evaluation_failures_total": "Evaluations that failed, by rule.",
@@ -112,14 +113,15 @@ def known_before(latest: Iterable[tuple[Series, int, float, str]]) -> dict[Check
 
 
 class Vitals:
-    """Measures the process. `measure_loop` is its task; the attributes are of the last `samples`, for /api/health.
+    """Measures the process; `take_delay` returns the loop's longest delay since it was asked last, in seconds.
 
-    `reported_at` (engine time) is when they were last taken in; who reports sets it.
+    The attributes are of the last `samples`, for /api/health. `reported_at` (engine time) is when they were last taken
+    in; who reports sets it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, take_delay: Callable[[], float] = lambda: 0.0) -> None:
         self._process = psutil.Process(os.getpid())
-        self._longest_delay_s = 0.0
+        self._take_delay = take_delay
         self.loop_delay_s = 0.0
         self.cpu_usage_ratio = 0.0
         self.resident_bytes = 0
@@ -129,16 +131,9 @@ class Vitals:
         """Tell whether the daemon's own series say nothing of now: not reported since the start, or for too long."""
         return now - self.reported_at > SUMMARY_STALE_S  # the first of them to go stale
 
-    async def measure_loop(self) -> None:
-        """Measure how late the loop wakes a sleeper."""
-        while True:
-            due = trio.current_time() + PROBE_S
-            await trio.sleep_until(due)
-            self._longest_delay_s = max(self._longest_delay_s, trio.current_time() - due)
-
     def samples(self, instance: str, started_at: float) -> tuple[Sample, ...]:
-        """Return the process's series; takes what the loop's delay was since the last call."""
-        self.loop_delay_s, self._longest_delay_s = self._longest_delay_s, 0.0
+        """Return the process's series."""
+        self.loop_delay_s = self._take_delay()
         return (
             *self._process_samples(),
             gauge("sixfbd_build_info", 1, version=__version__),

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import httpx
 import trio
@@ -30,6 +30,7 @@ DEFAULT_HEADERS: Final = {
     "User-Agent": f"sixfbd/{__version__}",
 }
 OFFLOAD_THREADS: Final = 8
+STILL_S: Final = 2.0  # nobody watched for so long: more than a busy machine takes to come round
 FRAMING_HEADERS: Final = (b"content-encoding", b"content-length", b"transfer-encoding")  # untrue of a decoded body
 
 
@@ -71,21 +72,77 @@ class World(Protocol):
         ...
 
 
+class BootClock(trio.abc.Clock):
+    """trio's time as seconds since boot, those that the machine slept included: a suspended machine is a long pause.
+
+    After it every deadline that passed meanwhile is due. What the kernel waits for does not count the sleep, so that
+    the loop notices when it is woken next; the watchdog's signs do that within a moment.
+    """
+
+    def __init__(self, boot_time: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)) -> None:
+        self._boot_time = boot_time
+
+    def start_clock(self) -> None:
+        """It runs since the machine does."""
+
+    def current_time(self) -> float:
+        return self._boot_time()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return deadline - self._boot_time()
+
+
+StoodStill: TypeAlias = Callable[[float, float], None]
+"""Called with the engine times between which nothing of the daemon ran."""
+
+
 class EngineClock:
-    """Wall time at start plus trio's monotonic time since, so that tests may run it on trio's MockClock."""
+    """Wall time at start plus trio's monotonic time since, so that tests may run it on trio's MockClock.
+
+    Once `turned` is called as often as the loop turns, `now` notices that the loop stood still for STILL_S or longer,
+    whatever the reason, and tells it before it returns: whoever acts on the time learns of the gap first.
+    """
 
     def __init__(self, started_at: float | None = None) -> None:
         self._wall_at_start = time.time() if started_at is None else started_at
         self._trio_at_start = trio.current_time()
+        self._turned_at: float | None = None
+        self._stood_still: StoodStill = lambda since, until: None
 
     def now(self) -> float:
-        return self._wall_at_start + (trio.current_time() - self._trio_at_start)
+        at = trio.current_time()
+        if self._turned_at is not None and at - self._turned_at >= STILL_S:
+            since, self._turned_at = self._turned_at, at
+            self._stood_still(self._at(since), self._at(at))
+        return self._at(at)
 
     def wall(self) -> datetime:
         return datetime.now(UTC)
 
     async def sleep_until(self, at: float) -> None:
         await trio.sleep_until(self._trio_at_start + (at - self._wall_at_start))
+
+    def turned(self) -> None:
+        """The loop turns at this moment."""
+        self.now()
+        self._turned_at = trio.current_time()
+
+    def tell(self, stood_still: StoodStill) -> None:
+        """Call `stood_still` when the loop had stood still, before the time after it is known to anybody."""
+        self._stood_still = stood_still
+
+    def not_before(self, at: float) -> float:
+        """Let engine time be at least `at`; return by how much it was set forward. Only before anything is stamped."""
+        behind_s = max(0.0, at - self.now())
+        self._wall_at_start += behind_s
+        return behind_s
+
+    def wall_offset_s(self) -> float:
+        """How far the wall clock is ahead of engine time, in seconds; what a restart would adopt."""
+        return self.wall().timestamp() - self.now()
+
+    def _at(self, trio_time: float) -> float:
+        return self._wall_at_start + (trio_time - self._trio_at_start)
 
 
 class HttpOutbound:

@@ -26,6 +26,7 @@ from sixfbd.alerting.inputs import (
     Noted,
     Replaced,
     Reply,
+    Stood,
     Tick,
     in_order,
 )
@@ -42,6 +43,7 @@ from sixfbd.journal.records import (
     ObligationChanged,
     Owed,
     Record,
+    StoodStill,
 )
 from sixfbd.journal.state import State, apply
 from sixfbd.model import (
@@ -192,8 +194,17 @@ class _Round:
                 yield from self._replaced(one)
             case Began():
                 yield from self._withdraw(one.at)
+            case Stood():
+                yield from self._stood_still(one)
             case Tick():
                 pass
+
+    def _stood_still(self, stood: Stood) -> Steps[None]:
+        """Time in which nobody watched is no part of `for` and `keep_firing_for`, and ends neither."""
+        self.emit(StoodStill(stood.until, stood.at))
+        for key in sorted(self.draft.alerts):
+            self._change(states.unseen(self.draft.alerts[key], stood.at, stood.until))
+            yield from self._rest()
 
     def _evaluated(self, evaluated: Evaluated) -> Steps[None]:
         rule = self.policy.rules.get(evaluated.rule)

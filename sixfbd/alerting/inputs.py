@@ -74,14 +74,21 @@ class Began(Struct, frozen=True):
     at: float
 
 
+class Stood(Struct, frozen=True):
+    """The loop stood still from `at` on, until `until`: what was due meanwhile was not seen to be so."""
+
+    at: float
+    until: float
+
+
 class Tick(Struct, frozen=True):
     """Nothing happened but time."""
 
     at: float
 
 
-Input: TypeAlias = Evaluated | Answer | EventsCommitted | CommandInput | Noted | Replaced | Began | Tick
-_SOURCES: Final = (Began, Evaluated, EventsCommitted, Answer, CommandInput, Noted, Replaced, Tick)
+Input: TypeAlias = Evaluated | Answer | EventsCommitted | CommandInput | Noted | Replaced | Began | Stood | Tick
+_SOURCES: Final = (Stood, Began, Evaluated, EventsCommitted, Answer, CommandInput, Noted, Replaced, Tick)
 
 
 def in_order(inputs: Sequence[Input]) -> list[Input]:

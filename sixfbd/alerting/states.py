@@ -114,6 +114,17 @@ def unconfirmed(alert: Alert, at: float, why: str) -> Change:
     return _marked(alert, at, why, **marks) if marks else None
 
 
+def unseen(alert: Alert, since: float, until: float) -> Change:
+    """Nobody watched from `since` to `until`: its timers are longer by that, and run on when it has been evaluated."""
+    if alert.due_at is None:
+        return None
+    gap_s = until - since
+    absent_since = None if alert.absent_since is None else alert.absent_since + gap_s
+    pending_at = (alert.pending_at or alert.since) + gap_s if alert.state is AlertState.PENDING else alert.pending_at
+    marks = {"due_at": None, "blind": True, "absent_since": absent_since, "pending_at": pending_at}
+    return _marked(alert, max(until, alert.since), f"the daemon stood still for {gap_s:.0f} s", **marks)
+
+
 def severity_of(policy: Policy, rule: Rule, alert: Alert | None, found: Found) -> Severity | None:
     if not rule.levels:
         return rule.severity or Severity.MEDIUM

@@ -113,7 +113,17 @@ def plugin_sources(path: Path) -> PluginSources:
             checks=tuple(_table(tree.values, "checks")),
             notifiers=tuple(_table(tree.values, "notifiers")),
         ),
+        state_directory=Path(
+            _absolute(directory, (*_texts([daemon.get("state_directory")]), defaults.state_directory)[0])
+        ),
+        checks=_plugins_asked_for(tree.values, "checks"),
+        notifiers=_plugins_asked_for(tree.values, "notifiers"),
     )
+
+
+def _plugins_asked_for(values: Mapping[str, Any], header: str) -> tuple[str, ...]:
+    tables = _table(values, header)
+    return tuple(dict.fromkeys(_texts([_table(tables, name).get("plugin") for name in tables])))
 
 
 def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -205,11 +215,12 @@ class _Reader:
             return None
         interval = Duration(entry.cls.interval) if keys.interval is None else keys.interval
         timeout = Duration(entry.cls.timeout) if keys.timeout is None else keys.timeout
-        if keys.timeout is None and keys.interval is not None:
+        if entry.kept_out or (keys.timeout is None and keys.interval is not None):
             timeout = min(timeout, interval)  # who asks for a shorter interval need not know the plugin's time limit
-        if not self._walk.failed((*path, "interval")) and not self._walk.failed((*path, "timeout")):
+        timing_read = not self._walk.failed((*path, "interval")) and not self._walk.failed((*path, "timeout"))
+        if timing_read and not entry.kept_out:
             fit_timing(keys, interval, timeout, path, self._walk)
-        made = self._walk.table(entry.cls.Options, options, path, further=_CHECK_KEYS)
+        made = self._options(entry, options, path, _CHECK_KEYS)
         if made is None:
             return None
         return CheckTable(
@@ -237,7 +248,7 @@ class _Reader:
                 self._walk.note((*path, key), "must be more than 0", "", show_value(str(value)))
         if keys.retry_first > keys.retry_most:
             self._walk.note((*path, "retry_most"), "is shorter than retry_first", "", show_value(str(keys.retry_most)))
-        made = self._walk.table(entry.cls.Options, options, path, further=_NOTIFIER_KEYS)
+        made = self._options(entry, options, path, _NOTIFIER_KEYS)
         if made is None:
             return None
         return NotifierTable(
@@ -251,6 +262,14 @@ class _Reader:
             options=made,
             where=self._tree.file_of(path),
         )
+
+    def _options(
+        self, entry: Any, options: dict[str, Any], path: tuple[str, ...], further: frozenset[str]
+    ) -> Struct | None:
+        """Make a plugin's options; those of one that is kept out are nobody's to judge."""
+        options = {} if entry.kept_out else options
+        made: Struct | None = self._walk.table(entry.cls.Options, options, path, further=further)
+        return made
 
     def _split(
         self, struct: type[S], own: frozenset[str], raw: object, path: tuple[str, ...]

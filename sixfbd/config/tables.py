@@ -278,6 +278,9 @@ class PluginSources(Struct, frozen=True, kw_only=True):
     directories: tuple[Path, ...] = ()
     files_in: Path | None = None
     config: PluginConfig = PluginConfig()
+    state_directory: Path | None = None  # where notes of plugins that are kept out are
+    checks: tuple[str, ...] = ()  # the names of plugins that [checks.NAME] and [notifiers.NAME] ask for
+    notifiers: tuple[str, ...] = ()
 
 
 class TableInfo(Struct, frozen=True):

@@ -63,6 +63,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     events: int = 0
     awaited: tuple[str, ...] = ()  # warm-up: checks that have not reported since the start
     blind_before_start_s: float | None = None
+    stood_still: tuple[float, float] | None = None  # the last time that nothing of the daemon ran, from and until
+    clock_offset_s: float = 0.0  # by which the wall clock is ahead of engine time; a restart adopts it
     problems: tuple[str, ...] = ()  # plugins left out, rules that fail, what was refused
 
 
@@ -226,6 +228,14 @@ class PluginView(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class ReleaseView(Struct, frozen=True):
+    """`plugins.release`: whether the plugin is in again (`needs_restart`: not before a restart), and what changed."""
+
+    plugin: str
+    needs_restart: str = ""  # why a restart is needed
+    changed: tuple[str, ...] = ()
+
+
 class TokenView(Struct, frozen=True, kw_only=True):
     """`token.list`: an access token without the token; `fixed`: from the configuration."""
 
@@ -369,6 +379,7 @@ class ControlEngine(Protocol):
     async def message(self, id: str) -> MessageView: ...  # noqa: A002 - a message's field
     async def why(self, alert: str) -> WhyView: ...
     async def plugins(self) -> Sequence[PluginView]: ...
+    async def release_plugin(self, name: str, actor: Actor) -> ReleaseView: ...
     async def create_token(self, name: str, scopes: tuple[str, ...], actor: Actor) -> TokenMade: ...
     async def tokens(self) -> Sequence[TokenView]: ...
     async def revoke_token(self, name: str, actor: Actor) -> str: ...

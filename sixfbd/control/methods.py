@@ -135,6 +135,10 @@ class OneToken(_Params, frozen=True, forbid_unknown_fields=True):
     name: Name
 
 
+class OnePlugin(_Params, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[Name, Meta(description="Name of a plugin that is kept out.")]
+
+
 class BackupParams(_Params, frozen=True, forbid_unknown_fields=True):
     path: Annotated[
         str, Meta(pattern="^/[^\\x00]*$", max_length=4096, description="the absolute path of the file to write.")
@@ -215,6 +219,9 @@ def _changing(engine: ControlEngine) -> dict[str, Method]:
             "Make an access token.", TokenParams, lambda p, who: engine.create_token(p.name, p.scopes, who)
         ),
         "token.revoke": _method("Make a token worthless.", OneToken, lambda p, who: engine.revoke_token(p.name, who)),
+        "plugins.release": _method(
+            "Take a plugin in again that was kept out.", OnePlugin, lambda p, who: engine.release_plugin(p.name, who)
+        ),
         "reload": _method(
             "Take the configuration in anew, all or nothing.", Nothing, lambda p, who: engine.reload(who)
         ),

@@ -17,6 +17,7 @@ from sixfbd.control.engine import (
     PreviewView,
     QuerySeries,
     QueryView,
+    ReleaseView,
     SeriesView,
     StatusView,
     StoryRecord,
@@ -49,6 +50,17 @@ def show_status(status: StatusView) -> list[str]:
         pairs.append(("warming up", f"waiting for {', '.join(status.awaited)}"))
     if status.blind_before_start_s:
         pairs.append(("blind", f"for {shown_span(status.blind_before_start_s)} before this start"))
+    if status.stood_still is not None:
+        since, until = status.stood_still
+        pairs.append(
+            ("stood still", f"for {shown_span(until - since)} until {clock_time(until)}: nothing ran meanwhile")
+        )
+    if abs(status.clock_offset_s) > 1:
+        ahead = "ahead of" if status.clock_offset_s > 0 else "behind"
+        text = (
+            f"{shown_span(abs(status.clock_offset_s))} {ahead} the daemon's time; it was set, and a restart adopts it"
+        )
+        pairs.append(("wall clock", text))
     return [*facts(pairs), *(colored(f"problem: {plain(problem)}", "unhealthy") for problem in status.problems)]
 
 
@@ -207,6 +219,12 @@ def _obligation(owed: Obligation) -> str:
     about = _alert_name(owed.about) if owed.about is not None else owed.text
     reason = f" ({owed.reason})" if owed.reason else ""
     return plain(f"{owed.kind} {owed.severity} {about}: {owed.state}{reason}")
+
+
+def show_release(release: ReleaseView) -> list[str]:
+    if release.needs_restart:
+        return [f"plugin {release.plugin} is released; restart the daemon to take it in: {release.needs_restart}"]
+    return [f"plugin {release.plugin} is in again", *release.changed]
 
 
 def show_plugins(plugins: Iterable[PluginView], width: int | None = None) -> list[str]:

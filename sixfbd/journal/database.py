@@ -59,6 +59,7 @@ CLOSE_TIMEOUT_S: Final = 2.0
 READERS: Final = 4
 PAGE: Final = 1000
 LAST_ALIVE: Final = "last_alive_at"
+LAST_ROWS: Final = 1000  # a commit's rows are not in the order of their times
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +96,8 @@ class JournalDatabase:
         self.path = path
         self.last_alive_at: float | None = None
         """What the process before this one said last by `touch` (engine time); None in a new journal."""
+        self.newest_at: float | None = None
+        """The newest engine time that anything in the file carries when it is opened; None in a new journal."""
         self._keep_events_s = max(keep_events_s, event_log.KNOWN_FOR_S)  # duplicates have to be recognised for so long
         self._keep_records_s = keep_records_s
         self._lock = ExitStack()
@@ -129,6 +132,7 @@ class JournalDatabase:
                 self._numbers = last_numbers(connection)
                 self._known = event_log.read_known(connection)
                 self.last_alive_at = read_meta(connection, LAST_ALIVE)
+                self.newest_at = _newest_at(connection, self.last_alive_at)
                 failing.pop_all()
             self._lock = stack.pop_all()
         return Writer(connection, self.path, self._numbers, answered, stopped)
@@ -455,3 +459,12 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _newest_at(connection: sqlite3.Connection, alive_at: float | None) -> float | None:
+    """Return the newest time among the last rows and the last sign of life."""
+    times = [alive_at]
+    for table, column in (("records", "at"), ("events", "received_at")):
+        query = f"SELECT max({column}) FROM (SELECT {column} FROM {table} ORDER BY seq DESC LIMIT {LAST_ROWS})"
+        times += connection.execute(query).fetchone()
+    return max((at for at in times if at is not None), default=None)

@@ -118,6 +118,13 @@ class ClockStepped(Struct, frozen=True, tag_field="r", tag="clock_stepped"):
     by_s: float
 
 
+class StoodStill(Struct, frozen=True, tag_field="r", tag="stood_still"):
+    """Nothing of the daemon ran from `since` to `at`: the process or the machine was stopped, or its loop was blocked."""
+
+    at: float
+    since: float
+
+
 class TokenChanged(Struct, frozen=True, tag_field="r", tag="token"):
     """An access token was made or revoked. Only its hash is kept."""
 
@@ -168,6 +175,7 @@ Record: TypeAlias = (
     | EventsJudged
     | Audited
     | ClockStepped
+    | StoodStill
     | TokenChanged
     | Base
 )

@@ -215,7 +215,7 @@ class Outbox:
 
         `lost`: an exception that is none of ours leaves open whether the message was taken.
         """
-        ended = await call_guarded(call, account.timeout_s)
+        ended = await call_guarded(call, account.timeout_s, f"notifier {account.instance.name}")
         if ended.error is not None:
             return self._meaning(account, ended.error, lost)
         if ended.overran:

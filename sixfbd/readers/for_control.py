@@ -22,6 +22,7 @@ from sixfbd.control.engine import (
     PreviewView,
     QuerySeries,
     QueryView,
+    ReleaseView,
     ReloadView,
     Routed,
     SeriesLine,
@@ -42,6 +43,7 @@ from sixfbd.journal.errors import JournalError
 from sixfbd.journal.event_log import Duplicate
 from sixfbd.journal.record_log import AmbiguousIdError
 from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, TokenChanged
+from sixfbd.kept_out import release
 from sixfbd.logs import register_secret
 from sixfbd.model import (
     OPEN_STATES,
@@ -116,6 +118,8 @@ class ControlView:
             events=running.journal.last_event_seq,
             awaited=tuple(check.name for check in checks if check.last_run_at is None and not check.paused),
             blind_before_start_s=blind,
+            stood_still=running.stood_still,
+            clock_offset_s=running.clock.wall_offset_s(),
             problems=(*running.problems, *_failing_rules(running)),
         )
 
@@ -289,6 +293,21 @@ class ControlView:
         running = self._running
         checks = {str(name): check.plugin for name, check in running.checks.items()}
         return plugin_views(running.catalog, checks, {name: one.plugin for name, one in running.notifiers.items()})
+
+    async def release_plugin(self, name: str, actor: Actor) -> ReleaseView:
+        """Remove the plugin's note, then reload; what a reload refuses waits for a restart, and the note is gone."""
+        directory = Path(self._running.config.daemon.state_directory)
+        try:
+            released = await self._running.world.offload(release, directory, name)
+        except OSError as error:
+            raise Refused(f"plugin {name} cannot be released: {error}") from error
+        if not released:
+            kept = ", ".join(one.name for one in self._running.catalog.plugins if one.kept_out) or "none"
+            raise Refused(f"plugin {name} is not kept out; those that are: {kept}")
+        try:
+            return ReleaseView(name, changed=await self._reload(actor))
+        except Refused as error:
+            return ReleaseView(name, needs_restart=str(error))
 
     async def create_token(self, name: str, scopes: tuple[str, ...], actor: Actor) -> TokenMade:
         if name in self._running.judge.state.tokens or name in self._running.config.tokens:

@@ -109,6 +109,7 @@ class HttpView:
                 "memory": {"rss": running.vitals.resident_bytes},
                 "cpu": {"usage": cpu},
                 "eventLoop": {"delay": round(running.vitals.loop_delay_s * 1000, 3)},
+                "clock": _clock(running),
             },
         )
 
@@ -206,6 +207,15 @@ def _unavailable() -> Iterator[None]:
         yield
     except JournalError as error:
         raise EngineUnavailable(str(error)) from error
+
+
+def _clock(running: Running) -> dict[str, Any]:
+    """How far the wall clock is ahead of engine time, and when nothing ran last; in seconds."""
+    shown: dict[str, Any] = {"offset": round(running.clock.wall_offset_s(), 3)}
+    if running.stood_still is not None:
+        since, until = running.stood_still
+        shown |= {"stoodStill": round(until - since, 3), "stoodStillUntil": iso_time(until)}
+    return shown
 
 
 def event_result(taken: object) -> EventResult:

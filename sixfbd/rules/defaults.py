@@ -44,10 +44,25 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
     ),
     _rule(
         "LoopBlocked",
-        'max_over_time(sixfbd_loop_delay_seconds{job=""}[5m]) > 1',
+        'max_over_time(sixfbd_loop_delay_seconds{job=""}[5m]) > 1 unless on() sixfbd_loop_blocked_seconds{job="",plugin!="none"}',
         Severity.MEDIUM,
         "The daemon's loop stood still for {{ $value | humanizeDuration }}",
-        "Something held the event loop for more than a second: a plugin that computes or waits without a thread does that.",
+        "Something held the event loop for more than a second, and no plugin was seen to; the log says where (loop.blocked).",
+    ),
+    _rule(
+        "PluginBlocks",
+        'max by (plugin, doing, place) (sixfbd_loop_blocked_seconds{job="",plugin!="none"}) > 0',
+        Severity.MEDIUM,
+        "Plugin {{ $labels.plugin }} held up the daemon for {{ $value | humanizeDuration }}",
+        "It blocked the event loop in {{ $labels.doing }} at {{ $labels.place }}; a plugin waits with await, or in a thread.",
+    ),
+    _rule(
+        "PluginKeptOut",
+        'sixfbd_plugin_kept_out{job=""} == 1',
+        Severity.HIGH,
+        "Plugin {{ $labels.plugin }} is kept out because it blocked the daemon",
+        "The daemon had to end for it; `sixfbctl plugins` says where it blocked. Mend it, then: "
+        "sixfbctl plugins release {{ $labels.plugin }}",
     ),
     _rule(
         "PluginFailed",

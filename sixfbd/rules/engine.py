@@ -37,7 +37,9 @@ class RuleEngine:
     """Evaluates bound rules. `run` is the one task; all methods belong to the event loop's thread.
 
     `snapshot_of` gives the latest snapshot, `emit` takes a result (must not block), `blind_checks` returns which of the
-    checks that feed a rule are not reporting now: of those given, and of those that fed its alerts. `failures` counts
+    checks that feed a rule are not reporting now: of those given, and of those that fed its alerts. `awaits` tells whether
+    a report of one of the checks is still to come after a stand-still: until then a rule that they feed says nothing, for
+    only time would speak; `look_again` evaluates those that it held. `failures` counts
     failed evaluations per rule, `errors` holds the last text of the rules that fail now.
     """
 
@@ -51,6 +53,7 @@ class RuleEngine:
         blind_checks: Callable[[RuleName, frozenset[CheckName]], Iterable[str]],
         offload: Offload,
         interval_s: float,
+        awaits: Callable[[frozenset[CheckName]], bool] = lambda checks: False,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._bound = bound
@@ -59,12 +62,14 @@ class RuleEngine:
         self._emit = emit
         self._blind_checks = blind_checks
         self._offload = offload
+        self._awaits = awaits
         self._interval_s = interval_s
         self._deadline_s = deadline_s
         self._thread = trio.CapacityLimiter(1)
         self._wake = trio.Event()
         self._touched: set[RuleName] = set()
         self._in_flight: dict[RuleName, Stop] = {}
+        self._unseen: set[RuleName] = set()  # due while a check that feeds them was awaited
         self._again: set[RuleName] = set()  # due while in flight: touched once the thread has answered
         self._not_before = 0.0
         self._ticks: dict[float, float] = {}
@@ -97,6 +102,12 @@ class RuleEngine:
         self.errors = {}
         self._plan_ticks()
         self._wake.set()
+
+    def look_again(self) -> None:
+        """A report has been taken: have the rules evaluated that awaited one."""
+        if self._unseen:
+            unseen, self._unseen = self._unseen, set()
+            self.touch(frozenset(unseen))
 
     async def evaluate_all(self) -> None:
         """Evaluate every rule once, now; return when all results are emitted."""
@@ -150,13 +161,17 @@ class RuleEngine:
 
     async def _round(self, names: Iterable[RuleName], nursery: trio.Nursery) -> None:
         """Evaluate rules on one snapshot: small ones here, large ones in the thread, which this does not wait for."""
-        bound, snapshot, now = self._bound, self._snapshot_of(), self._clock.now()
+        bound, now = self._bound, self._clock.now()  # the time first: after a stand-still it brings news of its own
+        snapshot = self._snapshot_of()
         slice_ends = time.monotonic() + INLINE_SLICE_S
         for name in names:
             if self._bound is not bound:  # replaced while others had their turn
                 return
             if name in self._in_flight:
                 self._again.add(name)
+                continue
+            if self._awaits(bound.checks_of(name)):
+                self._unseen.add(name)
                 continue
             self._start(bound, name, snapshot, now, nursery)
             if time.monotonic() >= slice_ends:

@@ -368,6 +368,11 @@ class Window:
             )
         return self._snapshot
 
+    @property
+    def newest_ms(self) -> int:
+        """The newest time of any sample, 0 if there is none."""
+        return self._newest_ms
+
     def latest(
         self, matchers: Sequence[Matcher] = (), *, now_ms: int | None = None
     ) -> list[tuple[Series, int, float, str]]:

@@ -99,6 +99,11 @@ class Daemon:
             [BIN / "sixfbctl", *args], capture_output=True, text=True, timeout=60, env=env, check=False
         )
 
+    def sixfbd(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of sixfbd that needs no daemon."""
+        command = [BIN / "sixfbd", *args, "--config", self.config]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)

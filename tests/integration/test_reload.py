@@ -39,6 +39,7 @@ from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
 from sixfbd.schedule import NotRunError, Schedule
 from sixfbd.vitals import Vitals
+from sixfbd.watchdog import Watchdog
 from sixfbd.window.window import Window
 from sixfbd.world import RealWorld
 
@@ -261,6 +262,8 @@ async def wired(stack, path):
         vitals=Vitals(),
         reader=reader,
         started_at=world.clock.now(),
+        clock=world.clock,
+        watchdog=Watchdog(state),
         checks=checks,
         notifiers=notifiers,
     )

@@ -20,6 +20,11 @@ FAULTS = {
     "NotificationsDead": ("sixfbd_notifications_dead_total 0 0 1 1", "sixfbd_notifications_dead_total 1 1 1 1"),
     "OutboxStuck": ("sixfbd_outbox_oldest_age_seconds 0 0 0 601", "sixfbd_outbox_oldest_age_seconds 0 0 0 599"),
     "LoopBlocked": ("sixfbd_loop_delay_seconds 0 2 0 0", "sixfbd_loop_delay_seconds 0 0.5 0 0"),
+    "PluginBlocks": (
+        'sixfbd_loop_blocked_seconds{plugin="p",doing="check c",place="p.py:3"} _ _ _ 0.7',
+        'sixfbd_loop_blocked_seconds{plugin="none",place="judge.py:3"} _ _ _ 0.7',
+    ),
+    "PluginKeptOut": ('sixfbd_plugin_kept_out{plugin="p"} 0 0 0 1', 'sixfbd_plugin_kept_out{plugin="p"} 0 0 0 0'),
     "PluginFailed": ('sixfbd_plugin_failed{plugin="p"} 0 0 0 1', 'sixfbd_plugin_failed{plugin="p"} 0 0 0 0'),
     "RuleFailing": (
         'sixfbd_rule_evaluation_failures_total{rule="r"} 0 0 0 3',

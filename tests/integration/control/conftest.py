@@ -27,6 +27,7 @@ from sixfbd.control.engine import (
     PreviewView,
     QuerySeries,
     QueryView,
+    ReleaseView,
     ReloadView,
     Routed,
     SeriesLine,
@@ -256,6 +257,11 @@ class PlayedEngine:
                 name="mine", kind="plugin", origin="/etc/sixfbd/plugins.d/mine.py", error="line 3: no such name"
             ),
         ]
+
+    async def release_plugin(self, name: str, actor: Actor) -> ReleaseView:
+        if name != "mine":
+            raise Refused(f"plugin {name} is not kept out; those that are: mine")
+        return ReleaseView(name, changed=("check toy changed",))
 
     async def create_token(self, name: str, scopes: tuple[str, ...], actor: Actor) -> TokenMade:
         return TokenMade(name, "sixfbd_0123456789abcdef", scopes)
