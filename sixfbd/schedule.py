@@ -273,7 +273,7 @@ class Schedule:
             else:
                 log.warning("check.late", check=name, late_runs=entry.state.late_runs)
                 if now > entry.page_at + entry.instance.timeout_s + GRACE_S:
-                    nursery.start_soon(self._tell_stuck, entry)
+                    nursery.start_soon(self._tell_stuck, entry, entry.page_at)
 
     def _begin(self, entry: _Entry, nursery: trio.Nursery) -> None:
         entry.scope = trio.CancelScope()
@@ -327,12 +327,12 @@ class Schedule:
             entry.instance, msgspec.json.decode(entry.cursor)
         )  # a plugin may change what it is given
 
-    async def _tell_stuck(self, entry: _Entry) -> None:
+    async def _tell_stuck(self, entry: _Entry, page_at: float) -> None:
         """A run goes on although it was cancelled at its timeout: nothing is known of what the check watches.
 
         Not said at once: where the loop itself stood still, the run has not had its turn since.
         """
-        limit, page_at = entry.instance.timeout_s, entry.page_at
+        limit = entry.instance.timeout_s
         await trio.sleep(GRACE_S)
         if entry.scope is None or entry.page_at != page_at:
             return

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -61,7 +61,7 @@ class Daemon:
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 
-    def start(self, *, wait: bool = True) -> float:
+    def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> float:
         """Start the daemon; return the seconds until it was ready."""
         began = time.monotonic()
         with self.log.open("ab") as log:
@@ -70,7 +70,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "SIXFBD_SOCKET": str(self.socket)},
+                env={**os.environ, "SIXFBD_SOCKET": str(self.socket), **(env or {})},
             )
         if wait:
             wait_for("the daemon is ready", self._ready, START_LIMIT_S)

@@ -347,3 +347,25 @@ async def test_a_round_of_many_rules_lets_other_tasks_have_their_turn(snapshot_o
             nursery.start_soon(other)
             nursery.start_soon(bench.engine.evaluate_all)
     assert len({seen for seen in turns if 0 < seen < count}) >= 2
+
+
+async def test_a_rule_whose_check_is_awaited_says_nothing_until_a_report_is_taken(
+    snapshot_of: Make, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    awaited: set[CheckName] = set()
+    bench = Bench(snapshot_of("a 1", start_s=START), rule("A"), awaits=lambda checks: bool(awaited & checks))
+    bench.bound.touched(Series("a", (("check", "test"),)))
+    await nursery.start(bench.engine.run)
+    await trio.sleep(3)
+    awaited.add(CheckName("test"))
+    bench.touch("A")
+    await trio.sleep(20)
+    assert bench.times == [("A", 2.0)], "neither on change nor on a tick"
+    awaited.clear()
+    bench.engine.look_again()
+    await trio.sleep(1)
+    assert bench.times == [("A", 2.0), ("A", 23.0)]
+    bench.engine.look_again()
+    await trio.sleep(1)
+    assert len(bench.times) == 2
+    nursery.cancel_scope.cancel()

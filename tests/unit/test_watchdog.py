@@ -1,7 +1,6 @@
 """Who holds up the loop: whose code a stack is in, what a note keeps, and what the thread itself costs."""
 
 import sys
-import threading
 import time
 import types
 from pathlib import Path
@@ -13,7 +12,7 @@ import trio
 from sixfbd import watchdog as room
 from sixfbd.config import PluginSources
 from sixfbd.containment import call_guarded
-from sixfbd.host import load_plugins
+from sixfbd.host import PluginCatalog, PluginInfo, load_plugins
 from sixfbd.kept_out import CheckNote, Note, read_notes, release, write_note
 from sixfbd.model import Rule, RuleName, Severity
 from sixfbd.watchdog import Blame, Watchdog, culprit
@@ -98,35 +97,35 @@ async def test_a_block_in_a_library_is_the_engines_and_ends_nothing(tmp_path: Pa
     assert ends == [] and read_notes(tmp_path) == {}
 
 
-def test_a_plugin_that_does_not_finish_loading_ends_the_process_with_a_note(
-    tmp_path: Path, monkeypatch: Any, capfd: Any
+ENDLESS = """
+import time
+def block(seconds):
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        pass
+"""
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_a_plugin_that_does_not_let_go_ends_the_process_with_a_note(
+    tmp_path: Path, monkeypatch: Any, capfd: Any, noted: bool
 ) -> None:
-    monkeypatch.setattr(room, "ABORT_S", 0.9)
+    monkeypatch.setattr(room, "ABORT_S", 1.5)
     monkeypatch.setattr(room.logging, "shutdown", lambda: None)
-    ended = threading.Event()
     codes: list[int] = []
-
-    def end(code: int) -> None:
-        codes.append(code)
-        ended.set()
-
-    with Watchdog(tmp_path, end) as watchdog, watchdog.loading("acme", "acme"):
-        assert ended.wait(10)
+    state = tmp_path / "state"
+    if not noted:
+        state.write_text("a file where the directory should be")
+    info = PluginInfo(name="acme", module="acme", origin="/plugins/acme.py")
+    with Watchdog(state, codes.append) as watchdog, watchdog.watching(lambda: None):
+        watchdog.knows(PluginCatalog(plugins=(info,)))
+        await trio.sleep(0.3)
+        module("acme", ENDLESS).block(4)
     assert codes[0] == room.EXIT_BLOCKED
-    assert "sixfbd: plugin acme (while it was loaded) blocked the daemon" in capfd.readouterr().err
-    assert read_notes(tmp_path)["acme"].brings is False
-
-
-def test_a_note_that_cannot_be_written_is_said_and_the_process_ends_all_the_same(
-    tmp_path: Path, monkeypatch: Any, capfd: Any
-) -> None:
-    monkeypatch.setattr(room, "ABORT_S", 0.9)
-    monkeypatch.setattr(room.logging, "shutdown", lambda: None)
-    (tmp_path / "file").write_text("")
-    ended = threading.Event()
-    with Watchdog(tmp_path / "file", lambda code: ended.set()) as watchdog, watchdog.loading("acme", "acme"):
-        assert ended.wait(10)
-    assert "it will not be kept out, for that could not be noted" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "sixfbd: plugin acme blocked the daemon for 2 s at /plugins/acme.py:" in said
+    assert ("it will not be kept out, for that could not be noted" in said) != noted
+    assert ("acme" in read_notes(state)) == noted
 
 
 # ---- notes ---------------------------------------------------------------------------------------------------------------
