@@ -26,6 +26,8 @@ log = structlog.get_logger("sixfbd.schedule")
 MAX_PAGES: Final = 50  # runs in a row that `more=True` may ask for
 MAX_CURSOR_BYTES: Final = 64 * 1024
 START_SPREAD_S: Final = 2.0  # first runs are spread over this long, so that a start is no storm
+TICK_S: Final = 0.05
+TICKED_FROM_S: Final = 1.0  # shorter intervals would be uneven by too much of themselves
 GRACE_S: Final = 1.0  # what a cancelled run may take to clean up before it is called stuck
 LEAST_STALE_S: Final = 300.0  # Prometheus' look-back
 
@@ -150,7 +152,7 @@ class Schedule:
         before = self._known_before(previous, now) or before or Before()
         ended = _stopped(previous)
         spread = min(instance.interval_s, START_SPREAD_S) if instance.jitter_s is None else instance.jitter_s
-        due = now + self._world.rng("start", instance.name).uniform(0, spread)
+        due = _on_a_tick(now + self._world.rng("start", instance.name).uniform(0, spread), instance.interval_s)
         state = CheckState(
             instance.name,
             instance.plugin,
@@ -390,6 +392,14 @@ class Schedule:
         since = previous.state.awaited_since
         overdue = not previous.state.paused and self._is_overdue(previous, now)
         return Before(previous.state.consecutive_failures, since if overdue else None)
+
+
+def _on_a_tick(at: float, interval_s: float) -> float:
+    """Return the next tick from `at` on, so that checks fall due together: a wake-up of the loop costs more than a start.
+
+    Intervals below TICKED_FROM_S are left as they are.
+    """
+    return at if interval_s < TICKED_FROM_S else math.ceil(at / TICK_S) * TICK_S
 
 
 def _stopped(entry: _Entry | None) -> trio.Event:

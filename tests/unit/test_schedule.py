@@ -254,3 +254,15 @@ async def test_after_a_pause_of_the_machine_missed_runs_are_counted_and_not_run_
 def test_staleness_covers_two_and_a_half_intervals_and_the_timeout():
     assert stale_after_s(300, 10) == 760
     assert stale_after_s(15, 10) == 300
+
+
+async def test_checks_fall_due_together_so_that_the_loop_wakes_20_times_a_second_at_most(schedule, autojump_clock):
+    checks = [add(schedule, f"c{n}", Scripted(), interval_s=1.0, timeout_s=0.5, jitter_s=1.0) for n in range(200)]
+    hasty = add(schedule, "hasty", Scripted(), interval_s=0.5, timeout_s=0.2, jitter_s=0.333)
+    await trio.sleep(11)
+    begun = sorted(at for check in checks for at in check.started if at >= checks[0].started[0] + 5)
+    instants = {round(at, 3) for at in begun if at < begun[0] + 5}
+    assert 15 <= len(instants) / 5 <= 20.4, "200 checks a second"
+    assert [round(b - a, 3) for a, b in zip(hasty.started, hasty.started[1:], strict=False)] == [0.5] * (
+        len(hasty.started) - 1
+    )
