@@ -1,0 +1,149 @@
+"""Start until ready with millions of samples, beside Prometheus that replays its write-ahead log.
+
+Both have as many series and samples. Ours are written through our own window and store, 15 s apart; Prometheus scrapes its
+own from an exporter, at the shortest interval that it keeps up with, and is killed. Each pass starts both on a copy.
+"""
+
+import random
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from sixfbd.journal.samples import SampleStore, open_samples
+from sixfbd.model import MetricKind, Series, labels_of
+from sixfbd.window.window import Window
+from tests.bench.loopback import serving
+from tests.bench.passes import BenchError, Effort, Goal, Row, Side, row, take_turns
+from tests.bench.processes import daemon, exchange, make_daemon, prometheus
+
+CHECKS: Final = 20
+EVERY_MS: Final = 15_000
+STALE_AFTER_MS: Final = 9_000_000  # of a check that runs once an hour
+SCRAPE_MS: Final = 100
+FILL_S: Final = 240.0
+WAITING_SAMPLES: Final = 500_000
+PAGES: Final = 16
+SEED: Final = 11
+APPENDED: Final = re.compile(rb"^prometheus_tsdb_head_samples_appended_total(?:\{[^}]*\})? (\S+)", re.MULTILINE)
+
+CHECK: Final = """
+[checks.filled{number}]
+plugin = "bench-flip"
+interval = "1h"
+jitter = "1h"
+to = 9
+"""
+
+
+async def write_samples(path: Path, series: int, reports: int) -> None:
+    """Write the samples of CHECKS checks up to now, as the daemon does."""
+    window, chance = Window(), random.Random(SEED)
+    now_ms = round(time.time() * 1000)
+    checks = {
+        f"filled{number}": [
+            Series("bench_filled", labels_of({"check": f"filled{number}", "id": str(one)}), MetricKind.GAUGE)
+            for one in range(series // CHECKS)
+        ]
+        for number in range(CHECKS)
+    }
+    async with open_samples(path, window) as store:
+        for report in range(reports):
+            for check, columns in checks.items():
+                values = [(one, round(1000 * chance.random(), 3)) for one in columns]
+                at_ms = now_ms - EVERY_MS * (reports - report)
+                appended = window.append(check, at_ms, values, complete=True, stale_after_ms=STALE_AFTER_MS)
+                store.put(appended.rows)
+            await _written(store, WAITING_SAMPLES)
+        await _written(store, 0)
+        if store.dropped:
+            raise BenchError(f"{store.dropped} samples were not written: {store.problem}")
+
+
+async def _written(store: SampleStore, waiting: int) -> None:
+    """Return when at most so many samples wait to be written."""
+    with trio.fail_after(FILL_S):
+        await trio.lowlevel.checkpoint()
+        while store.queued > waiting:  # noqa: ASYNC110 - the store tells nobody when it has written
+            await trio.sleep(0.05)
+
+
+def fill_ours(run: Path, series: int, reports: int) -> Path:
+    """Return a state directory with the samples in it, as a daemon leaves it; the run directory has none."""
+    make_daemon(run, "".join(CHECK.format(number=number) for number in range(CHECKS)))
+    trio.run(write_samples, run / "state" / "samples.db", series, reports)
+    with daemon(run):
+        pass  # it makes the rest of its state
+    return (run / "state").rename(run.parent / "our-state")
+
+
+def fill_theirs(directory: Path, series: int, reports: int) -> Path:
+    """Return a data directory of a Prometheus that scraped the samples and was killed."""
+    chance, turn = random.Random(SEED), count()
+    pages = [
+        b"".join(b'bench_filled{id="%d"} %.3f\n' % (one, 1000 * chance.random()) for one in range(series))
+        for _ in range(PAGES)
+    ]
+    with serving(1, lambda: pages[next(turn) % PAGES]) as exporter:
+        scrape = (
+            f"[{{job_name: filled, scrape_interval: {SCRAPE_MS}ms, scrape_timeout: {SCRAPE_MS}ms, "
+            f"static_configs: [{{targets: ['{exporter.addresses[0]}']}}]}}]"
+        )
+        with prometheus(directory, scrape) as server, server.connection() as connection:
+            deadline = time.monotonic() + FILL_S
+            while (have := _appended(exchange(connection, "GET", "/metrics"))) < series * reports:
+                if time.monotonic() > deadline:
+                    raise BenchError(f"Prometheus scraped {have:,.0f} of {series * reports:,} samples in {FILL_S:g} s")
+                time.sleep(0.1)
+            server.kill()
+    return (directory / "data").rename(directory.parent / "their-data")
+
+
+def _appended(page: bytes) -> float:
+    return sum(map(float, APPENDED.findall(page)))
+
+
+def ours(run: Path, filled: Path) -> Side:
+    def measure() -> Mapping[str, float]:
+        shutil.copytree(filled, run / "state")
+        with daemon(run) as server:
+            found = {"wall": server.ready_s, "cpu": server.ready_cpu_s}
+        shutil.rmtree(run / "state")
+        return found
+
+    return measure
+
+
+def theirs(directory: Path, filled: Path) -> Side:
+    def measure() -> Mapping[str, float]:
+        shutil.copytree(filled, directory / "data")
+        with prometheus(directory, "[]") as server:
+            found = {"wall": server.ready_s, "cpu": server.ready_cpu_s}
+        shutil.rmtree(directory / "data")
+        return found
+
+    return measure
+
+
+def rows(directory: Path, effort: Effort) -> Sequence[Row]:
+    """Measure the rows of a start; the data are made once."""
+    series, reports = effort.pick((10_000, 500), (200, 10))
+    our_state = fill_ours(directory / "run", series, reports)
+    their_data = fill_theirs(directory / "prometheus", series, reports)
+    measured = take_turns(
+        {
+            "sixfbd": ours(directory / "run", our_state),
+            "prometheus": theirs(directory / "prometheus", their_data),
+        },
+        effort,
+    )
+    what = f"start to ready with {series * reports:,} samples"
+    return [
+        row(f"{what}, CPU", "s", measured, "cpu", "sixfbd", "prometheus", Goal(0.5)),
+        row(f"{what}, wall", "s", measured, "wall", "sixfbd", "prometheus"),
+    ]
