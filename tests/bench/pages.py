@@ -9,7 +9,7 @@ CPU itself; beside it the same for as long a time just before.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Final
 
 from tests.bench.loopback import Stamps, stamped
@@ -60,7 +60,7 @@ def costs(directory: Path, stamps: Stamps, many: int) -> Side:
         found: dict[str, list[float]] = {TENTH: [], WHOLE: []}
         with daemon(directory) as server:
             scrapes(stamps, many, lambda changed: found[changed].append(_scrape_ms(server)))
-        return {changed: mean(taken) for changed, taken in found.items()}
+        return {changed: median(taken) for changed, taken in found.items()}
 
     return measure
 
@@ -75,7 +75,7 @@ def _scrape_ms(server: Running) -> float:
 
 def ready_made(server: Running, many: int) -> Side:
     def measure() -> Mapping[str, float]:
-        return {"cpu": mean(_scrape_ms(server) for _ in range(2 * many))}
+        return {"cpu": median(_scrape_ms(server) for _ in range(2 * many))}
 
     return measure
 
