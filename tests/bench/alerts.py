@@ -135,7 +135,7 @@ def times_to(flips: Sequence[tuple[float, float]], webhooks: Sequence[tuple[floa
 
 def rows(directory: Path, effort: Effort) -> Sequence[Row]:
     """Measure the rows of one alert."""
-    many = effort.pick(150, 4)
+    many = effort.pick(120, 4)
     with receiving() as ours, receiving() as reports, receiving() as theirs, stamped() as stamps:
         make_daemon(directory / "events", RECEIVERS.format(url=ours.url) + EVENT_RULE)
         report_rule = REPORT_RULE.format(port=stamps.port, flip_ms=FLIP_MS)

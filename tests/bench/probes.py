@@ -6,6 +6,7 @@ number of targets is shown by 1,000 beside 20, at the same number of probes a se
 are probed once a second.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,11 +15,13 @@ from typing import Final
 
 from tests.bench.loopback import Targets, serving
 from tests.bench.passes import BenchError, Effort, Goal, Row, Side, row, take_turns
-from tests.bench.processes import Running, blackbox, daemon, make_daemon, prometheus
+from tests.bench.processes import Running, blackbox, daemon, exchange, make_daemon, prometheus
 
 RATE: Final = 200  # probes a second
 WARM_S: Final = 3.0
 PASSES: Final = 3
+GOOD_SHARE: Final = 0.95  # more that fail make another figure of it
+PROBED: Final = re.compile(rb"^probe_success\{[^}]*\} (\S+)", re.MULTILINE)
 
 
 def one_check(targets: Targets, interval_ms: int) -> str:
@@ -64,7 +67,13 @@ def daemon_side(directory: Path, targets: Targets, seconds: float, rate: int) ->
 
     def run() -> Mapping[str, float]:
         with daemon(directory) as server:
-            return measure(targets, {"sixfbd": server}, seconds, rate)
+            found = measure(targets, {"sixfbd": server}, seconds, rate)
+            with server.connection() as connection:
+                results = PROBED.findall(exchange(connection, "GET", "/metrics"))
+        good = sum(1 for result in results if float(result) == 1)
+        if len(results) != len(targets.addresses) or good < GOOD_SHARE * len(results):
+            raise BenchError(f"of {len(targets.addresses)} targets {len(results)} have a result, and {good} a good one")
+        return found
 
     return run
 
