@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -132,9 +134,17 @@ def _status(port: int, path: str) -> int:
 # ---- sixfbd ------------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _initial() -> tempfile.TemporaryDirectory[str]:
+    """Return a directory with what `sixfbd init` makes in `run`; made once, for the life of this process."""
+    directory = tempfile.TemporaryDirectory(prefix="sixfbd-bench-init-")
+    subprocess.run([BIN / "sixfbd", "init", Path(directory.name, "run")], check=True, capture_output=True)
+    return directory
+
+
 def make_daemon(directory: Path, configuration: str, *, plugin: bool = True) -> None:
     """Make a run directory as `./run` makes it, with the bench's plugin and with `configuration` on top."""
-    subprocess.run([BIN / "sixfbd", "init", directory], check=True, capture_output=True)
+    shutil.copytree(Path(_initial().name, "run"), directory)
     (directory / "conf.d").mkdir(exist_ok=True)
     (directory / "conf.d" / "50-bench.toml").write_text("[checks.self]\nenabled = false\n" + configuration)
     if plugin:
