@@ -94,7 +94,7 @@ def latencies(taken: Sequence[float]) -> dict[str, float]:
     return {"p50": percentile(taken, 0.5), "p99": percentile(taken, 0.99)}
 
 
-def reporting(directory: Path, receiver: WebhookReceiver, stamps: Stamps, many: int) -> Side:
+def reporting(directory: Path, receiver: WebhookReceiver, stamps: Stamps, many: int, every_ms: int) -> Side:
     """Return a side whose check flips a gauge at an interval; the daemon is started anew, so that it flips only now.
 
     A webhook answers the last flip before it of its kind. A flip that is answered by none, since the next one overtook it,
@@ -105,7 +105,7 @@ def reporting(directory: Path, receiver: WebhookReceiver, stamps: Stamps, many: 
         with daemon(directory):
             stamps.all()
             flips = [pair for _ in range(WARM + many) for pair in stamps.next(ANSWER_S, "the check that flips")]
-            time.sleep(3 * FLIP_MS / 1000)
+            time.sleep(3 * every_ms / 1000)
             came = [receiver.came.get() for _ in range(receiver.came.qsize())]
         while not receiver.came.empty():
             receiver.came.get()  # of flips after the last that counts
@@ -113,7 +113,7 @@ def reporting(directory: Path, receiver: WebhookReceiver, stamps: Stamps, many: 
         lost = many - len(taken)
         if lost > LOST_SHARE * many:
             raise BenchError(
-                f"{lost} of {many} flips were overtaken by the next, {FLIP_MS} ms later: the load is too high"
+                f"{lost} of {many} flips were overtaken by the next, {every_ms} ms later: the load is too high"
             )
         if lost:
             print(f"report: {lost} of {many} flips were overtaken by the next and are not counted", file=sys.stderr)
@@ -135,10 +135,10 @@ def times_to(flips: Sequence[tuple[float, float]], webhooks: Sequence[tuple[floa
 
 def rows(directory: Path, effort: Effort) -> Sequence[Row]:
     """Measure the rows of one alert."""
-    many = effort.pick(120, 4)
+    many, every_ms = effort.pick((120, FLIP_MS), (4, 5 * FLIP_MS))
     with receiving() as ours, receiving() as reports, receiving() as theirs, stamped() as stamps:
         make_daemon(directory / "events", RECEIVERS.format(url=ours.url) + EVENT_RULE)
-        report_rule = REPORT_RULE.format(port=stamps.port, flip_ms=FLIP_MS)
+        report_rule = REPORT_RULE.format(port=stamps.port, flip_ms=every_ms)
         make_daemon(directory / "reports", RECEIVERS.format(url=reports.url) + report_rule)
         with (
             daemon(directory / "events") as sixfbd,
@@ -157,7 +157,7 @@ def rows(directory: Path, effort: Effort) -> Sequence[Row]:
 
             measured = take_turns(
                 {
-                    "report": reporting(directory / "reports", reports, stamps, many),
+                    "report": reporting(directory / "reports", reports, stamps, many, every_ms),
                     "alertmanager": posting(neighbour, theirs, "/api/v2/alerts", {}, alert, many),
                     "event": posting(sixfbd, ours, "/api/events", headers, fault, many),
                     "notice": posting(sixfbd, ours, "/api/events", headers, notice, many),

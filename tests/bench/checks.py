@@ -17,6 +17,7 @@ from tests.bench.processes import bare, daemon, make_daemon
 CHECKS: Final = 500
 WARM_S: Final = 3.0
 PASSES: Final = 3
+LEAST_SHARE: Final = 0.8  # of the runs that are due; the plugin keeps those of the last second to itself
 
 
 def lateness_ms(pairs: Sequence[tuple[float, float]]) -> list[float]:
@@ -31,7 +32,7 @@ def lateness_ms(pairs: Sequence[tuple[float, float]]) -> list[float]:
     return late
 
 
-def ours(directory: Path, stamps: Stamps, seconds: float) -> Side:
+def ours(directory: Path, stamps: Stamps, seconds: float, least: float) -> Side:
     make_daemon(
         directory,
         "".join(
@@ -48,7 +49,7 @@ def ours(directory: Path, stamps: Stamps, seconds: float) -> Side:
             time.sleep(seconds)
             cpu_s, wall_s = server.cpu_s() - cpu_s, time.perf_counter() - began
             pairs = stamps.all()
-        if len(pairs) < 0.9 * CHECKS * (seconds - 1):
+        if not pairs or len(pairs) < least:
             raise BenchError(
                 f"{len(pairs)} runs in {seconds:g} s, of {CHECKS * seconds:g}: the load is too high to measure"
             )
@@ -70,12 +71,13 @@ def timers(directory: Path, seconds: float) -> Side:
 
 def rows(directory: Path, effort: Effort) -> Sequence[Row]:
     """Measure the rows of many checks."""
-    seconds = effort.pick(10.0, 2.0)
+    seconds = effort.pick(10.0, 3.0)
+    least = effort.pick(LEAST_SHARE * CHECKS * seconds, 0.0)
     beside = f"{CHECKS} bare trio timers"
     with stamped() as stamps:
         measured = take_turns(
             {
-                "sixfbd": ours(directory / "run", stamps, seconds),
+                "sixfbd": ours(directory / "run", stamps, seconds, least),
                 beside: timers(directory / "timers", seconds),
             },
             effort.at_most(PASSES),

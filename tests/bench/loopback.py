@@ -17,6 +17,7 @@ from tests.bench.passes import BenchError
 
 TURN_S: Final = 0.2  # how soon a thread sees that it is to end
 CLIENT_S: Final = 5.0  # a client that is slower than that is left alone
+ANSWERED_S: Final = 60.0
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 PAIR: Final = struct.Struct("<dd")
 L = TypeVar("L", bound="_Loop")
@@ -119,6 +120,14 @@ class Targets(_Loop):
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ)
             self.addresses.append(f"127.0.0.1:{listener.getsockname()[1]}")
+
+    def wait_for(self, many: int) -> None:
+        """Return when so many more requests were answered. Raises BenchError if that takes longer than ANSWERED_S."""
+        begun, deadline = self.answered, time.monotonic() + ANSWERED_S
+        while self.answered < begun + many:
+            if time.monotonic() > deadline:
+                raise BenchError(f"only {self.answered - begun} of {many} requests came within {ANSWERED_S:g} s")
+            time.sleep(0.05)
 
     def serve(self, ready: socket.socket) -> None:
         connection, _ = ready.accept()

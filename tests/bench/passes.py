@@ -3,6 +3,7 @@
 Other load on the machine hits both sides of a pass alike, so ratios hold where absolute numbers do not.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -26,7 +27,10 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure: passes that count, passes before them that do not, and whether it is a smoke test only."""
+    """How much to measure: passes that count, passes before them that do not, and whether it is a smoke test only.
+
+    A smoke test is no measurement: it takes small counts, and no load is too high for it.
+    """
 
     passes: int
     discard: int = 1
@@ -69,8 +73,10 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours divided by theirs, pass by pass."""
-        return [one / other for one, other in zip(self.ours, self.theirs, strict=True)] if self.theirs else []
+        """Ours divided by theirs, pass by pass; infinite where theirs is nothing."""
+        if not self.theirs:
+            return []
+        return [one / other if other else math.inf for one, other in zip(self.ours, self.theirs, strict=True)]
 
     @property
     def verdict(self) -> str:
