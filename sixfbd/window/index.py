@@ -4,6 +4,7 @@ Grows only (`Window.forget` builds a new one), is written by the window's thread
 that are appended to, up to a length taken before, or a single dict operation.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,14 +72,18 @@ class Index:
     def __init__(self) -> None:
         self.changes = 0
         self.entries: list[Entry] = []
-        self._positions: dict[str, list[int]] = {}
+        self._positions: dict[str, list[int]] = {}  # by metric
+        self._of_label: dict[tuple[str, str, str], list[int]] = {}  # by metric, label and value
         self._changed: dict[str, int] = {}
         self._resolved: dict[Selector, tuple[int, list[Entry]]] = {}
         self._selections: dict[Selector, Selection] = {}
 
     def add(self, entry: Entry) -> None:
         """Add a series that is not in here."""
-        self._positions.setdefault(entry.series.metric, []).append(len(self.entries))
+        metric, position = entry.series.metric, len(self.entries)
+        self._positions.setdefault(metric, []).append(position)
+        for name, value in entry.series.labels:
+            self._of_label.setdefault((metric, name, value), []).append(position)
         self.entries.append(entry)
         self.note(entry)
 
@@ -104,7 +109,12 @@ class Index:
         if name is None:
             return self.entries[known:count]
         positions = self._positions.get(name, [])
-        return [self.entries[position] for position in positions[:] if known <= position < count]
+        for matcher in selector:
+            if matcher.op == "=" and matcher.value and matcher.name != "__name__":
+                of_label = self._of_label.get((name, matcher.name, matcher.value), [])
+                positions = min(positions, of_label, key=len)
+        first = bisect_left(positions, known)
+        return [self.entries[position] for position in positions[first:] if position < count]
 
     def select(self, selector: Selector, at: int, next_layout: int) -> Selection:
         """Return the selection as of the change numbered `at`, when `next_layout` was the next layout's id."""
