@@ -23,7 +23,7 @@ log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger()
 
 CHANGE_INTERVAL_S: Final = 0.05  # rounds caused by changes are at least this far apart
 INLINE_COST: Final = 2000  # points; a rule above is evaluated in the thread
-INLINE_SLICE_S: Final = 0.004  # of the event loop's time, then others have their turn
+INLINE_SLICE_S: Final = 0.002  # of the event loop's time, then others have their turn
 DEADLINE_S: Final = 5.0
 
 
@@ -148,25 +148,35 @@ class RuleEngine:
 
     def _take_due(self) -> list[RuleName]:
         """Return the rules to evaluate now, in the order of the configuration."""
+        due = set(self._take_touched())
         now = self._clock.now()
-        due: set[RuleName] = set()
-        if self._touched and now >= self._not_before:
-            due, self._touched = self._touched, set()
-            self._not_before = now + CHANGE_INTERVAL_S
         ticked = {interval for interval, at in self._ticks.items() if at <= now}
         self._ticks.update({interval: _next_tick(now, interval) for interval in ticked})
         return [name for name, each in self._bound.rules.items() if name in due or self._interval_of(each) in ticked]
 
+    def _take_touched(self) -> list[RuleName]:
+        """Return the touched rules in the order of the configuration, none if the last round on change was just now."""
+        now = self._clock.now()
+        if not self._touched or now < self._not_before:
+            return []
+        touched, self._touched = self._touched, set()
+        self._not_before = now + CHANGE_INTERVAL_S
+        return [name for name in self._bound.rules if name in touched]
+
     # ---- work
 
     async def _round(self, names: Iterable[RuleName], nursery: trio.Nursery) -> None:
-        """Evaluate rules on one snapshot: small ones here, large ones in the thread, which this does not wait for."""
-        bound, now = self._bound, self._clock.now()  # the time first: after a stand-still it brings news of its own
+        """Evaluate rules: small ones here, large ones in the thread, which this does not wait for.
+
+        A rule that is touched meanwhile goes first: what changes does not wait for the rest of a tick.
+        """
+        bound, waiting = self._bound, dict.fromkeys(names)
+        now = self._clock.now()  # the time first: after a stand-still it brings news of its own
         snapshot = self._snapshot_of()
         slice_ends = time.monotonic() + INLINE_SLICE_S
-        for name in names:
-            if self._bound is not bound:  # replaced while others had their turn
-                return
+        while waiting:
+            name = next(iter(waiting))
+            del waiting[name]
             if name in self._in_flight:
                 self._again.add(name)
                 continue
@@ -176,6 +186,12 @@ class RuleEngine:
             self._start(bound, name, snapshot, now, nursery)
             if time.monotonic() >= slice_ends:
                 await trio.lowlevel.checkpoint()
+                if self._bound is not bound:  # replaced while others had their turn
+                    return
+                if urgent := self._take_touched():
+                    waiting = dict.fromkeys([*urgent, *waiting])
+                    now = self._clock.now()
+                    snapshot = self._snapshot_of()
                 slice_ends = time.monotonic() + INLINE_SLICE_S
         await trio.lowlevel.checkpoint()
 

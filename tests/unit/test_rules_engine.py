@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 from structlog.testing import capture_logs
@@ -369,3 +370,22 @@ async def test_a_rule_whose_check_is_awaited_says_nothing_until_a_report_is_take
     await trio.sleep(1)
     assert len(bench.times) == 2
     nursery.cancel_scope.cancel()
+
+
+async def test_a_rule_that_is_touched_within_a_large_round_goes_before_the_rest_of_it(
+    snapshot_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sixfbd.rules.engine.INLINE_SLICE_S", 0.0)  # a turn after each rule
+    names = [f"R{number}" for number in range(50)]
+    bench = Bench(snapshot_of("a 1", start_s=START), *(rule(name) for name in names))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.engine.evaluate_all)
+        with trio.fail_after(5):
+            while len(bench.emitted) < 5:
+                await trio.lowlevel.checkpoint()
+        bench.touch("R40", "R2")
+    order = [each.rule for each in bench.emitted]
+    begun = order.index("R40")
+    assert order[begun - 1] == "R2", "again, in the order of the configuration"
+    assert begun < 15
+    assert sorted(order) == sorted([*names, "R2"])
