@@ -24,7 +24,6 @@ from sixfbd_plugins.checks.probe.trail import PHASES
 from sixfbd_plugins.checks.webhook import WebhookCheck, WebhookOptions
 
 BLACKBOX = shutil.which("prometheus-blackbox-exporter") or shutil.which("blackbox_exporter")
-pytestmark = pytest.mark.skipif(BLACKBOX is None, reason="apt install prometheus-blackbox-exporter")
 
 COMPARED = (
     "probe_success", "probe_http_status_code", "probe_http_redirects", "probe_http_ssl", "probe_http_version",
@@ -107,6 +106,10 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def blackbox(tmp_path_factory):
     """A blackbox_exporter of our own: its address."""
+    if BLACKBOX is None:
+        pytest.fail(
+            "blackbox_exporter is needed to compare with, and is missing: apt install prometheus-blackbox-exporter"
+        )
     config = {"modules": {name: {"prober": "http", "http": theirs} for name, (theirs, _) in MODULES.items()}}
     path: Path = tmp_path_factory.mktemp("blackbox") / "blackbox.yml"
     path.write_text(json.dumps(config))  # JSON is YAML
