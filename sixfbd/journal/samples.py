@@ -445,6 +445,8 @@ def _write(connection: sqlite3.Connection, row: Write) -> None:
         case SketchMinute():
             _write_sketch(connection, row)
         case Forget():
+            for table in ("chunks", "frames"):
+                connection.executemany(f"DELETE FROM {table} WHERE layout = ?", [(one,) for one in row.layouts])
             _forget(connection, "layouts", row.layouts)
             _forget(connection, "series", row.series)
 

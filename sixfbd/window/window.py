@@ -6,7 +6,7 @@ the rows to persist, in the order in which they must be written. Never asks the 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -37,6 +37,8 @@ from sixfbd.window.writes import (
 )
 
 MAX_LIVE_LAYOUTS: Final = 16
+MAX_ENDED_LAYOUTS: Final = 2_000  # of one check that are remembered; a check whose labels keep changing reaches this
+MAX_ENDED_COLUMNS: Final = 50_000
 DEFAULT_MEMORY_BYTES: Final = 64 * 1024 * 1024
 _LONG_AGO: Final = -(2**62)
 
@@ -65,9 +67,9 @@ class _Plan:
 
 
 class _Check:
-    """The live layouts of one check, and the plan of its last report."""
+    """The live layouts of one check, the plan of its last report, and its layouts that have ended, oldest first."""
 
-    __slots__ = ("last_ms", "layouts", "name", "places", "plan")
+    __slots__ = ("ended", "ended_columns", "last_ms", "layouts", "name", "places", "plan")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -75,6 +77,35 @@ class _Check:
         self.places: dict[Series, Place] = {}
         self.plan: _Plan | None = None
         self.last_ms = _LONG_AGO
+        self.ended: list[Layout] = []
+        self.ended_columns = 0
+
+    def add_ended(self, layout: Layout) -> None:
+        self.ended.append(layout)
+        self.ended_columns += layout.width
+
+    def too_much_ended(self) -> list[Layout]:
+        """Return ended layouts to let go so that half of what may be remembered is left; none until there are too many.
+
+        The oldest go first, and before any other those of which no series lives on in another layout.
+        """
+        if len(self.ended) <= MAX_ENDED_LAYOUTS and self.ended_columns <= MAX_ENDED_COLUMNS:
+            return []
+        count, columns, gone = len(self.ended), self.ended_columns, []
+        for layout in sorted(self.ended, key=_lives_on):
+            if count <= MAX_ENDED_LAYOUTS // 2 and columns <= MAX_ENDED_COLUMNS // 2:
+                break
+            gone.append(layout)
+            count, columns = count - 1, columns - layout.width
+        return gone
+
+    def forget_ended(self, gone: Container[Layout]) -> None:
+        self.ended = [layout for layout in self.ended if layout not in gone]
+        self.ended_columns = sum(layout.width for layout in self.ended)
+
+
+def _lives_on(layout: Layout) -> bool:
+    return any(entry.places[-1].layout.live for entry in layout.entries)
 
 
 class LayoutNow(NamedTuple):
@@ -143,8 +174,9 @@ class Window:
         """Take one report's samples, each series once, and make them visible whole.
 
         `complete`: series of the check that the report lacks have ended (a healthy or degraded report); else they are
-        left until `stale_after_ms` (an unhealthy or unknown one). Times of one check strictly increase: one that does
-        not is set to the last one's next millisecond.
+        left until `stale_after_ms` (an unhealthy or unknown one), and end with the first report after that. Times of one
+        check strictly increase: one that does not is set to the last one's next millisecond. Of what has ended the
+        oldest is let go before its time if it is too much: of a check whose labels change at every run.
         """
         state = self._checks.get(check) or self._checks.setdefault(check, _Check(check))
         self.set_stale_after(check, stale_after_ms)
@@ -184,7 +216,8 @@ class Window:
 
     def _write(self, state: _Check, at_ms: int, plan: _Plan, values: Values, *, complete: bool) -> Appended:
         at_ms = max(at_ms, state.last_ms + 1)
-        touched = [self._append_row(part, at_ms, values, complete=complete) for part in plan.parts]
+        ends_before = at_ms + 1 if complete else at_ms - self._stale_after[state.name]
+        touched = [self._append_row(part, at_ms, values, ends_before) for part in plan.parts]
         state.last_ms = at_ms
         self._newest_ms = max(self._newest_ms, at_ms)
         if any(len(part.missing) for part in plan.parts):
@@ -195,13 +228,14 @@ class Window:
             self._pending += self._sketches.ended(self._ended_minute)
         return Appended(NO_RULES.union(*touched), self._taken(), at_ms)
 
-    def _append_row(self, part: _Part, at_ms: int, values: Values, *, complete: bool) -> frozenset[RuleName]:
+    def _append_row(self, part: _Part, at_ms: int, values: Values, ends_before: int) -> frozenset[RuleName]:
+        """Add a row; series that it lacks end if their last sample is older than `ends_before`."""
         layout, missing = part.layout, part.missing
         if not len(missing):
             row = values.take(part.sources)
         else:
             row = np.append(values, ABSENT).take(part.sources)
-            ending = missing[layout.running()[missing]] if complete else missing[:0]
+            ending = missing[layout.running()[missing] & (layout.last_at[missing] < ends_before)]
             if len(missing) == layout.width and not len(ending):
                 return NO_RULES
             row[ending] = STALE
@@ -235,17 +269,25 @@ class Window:
         return state.plan
 
     def _regroup(self, state: _Check, keys: tuple[Series, ...]) -> None:
-        """Move the series of a report, and those that have not ended, to one layout of their own."""
-        old, places = state.layouts, state.places
+        """Move the series of a report, and those that have not ended, to one layout of their own.
+
+        A layout that holds most of them stays as it is: a few series that come and go must not move thousands.
+        """
+        widest = max(state.layouts, key=lambda layout: layout.width)
+        stays = 2 * widest.width >= sum(layout.width for layout in state.layouts)
+        stays = stays and 2 * int(np.count_nonzero(widest.running())) >= widest.width
+        old, places = [layout for layout in state.layouts if not stays or layout is not widest], state.places
         running = [
             layout.entries[column].series for layout in old for column in np.flatnonzero(layout.running()).tolist()
         ]
-        state.layouts, state.places = [], {}
+        state.layouts = [widest] if stays else []
+        state.places = {series: place for series, place in places.items() if stays and place.layout is widest}
         for layout in old:
-            self._end(layout)
-        members = dict.fromkeys((*keys, *running))
+            self._end(state, layout)
+        members = dict.fromkeys(one for one in (*keys, *running) if one not in state.places)
         if members:
             self._begin_layout(state, [self._entry(series) for series in members], places)
+        self._let_go(state)
 
     def _begin_layout(self, state: _Check, entries: Sequence[Entry], known: dict[Series, Place] | None = None) -> None:
         layout = Layout(LayoutId(self._next_layout), state.name, entries)
@@ -274,13 +316,19 @@ class Window:
         for layout in ended:
             for entry in layout.entries:
                 del state.places[entry.series]
-            self._end(layout)
+            self._end(state, layout)
+        self._let_go(state)
 
-    def _end(self, layout: Layout) -> None:
+    def _let_go(self, state: _Check) -> None:
+        if gone := state.too_much_ended():
+            self._pending.append(self._drop(gone))
+
+    def _end(self, state: _Check, layout: Layout) -> None:
         if layout.rows:
             self._pending.append(layout.seal(self._chunks.release))
         layout.end()
         self._views.pop(layout.id, None)
+        state.add_ended(layout)
         self._pending.append(EndLayout(layout.id))
 
     def _entry(self, series: Series) -> Entry:
@@ -455,6 +503,7 @@ class Window:
         if stored.ended:
             self._pending += [layout.seal(self._chunks.release)] if layout.rows else []
             layout.end()
+            state.add_ended(layout)
             return
         layout.bind(self._bound)
         state.layouts.append(layout)
@@ -484,17 +533,21 @@ class Window:
             elif not layout.spans.count:
                 gone.append(layout)
         self._snapshot = None
-        if not gone:
-            return ()
+        return (self._drop(gone),) if gone else ()
+
+    def _drop(self, gone: Sequence[Layout]) -> Forget:
+        """Forget ended layouts, and the series that are left without one."""
         for layout in gone:
             del self._layouts[layout.id]
             for entry in layout.entries:
                 entry.places = [place for place in entry.places if place.layout is not layout]
+        for name in {layout.check for layout in gone}:
+            self._checks[name].forget_ended({layout for layout in gone if layout.check == name})
         dead = {entry.series: entry for layout in gone for entry in layout.entries if not entry.places}
         if dead:
             self._rebuild_index(dead)
         series = tuple(entry.id for entry in dead.values() if entry.series not in self._sketches)
-        return (Forget(tuple(layout.id for layout in gone), series),)
+        return Forget(tuple(layout.id for layout in gone), series)
 
     def _rebuild_index(self, without: Iterable[Series]) -> None:
         """Begin a new index, so that snapshots keep the old one as it is."""

@@ -78,7 +78,7 @@ class SketchMinute(Struct, frozen=True):
 
 
 class Forget(Struct, frozen=True):
-    """Layouts that have no rows left, and series that no layout has left."""
+    """Layouts that are to go, with what rows they have left, and series that no layout has left."""
 
     layouts: tuple[LayoutId, ...]
     series: tuple[SeriesId, ...]

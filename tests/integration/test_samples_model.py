@@ -17,6 +17,7 @@ from sixfbd.window.window import Window
 POOL = [Series(f"m{i % 3}", (("i", f"{i:02}"),), MetricKind.GAUGE) for i in range(70)]
 ODD_BITS = [0x7FF8000000000001, 0x8000000000000000, 0x7FF0000000000000, 0x0000000000000001]
 CHECKS = ("shop", "host")
+STALE_AFTER_MS = 300_000
 
 values = st.one_of(
     st.floats(-1e9, 1e9).map(lambda value: int(np.float64(value).view(np.uint64))), st.sampled_from(ODD_BITS)
@@ -59,10 +60,10 @@ class Model:
     def report(self, check, at_ms, samples, complete):
         at_ms = max(at_ms, self.last_ms.get(check, at_ms - 1) + 1)
         samples = dict(samples)
-        if complete:
-            for (owner, series), rows in self.rows.items():
-                if owner == check and series not in samples and rows[-1][1] != STALE_BITS:
-                    rows.append((at_ms, STALE_BITS))
+        for (owner, series), rows in self.rows.items():
+            ends = complete or rows[-1][0] < at_ms - STALE_AFTER_MS
+            if owner == check and ends and series not in samples and rows[-1][1] != STALE_BITS:
+                rows.append((at_ms, STALE_BITS))
         for series, bits in samples.items():
             self.rows[check, series].append((at_ms, bits))
         self.last_ms[check] = at_ms
@@ -104,7 +105,7 @@ class Pair:
     def report(self, window, store, check, samples, complete):
         named = [(Series(one.metric, (("check", check), *one.labels), one.kind), bits) for one, bits in samples]
         floats = [(one, float(np.uint64(bits).view(np.float64))) for one, bits in named]
-        store.put(window.append(check, self.now, floats, complete=complete, stale_after_ms=300_000).rows)
+        store.put(window.append(check, self.now, floats, complete=complete, stale_after_ms=STALE_AFTER_MS).rows)
         self.model.report(check, self.now, named, complete)
 
     def play(self, window, store, operation):

@@ -407,3 +407,23 @@ async def test_a_torn_page_is_told_by_verify_or_at_the_start(path):
     with pytest.raises(JournalError, match=r"samples\.db"):
         async with open_samples(path, Window()):
             pass
+
+
+async def test_the_file_has_a_bound_for_a_check_whose_labels_change_at_every_run(path, monkeypatch):
+    monkeypatch.setattr("sixfbd.window.window.MAX_ENDED_LAYOUTS", 100)
+    window = Window()
+    async with open_samples(path, window) as store:
+        for run in range(2000):
+            store.put(report(window, 1000 * (run + 1), A, Series("n", (("check", "shop"), ("n", str(run))))))
+        await until(lambda: store.queued == 0)
+        kept = len(window._layouts)
+    window = Window()
+    async with open_samples(path, window) as store:
+        assert store.verify() == []
+        assert len(window._layouts) == kept <= 102
+        [block] = window.snapshot().select([Matcher("__name__", "=", "a")], 0, 10**15)
+        assert len(block.t_ms) == 2000, "the series that lasts has all of its history"
+    [[layouts]], [[series]] = query(path, "SELECT count(*) FROM layouts"), query(path, "SELECT count(*) FROM series")
+    [[strays]] = query(path, "SELECT count(*) FROM chunks WHERE layout NOT IN (SELECT id FROM layouts)")
+    assert layouts <= 102 and series <= 103 and strays == 0
+    assert query(path, "SELECT count(*) FROM frames WHERE layout NOT IN (SELECT id FROM layouts)") == [(0,)]
