@@ -29,7 +29,7 @@ from sixfbd.journal.records import CheckPaused, Record
 from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.logs import configure_logging
-from sixfbd.model import CheckName, Report, Sample, StoredEvent
+from sixfbd.model import CheckName, Refusals, Report, Sample, StoredEvent
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
 from sixfbd.readers.for_control import ControlView
@@ -134,7 +134,7 @@ async def _open_and_serve(
         upkeep.set_forward(clock, journal.newest_at, window.newest_ms / 1000)
         await world.offload(window.restore_steps, journal, round(world.clock.now() * 1000))
 
-        async def deliver(check: CheckName, report: Report, own: Sequence[Sample]) -> list[str]:
+        async def deliver(check: CheckName, report: Report, own: Sequence[Sample]) -> Refusals:
             refusals = await intake.report(check, report, own)
             evaluator.look_again()
             running.changed.ring()

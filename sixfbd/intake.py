@@ -15,16 +15,19 @@ import structlog
 import trio
 from msgspec import Struct
 
-from sixfbd.containment import described, one_line
+from sixfbd.containment import described, one_line, words_of
 from sixfbd.faults import unfit
 from sixfbd.journal.errors import JournalBroken, JournalError
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
 from sixfbd.model import (
+    MAX_KINDS,
     CheckName,
     Event,
     Json,
     Labels,
     MetricKind,
+    Refusal,
+    Refusals,
     Report,
     RuleName,
     Sample,
@@ -47,7 +50,12 @@ MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_EVENT_ID: Final = 200  # characters
 CLOCK_SKEW_S: Final = 60.0  # claimed times further ahead are clamped (DESIGN promise 8)
 MAX_FREE_SERIES: Final = 20_000  # series made of events
-KEPT_PLACE_S: Final = 86400.0  # a series that its check has not reported for this long, at least, frees its place
+METRIC_SHARE: Final = 2  # one metric may have this part of a check's series, so that its flood leaves room for others
+LOOKED_AT: Final = 5  # times the series that a check may have: so many samples of a report are looked at
+SLICE: Final = 1000  # samples that are looked at before others have their turn
+MAX_REPORT_EVENTS: Final = 5000  # validating them takes the loop some 20 ms
+EVENTS_A_SECOND: Final = 100.0  # of one check, in the long run; the design point of the whole daemon
+EVENTS_AT_ONCE: Final = 30_000  # and so many in a row, for those who have to catch up
 REPLAY_S: Final = 600.0  # sketches are written when their minute has ended, so that a crash loses less than this
 REPLAY_PAGE: Final = 1000
 MAX_UNANSWERED: Final = (
@@ -55,7 +63,10 @@ MAX_UNANSWERED: Final = (
 )
 MINUTE_MS: Final = 60_000
 TURNS: Final = 3  # of the loop, for rules and judge: they then wait for the disk while the event is answered
-MAX_NAMED: Final = 10  # refusals of one report that are named one by one
+MAX_REMARKS: Final = 10  # about one report
+MAX_EXAMPLES: Final = 2  # of each kind
+MAX_EXAMPLE: Final = 80  # characters
+ENGINE_PREFIX: Final = "sixfbd_"
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _EVENT_TYPE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,63}")
@@ -133,23 +144,29 @@ def declare(metrics: Metrics, max_series: int, stale_after_s: float) -> Declared
 
 
 class _Known:
-    """The series that a check has reported lately, at most as many as it may have, and those that it had before that.
+    """The series that a check has reported lately, at most as many as it may have; and what events it may still bring.
 
-    Places that nobody uses any more become free: a check whose labels change all the time (pids, containers) must not
-    go deaf by and by, and yet may not make series without end.
+    Places that nobody uses any more become free once their series have gone stale: a check whose labels change all the
+    time (pids, containers) must not go deaf by and by. What the window remembers of them has a bound of its own.
     """
 
     def __init__(self, declared: Declared) -> None:
         self.declared = declared
+        share = 1 if declared.kinds is not None and len(declared.kinds) == 1 else METRIC_SHARE
+        self.most_of_metric = max(1, declared.max_series // share)
         self._now: dict[tuple[str, Labels], Series] = {}
         self._before: dict[tuple[str, Labels], Series] = {}
+        self._of_metric: Counter[str] = Counter()
         self._turns_at = 0.0
+        self._events_left = float(EVENTS_AT_ONCE)
+        self._events_at: float | None = None
 
     def turn(self, at: float) -> None:
-        """Begin a new age if this one has lasted KEPT_PLACE_S; what the last one did not see is forgotten."""
+        """Begin a new age if this one has lasted `stale_after`; what the last one did not see is forgotten."""
         if at >= self._turns_at:
-            self._turns_at = at + KEPT_PLACE_S
+            self._turns_at = at + self.declared.stale_after_s
             self._now, self._before = {}, self._now
+            self._of_metric = Counter(metric for metric, _ in self._before)
 
     def get(self, key: tuple[str, Labels]) -> Series | None:
         series = self._now.get(key)
@@ -157,11 +174,52 @@ class _Known:
             series = self._now[key] = self._before.pop(key)
         return series
 
-    def is_full(self) -> bool:
-        return len(self._now) + len(self._before) >= self.declared.max_series
+    def refuse_flood(self, metric: str) -> None:
+        """Raise _LimitError if another series of this metric is one too many."""
+        if len(self._now) + len(self._before) >= self.declared.max_series:
+            raise _LimitError(f"is over the limit of {self.declared.max_series} series of this check")
+        if self._of_metric[metric] >= self.most_of_metric:
+            raise _LimitError(f"is over the limit of {self.most_of_metric} series of one metric")
 
     def keep(self, key: tuple[str, Labels], series: Series) -> None:
         self._now[key] = series
+        self._of_metric[series.metric] += 1
+
+    def may_bring(self, events: int, at: float) -> str:
+        """Count so many events against what the check may bring; return why not, or ""."""
+        if events > MAX_REPORT_EVENTS:
+            return f"the report has more than {MAX_REPORT_EVENTS}; bring them page by page, with `more`"
+        if self._events_at is not None:
+            left = self._events_left + (at - self._events_at) * EVENTS_A_SECOND
+            self._events_left = min(float(EVENTS_AT_ONCE), left)
+        self._events_at = at
+        if events > self._events_left:
+            return f"the check brings more than {EVENTS_A_SECOND:g} a second"
+        self._events_left -= events
+        return ""
+
+
+class _Refused:
+    """Collects the refusals of one report: by what and why, with the first examples, and no more kinds than are named."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.cursor_stays = False
+        self._kinds: dict[str, tuple[int, list[str]]] = {}
+
+    def add(self, what: str, why: str, example: str = "", times: int = 1) -> None:
+        self.count += times
+        reason = one_line(f"{what}: {why}")
+        if reason not in self._kinds and len(self._kinds) >= MAX_KINDS:
+            return
+        before, examples = self._kinds.setdefault(reason, (0, []))
+        if example and len(examples) < MAX_EXAMPLES:
+            examples.append(one_line(example[:MAX_EXAMPLE]))
+        self._kinds[reason] = (before + times, examples)
+
+    def result(self) -> Refusals:
+        kinds = (Refusal(reason, times, tuple(examples)) for reason, (times, examples) in self._kinds.items())
+        return Refusals(self.count, tuple(kinds), self.cursor_stays)
 
 
 class Intake:
@@ -190,7 +248,6 @@ class Intake:
         self._unanswered: dict[tuple[str, str], tuple[_Put, int]] = {}
         """Events that may be written, by source and id, each with the number that it is above if it is."""
         self._set_by: dict[Series, int] = {}  # number of the event that set a gauge last
-        self.refused_samples: Counter[tuple[CheckName, str]] = Counter()
         self.event_outcomes: Counter[tuple[str, str]] = Counter()
         self.clamped_times = 0
 
@@ -218,27 +275,28 @@ class Intake:
 
     # ---- reports -----------------------------------------------------------------------------------------------------
 
-    async def report(self, check: CheckName, report: Report, own: Sequence[Sample] = ()) -> list[str]:
+    async def report(self, check: CheckName, report: Report, own: Sequence[Sample] = ()) -> Refusals:
         """Take one report; `own` are the engine's samples about the run, visible in the same instant.
 
-        Events and cursor are durable on return, samples visible. Returns what was refused, one line each, at most
-        MAX_NAMED and a line that counts the rest. Raises JournalFull or JournalBroken: then nothing was taken. Of a check
-        that is forgotten or declared anew meanwhile only the events are taken.
+        Events and cursor are durable on return, samples visible. Returns what was refused. Raises JournalFull or
+        JournalBroken: then nothing was taken. Of a check that is forgotten or declared anew meanwhile only the events
+        are taken. Of a report with too many events neither they nor the cursor are taken: the next run begins where
+        this one did.
         """
-        known = self._known.get(check)
+        known, refused = self._known.get(check), _Refused()
         if known is None:
-            return [f"the report: there is no check {check}"]
+            refused.add("the report", f"there is no check {check}")
+            return refused.result()
         declared, at = known.declared, self._clock.now()
-        refusals: list[str] = []
         if report.events or report.cursor is not None:
-            cursor = None if report.cursor is None else (check, report.cursor)
-            for index, result in enumerate(await self.events(f"check:{check}", report.events, cursor)):
-                if isinstance(result, Refused):
-                    refusals.append(f"event {index}: {result.field}: {result.message}")
+            await self._events_of(check, known, report, refused)
+        rows: _Rows = []
+        if self._known.get(check) is known:
+            known.turn(at)
+            rows = await self._rows(check, known, report.samples, refused)
         if self._known.get(check) is not known:
-            return [*refusals, "the samples: the check was removed or replaced meanwhile"]
-        known.turn(at)
-        rows = self._rows(check, known, report.samples, refusals)
+            refused.add("the samples", "the check was removed or replaced meanwhile")
+            return refused.result()
         rows += [(self._own(sample), sample.value) for sample in own]
         appended = self._window.append(
             check,
@@ -249,18 +307,28 @@ class Intake:
         )
         self._persist(appended.rows)
         self._touch(appended.touched)
-        if len(refusals) > MAX_NAMED:
-            refusals[MAX_NAMED:] = [f"and {len(refusals) - MAX_NAMED} more"]
-        return refusals
+        return refused.result()
+
+    async def _events_of(self, check: CheckName, known: _Known, report: Report, refused: _Refused) -> None:
+        """Take the events and the cursor of a report."""
+        if why := known.may_bring(len(report.events), self._clock.now()):
+            refused.add("events", why, times=len(report.events))
+            refused.cursor_stays = True
+            return
+        cursor = None if report.cursor is None else (check, report.cursor)
+        for index, result in enumerate(await self.events(f"check:{check}", report.events, cursor)):
+            if isinstance(result, Refused):
+                why = f"{result.field}: {result.message}" if result.field else result.message
+                refused.add("event", why, f"number {index}")
 
     def remarks(self, report: Report) -> list[str]:
         """Return what is odd about a report's events and yet taken, one line for each type that no plugin declares."""
-        types = dict.fromkeys(event.type for event in report.events if _refusal(event) is None)
+        types = dict.fromkeys(event.type for event in report.events[:MAX_REPORT_EVENTS] if _refusal(event) is None)
         return [
             f"event type {name}: no plugin declares it; its events are kept and count nothing"
             for name in types
             if name not in self._types
-        ][:MAX_NAMED]
+        ][:MAX_REMARKS]
 
     def report_own(self, check: CheckName, samples: Sequence[Sample], stale_after_s: float) -> None:
         """Take the engine's own samples of one moment; they carry no label of the check and are not validated."""
@@ -270,30 +338,28 @@ class Intake:
         self._persist(appended.rows)
         self._touch(appended.touched)
 
-    def _rows(
-        self, check: CheckName, known: _Known, samples: Sequence[Sample], refusals: list[str]
+    async def _rows(
+        self, check: CheckName, known: _Known, samples: Sequence[Sample], refused: _Refused
     ) -> list[tuple[Series, float]]:
+        """Return what is to be written of a report, looking at SLICE samples at a time: a flood must not hold the loop."""
         rows: list[tuple[Series, float]] = []
         seen: set[tuple[str, Labels]] = set()
-        most = min(len(samples), known.declared.max_series)  # a flood must not hold the loop
-        for sample in samples[:most]:
-            try:
-                key = (sample.metric, sample.labels)
-                series = known.get(key)
-                if series is None:
-                    series = self._admit(check, known, sample)
-                if key in seen:
-                    raise ValueError("is there twice in one report")
-                rows.append((series, float(sample.value)))
-                seen.add(key)
-            except (TypeError, ValueError, AttributeError, OverflowError) as error:
-                self.refused_samples[check, _reason(error)] += 1
-                refusals.append(_named(sample, error) if len(refusals) < MAX_NAMED else "")
+        most = min(len(samples), LOOKED_AT * known.declared.max_series)
+        for first in range(0, most, SLICE):
+            if first:
+                await trio.lowlevel.checkpoint()
+            for sample in samples[first : min(first + SLICE, most)]:
+                try:
+                    key = (sample.metric, sample.labels)
+                    series = known.get(key) or self._admit(check, known, sample)
+                    if key in seen:
+                        raise ValueError("is there twice in one report")
+                    rows.append((series, float(sample.value)))
+                    seen.add(key)
+                except Exception as error:  # noqa: BLE001 - what a plugin calls a sample may do anything; it is refused
+                    refused.add(*_named(sample, error))
         if over := len(samples) - most:
-            self.refused_samples[check, "series_limit"] += over
-            refusals += [
-                f"sample {most + 1} of {len(samples)}: is over the limit of {most} series of this check"
-            ] * over
+            refused.add("the report", f"has more than {most} samples", times=over)
         return rows
 
     def _admit(self, check: CheckName, known: _Known, sample: Sample) -> Series:
@@ -306,8 +372,11 @@ class Intake:
             kind = declared.kinds[sample.metric]
             if not {name for name, _ in sample.labels} <= set(declared.labels[sample.metric]):
                 raise ValueError(f"has other labels than the declared {list(declared.labels[sample.metric])}")
-        if known.is_full():
-            raise SeriesLimitError(f"is over the limit of {declared.max_series} series of this check")
+        if sample.metric.startswith(ENGINE_PREFIX) and "instance" not in dict(sample.labels):
+            raise ValueError(
+                f"begins with {ENGINE_PREFIX}, as only the engine's do and those of another daemon's instance"
+            )
+        known.refuse_flood(sample.metric)
         labels = tuple(sorted((*sample.labels, ("check", str(check)))))
         series = Series(sample.metric, labels, kind)
         known.keep((sample.metric, sample.labels), series)
@@ -327,7 +396,7 @@ class Intake:
         series = self._free_series.get(key)
         if series is None:
             if len(self._free_series) >= MAX_FREE_SERIES:
-                raise SeriesLimitError(f"{sample.metric} is over the limit of {MAX_FREE_SERIES} series made of events")
+                raise _LimitError(f"{sample.metric} is over the limit of {MAX_FREE_SERIES} series made of events")
             series = self._free_series[key] = Series(*key, MetricKind.COUNTER if suffix else sample.kind)
         return series
 
@@ -538,23 +607,31 @@ class Intake:
         return rows
 
 
-class SeriesLimitError(ValueError):
-    """A report brought more series than its check may have."""
+class _LimitError(ValueError):
+    """There are more series than there may be."""
 
 
-def _named(sample: object, error: Exception) -> str:
-    """Name a sample and its fault, that of its form first: what Python says of one without a form tells nobody anything."""
+def _named(sample: object, error: Exception) -> tuple[str, str, str]:
+    """Return what was refused, why, and its labels as an example.
+
+    A fault of its form comes first: what Python says of one without a form tells nobody anything.
+    """
+    if not isinstance(sample, Sample):
+        return type(sample).__name__, "is not a Sample", ""
     try:
         _validate_form(sample)
-    except (TypeError, ValueError) as fault:
+    except Exception as fault:  # noqa: BLE001 - as in `_rows`
         error = fault
-    metric = getattr(sample, "metric", None)
-    name = metric[:100] if isinstance(metric, str) else type(sample).__name__
-    return one_line(f"{name}: {error}")
+    name = sample.metric[:100] if isinstance(sample.metric, str) else f"a {type(sample.metric).__name__}"
+    return name, words_of(error), _shown_labels(sample.labels)
 
 
-def _reason(error: Exception) -> str:
-    return "series_limit" if isinstance(error, SeriesLimitError) else "invalid"
+def _shown_labels(labels: object) -> str:
+    try:
+        pairs = ",".join(f'{name}="{value}"' for name, value in labels)  # type: ignore[attr-defined]
+    except Exception as error:  # noqa: BLE001 - it was refused, perhaps for its labels
+        return f"(labels that cannot be shown: {type(error).__name__})"
+    return f"{{{pairs}}}" if pairs else ""
 
 
 def is_well_formed(sample: object) -> bool:
@@ -562,7 +639,7 @@ def is_well_formed(sample: object) -> bool:
     try:
         _validate_form(sample)
         float(sample.value)  # type: ignore[attr-defined]  # the line before has made sure
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - as in `_rows`
         return False
     return True
 

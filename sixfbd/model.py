@@ -7,12 +7,14 @@ the control socket and the HTTP interface encode them the same way. Times named 
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal, NewType, TypeAlias
+from typing import Any, Final, Literal, NewType, TypeAlias
 
 from msgspec import Struct, field
 
 Json: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
 """Anything that `json.loads` may return."""
+
+MAX_KINDS: Final = 10  # of refusals of one report that are named
 
 CheckName = NewType("CheckName", str)
 RuleName = NewType("RuleName", str)
@@ -116,6 +118,52 @@ class Report(Struct, frozen=True):
     cursor: Json | None = None
     more: bool = False
     reachable: bool | None = None
+
+
+class Refusal(Struct, frozen=True):
+    """One kind of what was refused of a report: what and why, how often, and the first examples."""
+
+    reason: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        examples = ", ".join(self.examples)
+        if self.count == 1:
+            return f"{self.reason} ({examples})" if examples else self.reason
+        return f"{self.reason}: {self.count} times" + (f", first {examples}" if examples else "")
+
+
+class Refusals(Struct, frozen=True):
+    """What was refused of a report: how many parts in all, and of which kinds, no more of them than a person reads.
+
+    `cursor_stays`: its cursor was not taken. The refusals of several pages are added up.
+    """
+
+    count: int = 0
+    kinds: tuple[Refusal, ...] = ()
+    cursor_stays: bool = False
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """One line for each kind, and one that counts what is of no kind named here."""
+        others = self.count - sum(kind.count for kind in self.kinds)
+        return (*map(str, self.kinds), *((f"and {others} more",) if others else ()))
+
+    @property
+    def reasons(self) -> frozenset[str]:
+        """The kinds without their counts and examples, by which they are known again in the next report."""
+        return frozenset(kind.reason for kind in self.kinds)
+
+    def __add__(self, other: "Refusals") -> "Refusals":
+        kinds = {kind.reason: kind for kind in self.kinds}
+        for kind in other.kinds:
+            if known := kinds.get(kind.reason):
+                kinds[kind.reason] = Refusal(kind.reason, known.count + kind.count, known.examples or kind.examples)
+            elif len(kinds) < MAX_KINDS:
+                kinds[kind.reason] = kind
+        count, cursor_stays = self.count + other.count, self.cursor_stays or other.cursor_stays
+        return Refusals(count, tuple(kinds.values()), cursor_stays)
 
 
 class CheckState(Struct, frozen=True):

@@ -17,7 +17,19 @@ from msgspec import Struct
 
 from sixfbd.containment import MAX_LINE, call_guarded, described, kind_of, one_line
 from sixfbd.journal.errors import JournalError
-from sixfbd.model import CheckName, CheckState, Json, Labels, MetricKind, Report, Sample, Status, labels_of
+from sixfbd.model import (
+    CheckName,
+    CheckState,
+    Json,
+    Labels,
+    MetricKind,
+    Refusal,
+    Refusals,
+    Report,
+    Sample,
+    Status,
+    labels_of,
+)
 from sixfbd.plugin import Check
 from sixfbd.world import World
 
@@ -56,10 +68,10 @@ class NotRunError(Exception):
 
 
 class Ran(Struct, frozen=True):
-    """How a run went: its report (of several pages the last), and what of it was refused or cut, one line each."""
+    """How a run went: its report (of several pages the last), and what was refused or cut, of all pages."""
 
     report: Report
-    refused: tuple[str, ...] = ()
+    refused: Refusals = Refusals()
     crashed: bool = False
     timed_out: bool = False
 
@@ -84,10 +96,11 @@ class _Entry:
     finished: trio.Event = field(default_factory=trio.Event)
     report: Report | None = None
     cursor: bytes | None = None  # the last one committed, as JSON; None: to be read
-    refused: list[str] = field(default_factory=list)  # of the run that goes on, or the last one
+    refused: Refusals = field(default_factory=Refusals)  # of the run that goes on, or the last one
+    said: frozenset[str] = frozenset()  # why parts of the last report were refused
 
 
-Deliver = Callable[[CheckName, Report, Sequence[Sample]], Awaitable[list[str]]]
+Deliver = Callable[[CheckName, Report, Sequence[Sample]], Awaitable[Refusals]]
 
 
 class Schedule:
@@ -220,7 +233,7 @@ class Schedule:
             await finished.wait()
         if entry.report is None:
             raise NotRunError(f'check "{name}" did not finish')
-        return Ran(entry.report, tuple(entry.refused))
+        return Ran(entry.report, entry.refused)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run checks as they fall due until `stop`. Ends with the last run: one that is stuck holds it up."""
@@ -282,7 +295,7 @@ class Schedule:
         entry.page_at = self._world.clock.now()
         entry.finished = trio.Event()
         entry.report = None
-        entry.refused = []
+        entry.refused = Refusals()
         entry.state = msgspec.structs.replace(entry.state, running=True)
         nursery.start_soon(self._run_entry, entry, name=f"check {entry.instance.name}")
 
@@ -355,18 +368,24 @@ class Schedule:
         try:
             entry.cursor = entry.cursor if report.cursor is None else None
             refusals = await self._deliver(name, report, own)
-            entry.cursor = entry.cursor if report.cursor is None else msgspec.json.encode(report.cursor)
+            if refusals.cursor_stays:
+                report = msgspec.structs.replace(report, more=False)  # it would bring the same page again at once
+            elif report.cursor is not None:
+                entry.cursor = msgspec.json.encode(report.cursor)
         except Exception as error:  # neither a journal that fails nor a report that breaks the door ends it
             log.error("check.not_taken", error=described(error), exc_info=not isinstance(error, JournalError))
             report = Report(Status.UNKNOWN, one_line(f"its report was not taken: {error}"), reachable=report.reachable)
             facts |= self._known_by(entry.state, report)
-            refusals = []
+            refusals = Refusals()
         else:
             entry.reported = True
-        if refusals:
+        if refusals.count:
             entry.refused += refusals
-            facts["refused_series"] = entry.state.refused_series + len(refusals)
-            log.warning("check.refused", refusals=refusals)
+            facts["refused_series"] = entry.state.refused_series + refusals.count
+            facts["summary"] = _with_refusals(report.summary, refusals)
+            if not refusals.reasons <= entry.said:  # else it was said, and goes on in every run
+                log.warning("check.refused", count=refusals.count, refusals=refusals.named)
+        entry.said = refusals.reasons
         entry.state = msgspec.structs.replace(entry.state, **facts)
         return report
 
@@ -400,6 +419,14 @@ def _on_a_tick(at: float, interval_s: float) -> float:
     Intervals below TICKED_FROM_S are left as they are.
     """
     return at if interval_s < TICKED_FROM_S else math.ceil(at / TICK_S) * TICK_S
+
+
+def _with_refusals(summary: str, refusals: Refusals) -> str:
+    """Return a report's summary and, in the same line, what was refused of it."""
+    refused = f"refused {refusals.count}: {refusals.named[0]}"
+    others = f" (and {len(refusals.named) - 1} more kinds)" if len(refusals.named) > 1 else ""
+    said = f"; {refused[: MAX_LINE // 2]}{others}"
+    return one_line(f"{summary[: MAX_LINE - len(said)]}{said}")
 
 
 def _stopped(entry: _Entry | None) -> trio.Event:
@@ -449,8 +476,9 @@ async def run_guarded(instance: Instance, cursor: Json | None) -> Ran:
         log.error("check.rubbish", plugin=instance.plugin, fault=fault)
         return Ran(Report(Status.UNKNOWN, one_line(f"plugin {instance.plugin} returned {fault}")), crashed=True)
     summary = ended.answer.summary
-    cut = (f"the summary: has {len(summary)} characters; {MAX_LINE} are kept",) if len(summary) > MAX_LINE else ()
-    return Ran(msgspec.structs.replace(ended.answer, summary=one_line(summary)), cut)
+    cut = f"the summary: has {len(summary)} characters; {MAX_LINE} are kept"
+    refused = Refusals(1, (Refusal(cut),)) if len(summary) > MAX_LINE else Refusals()
+    return Ran(msgspec.structs.replace(ended.answer, summary=one_line(summary)), refused)
 
 
 def _fault(answer: object) -> str:

@@ -170,4 +170,4 @@ async def _handed_in(intake: Intake, instance: CheckInstance, ran: Ran) -> tuple
     except Exception as error:  # noqa: BLE001 - a plugin's report may be of any form; it is named
         text = f"its report was not taken: {described(error)}"
         return Ran(Report(Status.UNKNOWN, text), ran.refused), []
-    return Ran(ran.report, (*ran.refused, *refused)), intake.remarks(ran.report)
+    return Ran(ran.report, ran.refused + refused), intake.remarks(ran.report)

@@ -99,7 +99,8 @@ def known_before(latest: Iterable[tuple[Series, int, float, str]]) -> dict[Check
     """
     told: dict[str, dict[str, tuple[int, float]]] = {}
     for series, at_ms, value, _ in latest:
-        check = dict(series.labels).get("check")
+        labels = dict(series.labels)
+        check = labels.get("check") if len(labels) == 1 else None  # others are another daemon's, which a check scrapes
         if check is not None and series.metric in (FAILURES, LAST_SEEN, STALE_AFTER):
             told.setdefault(check, {})[series.metric] = (at_ms, value)
     found = {}

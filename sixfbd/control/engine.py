@@ -19,6 +19,7 @@ from sixfbd.model import (
     Json,
     Message,
     Obligation,
+    Refusals,
     Rule,
     Severity,
     Status,
@@ -71,7 +72,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
 class CheckRun(Struct, frozen=True, kw_only=True):
     """`check.run`, `sixfbd check try`: one run's report. `samples` are (series, value), the first of them.
 
-    `refused` is what the door did not take, or cut; `remarks` what it took and found odd. One line each.
+    `refused` is what the door did not take, or cut; `remarks` what it took and found odd, one line each.
     """
 
     check: str
@@ -81,13 +82,13 @@ class CheckRun(Struct, frozen=True, kw_only=True):
     samples: tuple[tuple[str, Number], ...] = ()
     events: tuple[Json, ...] = ()
     more: bool = False
-    refused: tuple[str, ...] = ()
+    refused: Refusals = Refusals()
     remarks: tuple[str, ...] = ()
 
     @property
     def is_fine(self) -> bool:
         """Whether the check is healthy and all of its report was taken."""
-        return self.status is Status.HEALTHY and not self.refused
+        return self.status is Status.HEALTHY and not self.refused.count
 
 
 class SeriesLine(Struct, frozen=True):

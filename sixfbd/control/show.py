@@ -95,7 +95,9 @@ def show_check_run(run: CheckRun) -> list[str]:
     head = f"{run.check}: {colored(str(run.status))} after {shown_span(run.duration_s)}: {plain(run.summary)}"
     lines = [head, *facts((series, shown_value(value)) for series, value in run.samples)]
     lines += [f"event {plain(msgspec.json.encode(event).decode())}" for event in run.events]
-    lines += [click.style(f"refused: {plain(text)}", fg="red") for text in run.refused]
+    lines += [click.style(f"refused: {plain(text)}", fg="red") for text in run.refused.named]
+    if len(run.refused.named) > 1:
+        lines.append(click.style(f"refused in all: {run.refused.count}", fg="red"))
     lines += [click.style(f"note: {plain(text)}", fg="yellow") for text in run.remarks]
     return [*lines, "there is more to read; the next run goes on"] if run.more else lines
 

@@ -11,7 +11,19 @@ from sixfbd.containment import one_line
 from sixfbd.intake import CLOCK_SKEW_S, Declared, Intake, Refused, declare
 from sixfbd.journal.errors import JournalBroken, JournalFull
 from sixfbd.journal.event_log import Accepted, Duplicate
-from sixfbd.model import CheckName, Event, MetricKind, Report, RuleName, Sample, Series, Status, StoredEvent, labels_of
+from sixfbd.model import (
+    CheckName,
+    Event,
+    MetricKind,
+    Refusals,
+    Report,
+    RuleName,
+    Sample,
+    Series,
+    Status,
+    StoredEvent,
+    labels_of,
+)
 from sixfbd.plugin import ANY, Counter, EventType, Gauge, Summary
 
 LEFT = Gauge("tickets_left", "Tickets left.", labels=("city",))
@@ -129,7 +141,7 @@ def report(*samples: Any, status: Status = Status.HEALTHY, **more: Any) -> Repor
 
 
 async def test_every_series_of_a_report_carries_its_check(door):
-    assert await door.intake.report(WEB, report(LEFT(3, city="dallas"))) == []
+    assert await door.intake.report(WEB, report(LEFT(3, city="dallas"))) == Refusals()
     [(check, [(series, value)], complete)] = door.window.appended
     assert (check, value, complete) == ("web", 3.0, True)
     assert series == Series("tickets_left", labels_of({"check": "web", "city": "dallas"}), MetricKind.GAUGE)
@@ -138,7 +150,7 @@ async def test_every_series_of_a_report_carries_its_check(door):
 
 async def test_an_undeclared_metric_is_refused_and_named_and_the_rest_taken(door):
     refusals = await door.intake.report(WEB, report(Sample("other", 1.0), LEFT(3, city="dallas")))
-    assert refusals == ["other: is not declared in the plugin's metrics"]
+    assert refusals.named == ("other: is not declared in the plugin's metrics",)
     assert len(door.window.appended[0][1]) == 1
 
 
@@ -159,26 +171,30 @@ async def test_an_undeclared_metric_is_refused_and_named_and_the_rest_taken(door
     ],
 )
 async def test_a_rubbish_sample_is_refused_and_named(door, sample, why):
-    [refusal] = await door.intake.report(WEB, report(sample))
-    assert why in refusal
+    refusals = await door.intake.report(WEB, report(sample))
+    [refusal] = refusals.named
+    assert why in refusal and refusals.count == 1
     assert door.window.appended[0][1] == []
 
 
-async def test_a_hundred_thousand_series_are_cut_at_the_limit_and_counted(door):
+async def test_a_hundred_thousand_series_are_cut_at_the_limit_counted_and_named_once(door):
     refusals = await door.intake.report(WEB, report(*(LEFT(1, city=str(n)) for n in range(100_000))))
     assert len(door.window.appended[0][1]) == 100
-    assert len(refusals) == 11 and refusals[-1] == "and 99890 more"
-    assert door.intake.refused_samples[WEB, "series_limit"] == 99_900
+    assert refusals.count == 99_900
+    assert refusals.named == (
+        'tickets_left: is over the limit of 100 series of this check: 400 times, first {city="100"}, {city="101"}',
+        "the report: has more than 500 samples: 99500 times",
+    )
 
 
 async def test_a_series_twice_in_one_report_is_taken_once(door):
     refusals = await door.intake.report(WEB, report(LEFT(3, city="dallas"), LEFT(4, city="dallas")))
-    assert refusals == ["tickets_left: is there twice in one report"]
+    assert refusals.named == ('tickets_left: is there twice in one report ({city="dallas"})',)
 
 
 async def test_a_check_that_may_report_anything_may(world, door):
     door.intake.declare_check(WEB, declare(ANY, 100, 300))
-    assert await door.intake.report(WEB, report(Sample("anything", 1.0, (("a", "b"),)))) == []
+    assert await door.intake.report(WEB, report(Sample("anything", 1.0, (("a", "b"),)))) == Refusals()
 
 
 async def test_only_a_report_that_saw_ends_the_series_it_does_not_carry(door):

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from sixfbd.journal.errors import JournalBroken
-from sixfbd.model import CheckName, Json, Report, Sample, Status
+from sixfbd.model import CheckName, Json, Refusal, Refusals, Report, Sample, Status
 from sixfbd.schedule import NotRunError, Schedule, stale_after_s
 
 
@@ -49,9 +49,9 @@ class Door:
 
     reports: list[tuple[str, Report, dict[str, float]]] = field(default_factory=list)
     cursors: dict[str, Json | None] = field(default_factory=dict)
-    refusals: list[str] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
 
-    async def deliver(self, check: CheckName, report: Report, own: Any) -> list[str]:
+    async def deliver(self, check: CheckName, report: Report, own: Any) -> Refusals:
         await trio.lowlevel.checkpoint()
         values = {sample.metric + str(dict(sample.labels).get("status", "")): sample.value for sample in own}
         self.reports.append((check, report, values))
@@ -210,7 +210,7 @@ async def test_run_now_runs_out_of_turn_and_leaves_the_rhythm(schedule, autojump
     check = add(schedule, "a", Scripted())
     await trio.sleep(4)
     ran = await schedule.run_now(CheckName("a"))
-    assert (ran.report.summary, ran.refused) == ("fine", ())
+    assert (ran.report.summary, ran.refused) == ("fine", Refusals())
     await trio.sleep(7)
     assert [round(at - check.started[0]) for at in check.started] == [0, 4, 10]
 
@@ -218,10 +218,16 @@ async def test_run_now_runs_out_of_turn_and_leaves_the_rhythm(schedule, autojump
 async def test_run_now_tells_what_was_refused_of_every_page(schedule, door, autojump_clock):
     pages = iter([Report(Status.HEALTHY, "x" * 600, more=True), Report(Status.HEALTHY, "last")])
     add(schedule, "a", Scripted(answer=lambda cursor: next(pages)), jitter_s=9.0)
-    door.refusals = ["weight: is not declared in the plugin's metrics"]
+    weight = Refusal("weight: is not declared in the plugin's metrics", 3, ('{at="4"}',))
+    door.refusals = Refusals(4, (weight,))
     ran = await schedule.run_now(CheckName("a"))
     assert ran.report.summary == "last"
-    assert ran.refused == ("the summary: has 600 characters; 500 are kept", *door.refusals, *door.refusals)
+    assert ran.refused.count == 9
+    assert ran.refused.named == (
+        "the summary: has 600 characters; 500 are kept",
+        'weight: is not declared in the plugin\'s metrics: 6 times, first {at="4"}',
+        "and 2 more",
+    )
 
 
 async def test_run_now_says_why_it_does_not_run(schedule, autojump_clock):

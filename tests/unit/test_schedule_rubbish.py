@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from sixfbd.journal.errors import JournalBroken
-from sixfbd.model import CheckName, Report, Status
+from sixfbd.model import CheckName, Refusal, Refusals, Report, Status
 from sixfbd.schedule import Before, Schedule, stale_after_s
 
 A, B = CheckName("a"), CheckName("b")
@@ -53,7 +54,7 @@ class Door:
         if self.failure is not None:
             raise self.failure
         self.reports.append((check, report, {one.metric: one.value for one in own}))
-        return []
+        return Refusals()
 
     async def cursor(self, check):
         if self.unreadable is not None:
@@ -178,7 +179,7 @@ async def test_what_a_report_says_is_known_when_it_is_visible_and_not_before(sch
 
     async def slowly(check, report, own):
         await took.wait()
-        return []
+        return Refusals()
 
     schedule._deliver = slowly
     schedule.add(Made(A, Acts()))
@@ -273,3 +274,41 @@ async def test_a_stop_ends_all_runs_and_says_when(world, door, nursery, autojump
     with trio.fail_after(1):
         await schedule.ended.wait()
     assert door.reports == [] and not schedule.state(A).running
+
+
+async def test_what_is_refused_is_counted_shown_in_the_summary_and_logged_once(schedule, door, autojump_clock):
+    refusals = Refusals(99, (Refusal("odd: is over the limit", 98), Refusal("even: is not declared")))
+    more = Refusals(1, (Refusal("new: is not declared"),))
+    answers = [refusals, refusals, refusals, more, Refusals()]
+
+    async def deliver(check, report, own):
+        await trio.lowlevel.checkpoint()
+        return answers.pop(0)
+
+    schedule._deliver = deliver
+    with capture_logs() as logged:
+        schedule.add(Made(A, Acts()))
+        await trio.sleep(25)
+        state = schedule.state(A)
+        assert state.refused_series == 3 * 99
+        assert state.summary == "fine; refused 99: odd: is over the limit: 98 times (and 1 more kinds)"
+        await trio.sleep(10)
+        assert schedule.state(A).summary == "fine; refused 1: new: is not declared"
+        await trio.sleep(10)
+        assert schedule.state(A).summary == "fine"
+    assert [entry["count"] for entry in logged if entry["event"] == "check.refused"] == [99, 1]
+
+
+async def test_a_page_whose_events_were_refused_is_not_asked_for_again_before_its_time(schedule, door, autojump_clock):
+    async def act():
+        return Report(Status.HEALTHY, "page", cursor=1, more=True)
+
+    async def deliver(check, report, own):
+        await trio.lowlevel.checkpoint()
+        return Refusals(7, (Refusal("events: too many", 7),), cursor_stays=True)
+
+    schedule._deliver = deliver
+    schedule.add(Made(A, Acts(act)))
+    await trio.sleep(25)
+    assert schedule.state(A).runs == 3, "one page a run"
+    assert schedule._entries[A].cursor is None, "the next run reads the cursor that was committed"

@@ -57,6 +57,8 @@ from sixfbd.model import (
     Message,
     MessageId,
     Obligation,
+    Refusal,
+    Refusals,
     Rule,
     RuleName,
     Severity,
@@ -159,7 +161,9 @@ class PlayedEngine:
             duration_s=0.003,
             samples=(("probe_success", 1.0), ("probe_weight", number(float("nan")))),
             events=({"type": "seen"},),
-            refused=("speed: is not declared in the plugin's metrics",) if name == "machine" else (),
+            refused=Refusals(1, (Refusal("speed: is not declared in the plugin's metrics"),))
+            if name == "machine"
+            else Refusals(),
         )
 
     async def pause_check(self, name: str, paused: bool, actor: Actor) -> str:

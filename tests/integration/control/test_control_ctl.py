@@ -310,7 +310,8 @@ def test_a_report_of_which_something_is_refused_is_exit_code_5(ctl: Any) -> None
     assert result.stdout.splitlines()[-1] == "refused: speed: is not declared in the plugin's metrics"
     answer = ctl("check", "run", "machine", "--json")
     assert answer.exit_code == 5
-    assert json.loads(answer.stdout)["refused"] == ["speed: is not declared in the plugin's metrics"]
+    kind = {"reason": "speed: is not declared in the plugin's metrics", "count": 1, "examples": []}
+    assert json.loads(answer.stdout)["refused"] == {"count": 1, "kinds": [kind], "cursor_stays": False}
 
 
 def test_the_exit_codes_stand_in_the_help() -> None:
