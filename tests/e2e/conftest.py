@@ -61,6 +61,12 @@ class Daemon:
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 
+    def plugin(self, name: str, text: str) -> None:
+        """Put one file into plugins.d."""
+        folder = self.directory / "plugins.d"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.py").write_text(text)
+
     def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> float:
         """Start the daemon; return the seconds until it was ready."""
         began = time.monotonic()

@@ -175,67 +175,12 @@ BROKEN = {
     + "class C(Check):\n    '''Twice.'''\n    async def run(self, cursor):\n        return Report(Status.HEALTHY, 'x')\n"
     + "@hookimpl\ndef sixfbd_checks(config):\n    return {'system': C}\n",
 }
-ODD = (
-    HEAD
-    + '''
-import trio
-
-VALUE = Gauge("odd_value", "A value.", labels=("n",))
-
-
-class Odd(Check["Odd.Options"]):
-    """Misbehaves as it is told."""
-
-    class Options(msgspec.Struct, frozen=True):
-        how: str
-
-    metrics = (VALUE,)
-
-    async def run(self, cursor):
-        match self.options.how:
-            case "raises":
-                raise RuntimeError("no such thing")
-            case "hangs":
-                await trio.sleep_forever()
-            case "shields":
-                with trio.CancelScope(shield=True):
-                    await trio.sleep_forever()
-            case "wrong_type":
-                return 17
-            case "nan_labels":
-                return Report(Status.HEALTHY, "nan", (Sample("odd_value", 1.0, (("n", float("nan")),)),))
-            case "wordy":
-                return Report(Status.HEALTHY, "x" * 10_000_000)
-            case "flood":
-                return Report(Status.HEALTHY, "flood", tuple(VALUE(1, n=str(n)) for n in range(100_000)))
-            case "undeclared":
-                return Report(Status.HEALTHY, "undeclared", (Sample("other", 1.0),))
-        return Report(Status.HEALTHY, "fine", (VALUE(1, n="1"),))
-
-
-class Unmakable(Odd):
-    """Cannot be made."""
-
-    def __init__(self, options, ctx):
-        raise OSError("no such device")
-
-
-@hookimpl
-def sixfbd_checks(config):
-    return {"odd": Odd, "unmakable": Unmakable}
-'''
-)
-
-
-def write_plugins(daemon, plugins: dict[str, str]) -> None:
-    folder = daemon.directory / "plugins.d"
-    folder.mkdir(exist_ok=True)
-    for name, text in plugins.items():
-        (folder / f"{name}.py").write_text(text)
+ODD = Path(__file__).with_name("odd_plugin.py").read_text()
 
 
 def test_broken_plugins_are_named_and_left_out_and_the_daemon_starts(daemon):
-    write_plugins(daemon, BROKEN)
+    for name, text in BROKEN.items():
+        daemon.plugin(name, text)
     daemon.start()
     errors = {plugin["name"]: plugin["error"] for plugin in daemon.ctl("plugins") if plugin["error"]}
     assert errors.keys() == BROKEN.keys()
@@ -260,7 +205,7 @@ def test_broken_plugins_are_named_and_left_out_and_the_daemon_starts(daemon):
 
 
 def test_a_check_that_misbehaves_is_contained_and_named(daemon, wait):
-    write_plugins(daemon, {"odd": ODD})
+    daemon.plugin("odd", ODD)
     kinds = ("raises", "hangs", "wrong_type", "nan_labels", "wordy", "flood", "undeclared", "fine")
     daemon.add(
         "50-odd.toml",
@@ -294,7 +239,7 @@ def test_a_check_that_misbehaves_is_contained_and_named(daemon, wait):
 
 
 def test_a_stop_ends_within_ten_seconds_whatever_hangs(daemon, wait):
-    write_plugins(daemon, {"odd": ODD})
+    daemon.plugin("odd", ODD)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         daemon.add(
             "50-test.toml",
@@ -510,7 +455,7 @@ for = "0s"
 
 
 def test_a_restart_resolves_nothing_that_the_daemon_says_of_itself_before_it_says_it_again(daemon, receiver, wait):
-    write_plugins(daemon, {"does_not_import": BROKEN["does_not_import"]})
+    daemon.plugin("does_not_import", BROKEN["does_not_import"])
     daemon.add(
         "50-test.toml",
         f"""
@@ -537,7 +482,7 @@ webhook = {{ via = "hook" }}
 
 def test_a_plugin_file_that_is_new_comes_with_a_reload(daemon, wait):
     daemon.start()
-    write_plugins(daemon, {"odd": ODD})
+    daemon.plugin("odd", ODD)
     daemon.add("50-odd.toml", '[checks.fine]\nplugin = "odd"\nhow = "fine"\ninterval = "1s"\ntimeout = "500ms"\n')
     assert "check fine added" in daemon.ctl("reload")["changed"]
     wait("it runs", lambda: {c["name"]: c["status"] for c in daemon.ctl("checks")}["fine"] == "healthy")
