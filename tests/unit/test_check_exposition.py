@@ -157,7 +157,33 @@ def test_rubbish_is_refused_with_a_value_error_or_read(text):
 
 
 def test_a_line_of_a_megabyte_that_never_ends_is_refused():
-    with pytest.raises(ValueError, match="not a sample"):
-        list(read_lines('x{a="' + "y" * 1_000_000, open_metrics=False))
-    with pytest.raises(ValueError, match="not a sample"):
-        list(read_lines("x{" + 'a="b",' * 200_000, open_metrics=False))
+    for rubbish in ('x{a="' + "y" * 1_000_000, "x{" + 'a="b",' * 200_000, 'x{a="' + "y" * 1_000_000 + '"} 1'):
+        with pytest.raises(ValueError, match=r"line 2 is longer than 65536 characters: 'x\{a="):
+            list(read_lines(f"y 1\n{rubbish}\nz 1\n", open_metrics=False))
+        with pytest.raises(ValueError, match="not a sample"):
+            list(read_lines(rubbish[:60_000], open_metrics=False))
+
+
+def test_a_page_of_line_ends_alone_is_refused():
+    with pytest.raises(ValueError, match="more than 1000000 lines"):
+        list(read_lines("\n" * 2_000_000, open_metrics=False))
+
+
+def test_a_label_as_long_as_a_line_may_be_is_read():
+    [line] = read_lines('x{a="' + "y\\\\" * 20_000 + '", } 1', open_metrics=False)
+    assert read_labels(line.labels) == {"a": "y\\" * 20_000}
+
+
+@pytest.mark.parametrize("line", ["h {count:1,sum:2,schema:0}", 'h{a="b"} {schema:3,count:2,sum:1}'])
+def test_a_native_histogram_is_called_one(line):
+    with pytest.raises(
+        ValueError, match=r"line 1 is a native histogram, which is not read; let the target expose buckets"
+    ):
+        list(read_lines(line + "\n", open_metrics=False))
+
+
+def test_line_ends_wherever_they_fall_in_a_long_page():
+    lines = [f"metric_{number} {number}" for number in range(40_000)]
+    for filler in ("", "# " + "x" * 65_000 + "\n"):
+        found = [line.name for line in read_lines(filler + "\n".join(lines), open_metrics=False)]
+        assert found == [line.split(" ")[0] for line in lines]

@@ -7,7 +7,7 @@ nothing. Times that a target claims are ignored: a sample's time is its report's
 import ssl
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -47,8 +47,10 @@ from sixfbd_plugins.checks.targets import (
     BasicAuth,
     authorization,
     each,
+    hiding,
     merged_headers,
     parse_http_url,
+    passwords,
     run_deadline,
     validate_credentials,
     validate_headers,
@@ -63,6 +65,9 @@ _DOCS: Final = {
 ACCEPT: Final = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 RESERVED: Final = "check"  # the engine's own label
 _SUMMARY_CHARACTERS: Final = 500
+_MOST_REMEMBERED: Final = 100_000  # series of a target, those that relabelling drops included
+_OPEN_METRICS: Final = "application/openmetrics-text"
+_TEXT: Final = "text/plain"
 
 
 class ScrapeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,6 +151,7 @@ class ScrapeCheck(Check[ScrapeOptions]):
         self._relabel = compile_rules(options.relabel)
         credentials = authorization(options.basic_auth, options.bearer)
         self._secret_headers = frozenset(name.lower() for name in credentials)
+        self._hide = hiding([*credentials.values(), *passwords(options.basic_auth)])
         # A connection of its own for each scrape: a server that closes idle ones must not look as if it were down.
         usual = {"Accept": ACCEPT, "Accept-Encoding": "gzip", "User-Agent": f"sixfbd/{ctx.version}"}
         self._headers = merged_headers(usual, {**options.headers, **credentials, "Connection": "close"})
@@ -174,9 +180,11 @@ class ScrapeCheck(Check[ScrapeOptions]):
         try:
             async with self.ctx.http.slot(max(0.0, deadline - trio.current_time())):
                 page = await exchange(self._request(target, tls), trail, deadline, self.ctx.clock.now())
-            samples, scraped = await self.ctx.to_thread(self._read, target, page)
+            trail.enter("judging")
+            with trio.fail_at(deadline):
+                samples, scraped = await self.ctx.to_thread(self._read, target, page)
         except (ProbeError, ValueError) as error:
-            failure = str(error)
+            failure = self._hide(str(error))
         except trio.TooSlowError:
             failure = timeout_words(trail, time.perf_counter() - started)
         return _Scraped(target, time.perf_counter() - started, samples, scraped, failure)
@@ -197,15 +205,24 @@ class ScrapeCheck(Check[ScrapeOptions]):
         """Return a page's samples after relabelling and their number before. Runs in a thread; raises ValueError."""
         if page.status != 200:
             raise ValueError(f"status {page.status}, expected 200")
-        text = _decode(_unpacked(page, self.options.max_body))
-        open_metrics = page.headers.get("content-type", "").startswith("application/openmetrics-text")
+        text = self._hide(_decode(_unpacked(page, self.options.max_body)))  # no label shows what the target echoes
+        form = page.headers.get("content-type", "").partition(";")[0].strip().lower()
+        try:
+            return self._samples(target, read_lines(text, form == _OPEN_METRICS))
+        except ValueError as error:
+            if form in ("", _OPEN_METRICS, _TEXT):
+                raise
+            raise ValueError(f"{error} (the page says that it is {form[:40]})") from None
+
+    def _samples(self, target: _Target, lines: Iterable[Line]) -> tuple[list[Sample], int]:
         samples: dict[tuple[str, Labels], Sample] = {}
         seen: dict[str, _Meaning] = {}
         scraped = 0
-        for line in read_lines(text, open_metrics):
+        for line in lines:
             scraped += 1
             meaning = target.known.get(line.series) or self._meaning(target, line)
-            seen[line.series] = meaning
+            if len(seen) < _MOST_REMEMBERED:
+                seen[line.series] = meaning
             if meaning.metric is not None:
                 sample = Sample(meaning.metric, line.value, meaning.labels, line.kind)
                 samples.setdefault((meaning.metric, meaning.labels), sample)  # of two of one name, the first counts

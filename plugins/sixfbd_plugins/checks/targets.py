@@ -5,7 +5,7 @@ Knows nothing of what is asked of a target.
 
 import base64
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Final, TypeVar
 
 import httpx
@@ -18,6 +18,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_MIN_HIDDEN: Final = 4  # characters; replacing shorter words would make texts unreadable and hide nothing
 AT_ONCE: Final = 32  # half of an instance's outbound slots
 REPORT_SHARE: Final = (
     0.05  # of the run's time is kept back, so that a report that says what hung is made before the engine
@@ -77,10 +78,35 @@ def parse_http_url(text: str) -> httpx.URL:
         raise ValueError(f"{text!r} is not a URL: {error}") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"{text!r} is not an HTTP address; write https://shop.example.com/path")
+    validate_port(url)
     if url.userinfo:
         shown = url.copy_with(username=None, password=None)
         raise ValueError(f"user and password do not belong in the address {shown}; write them as basic_auth")
     return url
+
+
+def passwords(*given: BasicAuth | None) -> list[str]:
+    """Return the passwords of those that are given."""
+    return [one.password.reveal() for one in given if one is not None]
+
+
+def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that puts *** in the place of secrets and their words: a server may echo what it was sent."""
+    words = {word for secret in secrets for word in (secret, *secret.split())} - {"Basic", "Bearer"}
+    hidden = sorted((word for word in words if len(word) >= _MIN_HIDDEN), key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for word in hidden:
+            text = text.replace(word, "***")
+        return text
+
+    return hide
+
+
+def validate_port(url: httpx.URL) -> None:
+    """Raise ValueError for a port that there is not; the resolver would take another for it."""
+    if url.port is not None and not 0 < url.port < 65536:
+        raise ValueError(f"{url.port} is not a port")
 
 
 def run_deadline(limit_s: float) -> float:

@@ -44,8 +44,10 @@ from sixfbd_plugins.checks.targets import (
     BasicAuth,
     authorization,
     each,
+    hiding,
     merged_headers,
     parse_http_url,
+    passwords,
     run_deadline,
     validate_credentials,
     validate_headers,
@@ -157,10 +159,13 @@ class WebhookCheck(Check[WebhookOptions]):
         super().__init__(options, ctx)
         self._targets = options.targets or (options.url,)
         self._expected_status = tuple(validate_status(expected) for expected in options.expected_status)
-        self._body = BodyExpectations(options.body_must_match, options.body_must_not_match, options.expect_json)
         secrets = {name: value.reveal() for name, value in options.secret_headers.items()}
         secrets |= authorization(options.basic_auth, options.bearer)
         self._secret_headers = frozenset(name.lower() for name in secrets)
+        self._hide = hiding([*secrets.values(), *passwords(options.basic_auth, options.proxy_auth)])
+        self._body = BodyExpectations(
+            options.body_must_match, options.body_must_not_match, options.expect_json, self._hide
+        )
         usual = {"User-Agent": f"sixfbd/{ctx.version}", "Accept": "*/*", "Accept-Encoding": "identity"}
         self._headers = merged_headers(usual, {**options.headers, **secrets, "Connection": "close"})
         self._proxy = _proxy(options.proxy, options.proxy_auth) if options.proxy else None
@@ -190,7 +195,9 @@ class WebhookCheck(Check[WebhookOptions]):
         try:
             async with self.ctx.http.slot(max(0.0, deadline - trio.current_time())):
                 answer = await exchange(self._request(target), trail, deadline, self.ctx.clock.now())
-            fault = await self._fault(answer)
+            trail.enter("judging")
+            with trio.fail_at(deadline):
+                fault = await self._fault(answer)
         except ProbeError as failure:
             fault = Fault(str(failure))
         except trio.TooSlowError:
@@ -200,7 +207,9 @@ class WebhookCheck(Check[WebhookOptions]):
             fault = Fault(f"the probe failed: {type(error).__name__}")
         seconds = time.perf_counter() - started
         trail.enter("done")
-        return Outcome(target, trail, seconds, *fault) if fault else Outcome(target, trail, seconds)
+        if fault is None:
+            return Outcome(target, trail, seconds)
+        return Outcome(target, trail, seconds, self._hide(fault.text), fault.is_regex)
 
     def _request(self, target: str) -> ProbeRequest:
         assert self._ssl_context is not None, "run() makes the TLS context first"

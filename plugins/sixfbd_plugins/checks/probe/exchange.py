@@ -17,6 +17,7 @@ from socksio.exceptions import SOCKSError as SocksError
 from sixfbd.plugin import DAY, Size, show_duration
 from sixfbd_plugins.checks.probe.network import ProbeNetwork, look_again
 from sixfbd_plugins.checks.probe.trail import CertificateError, ProbeError, Trail
+from sixfbd_plugins.checks.targets import validate_port
 
 MAX_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -177,21 +178,22 @@ def _headers_of(hop: _Hop) -> list[tuple[bytes, bytes]]:
 
 
 async def _read_body(response: httpcore.Response, trail: Trail, max_body: int, hang_up: Callable[[], None]) -> bytes:
-    trail.body_bytes = 0
-    pieces = []
+    trail.body_bytes = trail.body_pieces = 0
+    body = bytearray()
     try:
         async for piece in response.aiter_stream():
+            trail.body_pieces += 1
             trail.body_bytes += len(piece)
             if trail.body_bytes > max_body:
                 hang_up()  # ends the iteration from below: left from above, httpcore's nested generators stay open
             else:
-                pieces.append(piece)
+                body += piece
     except httpcore.ReadError:
         if trail.body_bytes <= max_body:
             raise
     if trail.body_bytes > max_body:
         raise ProbeError(f"the body is larger than {Size(max_body)}")
-    return b"".join(pieces)
+    return bytes(body)
 
 
 def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
@@ -201,6 +203,10 @@ def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
         raise ProbeError(f"redirects to something that is not an address: {error}") from error
     if target.scheme not in ("http", "https") or not target.host:
         raise ProbeError(f"redirects to {_shown(target)}, which is not HTTP")
+    try:
+        validate_port(target)
+    except ValueError as error:
+        raise ProbeError(f"redirects to {_shown(target)}, where {error}") from None
     return target
 
 
@@ -218,6 +224,7 @@ def _without(headers: Mapping[str, str], names: frozenset[str]) -> dict[str, str
 
 
 def _not_http(trail: Trail, reason: str) -> str:
+    reason = reason.partition(": bytearray(")[0]  # what follows is what the server sent
     if trail.phase == "transfer":
         return f"the body ended early, after {trail.body_bytes} bytes: {reason}"
     if "without sending a response" in reason:

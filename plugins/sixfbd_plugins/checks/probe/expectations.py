@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sixfbd_plugins.checks.regex import compile_regex
@@ -52,10 +52,18 @@ def parse_path(path: str) -> list[str | int]:
 class BodyExpectations:
     """What a body must (not) match and what its JSON must hold; made once, held against each answer.
 
-    Raises ValueError where a pattern or a path is not one. `fault` takes time in proportion to the body: call it in a thread.
+    `hide` is applied to what a fault shows of the body. Raises ValueError where a pattern or a path is not one. `fault`
+    takes time in proportion to the body: call it in a thread.
     """
 
-    def __init__(self, must_match: Sequence[str], must_not_match: Sequence[str], values: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        must_match: Sequence[str],
+        must_not_match: Sequence[str],
+        values: Mapping[str, Any],
+        hide: Callable[[str], str] = str,
+    ) -> None:
+        self._hide = hide
         self._must_match = [(pattern, compile_regex(pattern)) for pattern in must_match]
         self._must_not_match = [(pattern, compile_regex(pattern)) for pattern in must_not_match]
         self._values = [(path, parse_path(path), value) for path, value in values.items()]
@@ -85,8 +93,12 @@ class BodyExpectations:
             except LookupError:
                 return Fault(f"JSON has no {path[:_SHOWN]}")
             if found != wanted or isinstance(found, bool) is not isinstance(wanted, bool):
-                return Fault(f"JSON {path[:_SHOWN]} is {_shown(found)}, expected {_shown(wanted)}")
+                return Fault(f"JSON {path[:_SHOWN]} is {self._shown(found)}, expected {self._shown(wanted)}")
         return None
+
+    def _shown(self, value: object) -> str:
+        text = self._hide(json.dumps(value, default=str))
+        return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _walk(document: object, steps: Sequence[str | int]) -> Any:
@@ -97,8 +109,3 @@ def _walk(document: object, steps: Sequence[str | int]) -> Any:
             raise LookupError(step)
         found = found[step]
     return found
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import httpcore
 import trio
 
+from sixfbd.plugin import Size
 from sixfbd_plugins.checks.probe.certificate import Validity, validity
 from sixfbd_plugins.checks.probe.tls import unverified_context
 from sixfbd_plugins.checks.probe.trail import CertificateError, ProbeError, Trail
@@ -20,6 +21,11 @@ from sixfbd_plugins.checks.probe.trail import CertificateError, ProbeError, Trai
 MAX_ADDRESSES: Final = 8
 CLOSE_LIMIT_S: Final = 0.25  # for TLS's goodbye, to a server that may not read
 LOOK_AGAIN_S: Final = 2.0
+SMALL_READ: Final = (
+    2048  # bytes; what is read at once is handled in one go, be it hundreds of interim answers or chunks
+)
+SMALL_PIECE: Final = 256  # bytes; where the pieces are smaller than this on average, so are the reads
+MAX_HEAD: Final = 256 * 1024  # bytes before the body, interim answers included; h11 bounds each of them at 100 KiB
 _FAMILIES: Final = {"4": socket.AF_INET, "6": socket.AF_INET6}
 
 
@@ -111,6 +117,7 @@ class ProbeNetwork(httpcore.AsyncNetworkBackend):
         self._ip_protocol = ip_protocol
         self._ip_fallback = ip_fallback
         self._opened: list[trio.SocketStream] = []
+        self._head_bytes = 0
 
     async def connect_tcp(
         self,
@@ -156,6 +163,17 @@ class ProbeNetwork(httpcore.AsyncNetworkBackend):
         self.trail.enter("processing")
         return tls
 
+    def read_size(self, most: int) -> int:
+        """Return how many bytes to read: few where a read may hold many pieces, as the loop stands still for them all."""
+        is_large = self.trail.body_bytes > SMALL_PIECE * self.trail.body_pieces
+        return most if is_large and self.trail.phase == "transfer" else min(most, SMALL_READ)
+
+    def count(self, size: int) -> None:
+        """Count bytes before the body; raises ProbeError if they are too many."""
+        self._head_bytes += size if self.trail.phase == "processing" else 0
+        if self._head_bytes > MAX_HEAD:
+            raise ProbeError(f"the answer's headers, interim answers included, are larger than {Size(MAX_HEAD)}")
+
     def close(self) -> None:
         """Close every socket that was opened, at once."""
         for stream in self._opened:
@@ -170,11 +188,13 @@ class ProbeStream(httpcore.AsyncNetworkStream):
         self._network = network
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return some bytes, none at the end. Raises httpcore.ReadError."""
+        """Return some bytes, none at the end. Raises httpcore.ReadError, or ProbeError if the headers do not end."""
         try:
-            return bytes(await self._stream.receive_some(max_bytes))
+            data = bytes(await self._stream.receive_some(self._network.read_size(max_bytes)))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore.ReadError(_reason(error)) from error
+        self._network.count(len(data))
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all bytes. Raises httpcore.WriteError."""
@@ -242,6 +262,8 @@ def _reason(error: Exception) -> str:
         return "the server hung up"
     if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return "the server does not answer in TLS"
+    if isinstance(cause, ssl.SSLError) and cause.reason in ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"):
+        return "the server speaks only versions older than 1.2"
     if isinstance(cause, ssl.SSLError):
         return (cause.reason or str(cause)).replace("_", " ").lower()
     if isinstance(cause, OSError):

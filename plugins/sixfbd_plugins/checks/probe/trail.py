@@ -14,6 +14,7 @@ _DOING: Final = {
     "tls": "agreeing on TLS",
     "processing": "waiting for the answer",
     "transfer": "reading the body",
+    "judging": "looking at the body",
 }
 
 
@@ -45,6 +46,7 @@ class Trail:
     http_version: float = 0.0
     content_length: float = 0.0
     body_bytes: int = 0
+    body_pieces: int = 0
     _since: float = field(default_factory=time.perf_counter)
 
     def enter(self, phase: str) -> None:

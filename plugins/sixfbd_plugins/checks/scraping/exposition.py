@@ -17,11 +17,15 @@ _NAME: Final = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _SAMPLE: Final = re.compile(
     rf'(({_NAME})(?:[ \t]*+(\{{(?:[^"}}]++|"(?:[^"\\]++|\\.)*+")*+\}}))?)(?:(?<=\}})[ \t]*|[ \t]+)([^ \t{{}}]+)(?:[ \t].*)?'
 )
-_LABEL: Final = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,|$)')
+_LABEL: Final = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]++|\\.)*+)"[ \t]*(,|$)')
 _TYPE: Final = re.compile(rf"#[ \t]+TYPE[ \t]+({_NAME})[ \t]+([a-z]+)")
 _ESCAPE: Final = re.compile(r"\\(.)")
 _ESCAPED: Final = {"n": "\n", '"': '"', "\\": "\\"}
+_NATIVE: Final = re.compile(rf"{_NAME}[ \t]*(?:\{{[^{{}}]*\}}[ \t]*)?\{{[ \t]*(?:count|schema)[ \t]*:.*")
 _SHOWN: Final = 80
+_MAX_LINE: Final = 64 * 1024  # characters; a match holds Python's lock, and with it the daemon, for as long as it takes
+_MAX_LINES: Final = 1_000_000
+_SPLIT_AT_ONCE: Final = 256 * 1024  # characters
 
 # What a family's type says of its series' names; the text format names counters in full, OpenMetrics without `_total`.
 _SHARED: Final[dict[str, tuple[tuple[str, MetricKind], ...]]] = {
@@ -57,16 +61,22 @@ def read_lines(text: str, open_metrics: bool) -> Iterator[Line]:
     families = _OPEN_METRICS if open_metrics else _TEXT
     kinds: dict[str, MetricKind] = {}
     ended = False
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(_lines(text), 1):
+        if number > _MAX_LINES:
+            raise ValueError(f"the page has more than {_MAX_LINES} lines")
         line = line.strip(" \t\r")
         if not line:
             continue
+        if len(line) > _MAX_LINE:
+            raise ValueError(f"line {number} is longer than {_MAX_LINE} characters: {line[:_SHOWN]!r}")
         if line.startswith("#"):
             ended = ended or line == "# EOF"
             if declared := _TYPE.fullmatch(line):
                 kinds.update((declared[1] + suffix, kind) for suffix, kind in families.get(declared[2], ()))
             continue
         match = _SAMPLE.fullmatch(line)
+        if match is None and _NATIVE.fullmatch(line):
+            raise ValueError(f"line {number} is a native histogram, which is not read; let the target expose buckets")
         if match is None:
             raise ValueError(f"line {number} is not a sample: {line[:_SHOWN]!r}")
         series, name, labels, value = match.groups("")
@@ -75,12 +85,22 @@ def read_lines(text: str, open_metrics: bool) -> Iterator[Line]:
         raise ValueError('the text ends without "# EOF": it was cut off')
 
 
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text, which may be nothing but line ends, without a list of them all."""
+    at = 0
+    while at <= len(text):
+        end = text.find("\n", at + _SPLIT_AT_ONCE)
+        end = len(text) if end < 0 else end
+        yield from text[at:end].split("\n")
+        at = end + 1
+
+
 def read_labels(text: str) -> dict[str, str]:
     """Return the labels in a line's braces. Raises ValueError that shows them."""
     labels: dict[str, str] = {}
-    inner = text[1:-1]
+    inner = text[1:-1].rstrip(" \t")
     at = 0
-    while at < len(inner) and inner[at:].strip(" \t"):
+    while at < len(inner):
         match = _LABEL.match(inner, at)
         if match is None or match[1] in labels:
             raise ValueError(f"labels are malformed or twice there: {text[:_SHOWN]!r}")
