@@ -182,6 +182,12 @@ def test_a_pid_file_holds_one_number(tmp_path, text, pids):
     assert pid_of(str(tmp_path / "x.pid")) == pids
 
 
+def test_a_pid_file_that_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (tmp_path / "pipe", tmp_path, "/dev/zero", "/dev/null"):
+        assert pid_of(str(odd)) == []
+
+
 def test_a_pid_file_that_is_missing_names_nobody(tmp_path):
     assert pid_of(str(tmp_path / "x.pid")) == []
 

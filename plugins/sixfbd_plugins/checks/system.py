@@ -1,9 +1,11 @@
 """The `system` check: CPU, memory, swap, load, disks, network, processes and boot time of this machine (SEED S13).
 
-Owns the memory of the last CPU reading; everything else is read anew. A part that cannot be read is named in the summary
-and the others are reported.
+Owns the memory of the last CPU reading; everything else is read anew. A part that cannot be read, or does not come back
+in time, is named in the summary and the others are reported.
 """
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -28,8 +30,10 @@ from sixfbd.plugin import (
     hookimpl,
 )
 from sixfbd_plugins.checks.machine import mounts, processes, readings
+from sixfbd_plugins.checks.machine.patience import NoAnswerError, Patience
 from sixfbd_plugins.checks.machine.processes import Chosen
 from sixfbd_plugins.checks.machine.readings import Globs
+from sixfbd_plugins.checks.targets import run_deadline
 
 FIRST_CPU_SAMPLE_S: Final = 0.1  # what "usage" spans where there is no earlier run to count from
 
@@ -65,7 +69,9 @@ class SystemCheck(Check[SystemOptions]):
     def __init__(self, options: SystemOptions, ctx: Context) -> None:
         super().__init__(options, ctx)
         self._mounts = mounts.MountReader(options.mount_timeout)
+        self._patience = Patience()
         self._parts: Mapping[str, Callable[[], list[Sample]]] = {
+            "CPU": self._read_cpu,
             "memory": readings.memory,
             "load": readings.load,
             "disk I/O": readings.disk_io(options.disks),
@@ -77,42 +83,57 @@ class SystemCheck(Check[SystemOptions]):
         self._cpu_read_at = 0.0
 
     async def run(self, cursor: Json | None) -> Report:
-        """Read every part; degraded if a chosen process is down or a part cannot be read."""
-        before = await self._cpu_before()
-        cpu, after = await self.ctx.to_thread(_read_cpu, before)
-        self._cpu, self._cpu_read_at = after, trio.current_time()
-        samples, troubles = await self.ctx.to_thread(_read_parts, self._parts)
-        table = await self.ctx.to_thread(mounts.mount_table)
+        """Read every part. Degraded if a chosen process is down or a part cannot be read; unhealthy if one hangs, so that
+        what is known of it holds until it is stale."""
+        deadline = run_deadline(math.inf)
+        table: list[mounts.Mount] = []
+
+        def read_table() -> list[Sample]:
+            table.extend(mounts.mount_table())
+            return []
+
+        parts = {**self._parts, "mount table": read_table}
+        samples, troubles, hanging = await self._read_parts(parts, deadline)
         of_mounts, mount_troubles = await self._mounts.read(mounts.chosen(table, self.options.mounts))
-        samples = [*cpu, *samples, *of_mounts]
+        samples = [*samples, *of_mounts]
         down = [dict(s.labels)["process"] for s in samples if s.metric == processes.UP.name and not s.value]
         troubles = [*(f"process {name} is not running" for name in down), *troubles, *mount_troubles]
-        status = Status.DEGRADED if troubles else Status.HEALTHY
+        status = Status.UNHEALTHY if hanging else Status.DEGRADED if troubles else Status.HEALTHY
         return Report(status, "; ".join(troubles) or _in_short(samples), tuple(samples))
 
-    async def _cpu_before(self) -> Mapping[str, float]:
-        """Return the reading that usage counts from: the last run's, or one made now and a moment waited."""
-        if self._cpu is not None and trio.current_time() - self._cpu_read_at >= FIRST_CPU_SAMPLE_S:
-            return self._cpu
-        before = await self.ctx.to_thread(readings.cpu_times)
-        await trio.sleep(FIRST_CPU_SAMPLE_S)
-        return before
+    async def _read_parts(
+        self, parts: Mapping[str, Callable[[], list[Sample]]], deadline: float
+    ) -> tuple[list[Sample], list[str], bool]:
+        """Read the parts beside each other; return the samples in the parts' order, what failed, whether one hangs."""
+        limit_s = max(0.0, deadline - trio.current_time() - self.options.mount_timeout)
+        found: dict[str, list[Sample]] = {}
+        failed: dict[str, str] = {}
+        hanging = False
 
+        async def read(name: str, part: Callable[[], list[Sample]]) -> None:
+            nonlocal hanging
+            try:
+                found[name] = await self._patience.read(name, part, limit_s)
+            except NoAnswerError as error:
+                hanging = True
+                failed[name] = f"{name} cannot be read: {error}"
+            except readings.READING_FAILURES as error:
+                failed[name] = f"{name} cannot be read: {type(error).__name__}: {error}"
 
-def _read_cpu(before: Mapping[str, float]) -> tuple[list[Sample], Mapping[str, float]]:
-    after = readings.cpu_times()
-    return readings.cpu(before, after), after
+        async with trio.open_nursery() as nursery:
+            for name, part in parts.items():
+                nursery.start_soon(read, name, part)
+        samples = [sample for name in parts for sample in found.get(name, ())]
+        return samples, [failed[name] for name in parts if name in failed], hanging
 
-
-def _read_parts(parts: Mapping[str, Callable[[], list[Sample]]]) -> tuple[list[Sample], list[str]]:
-    samples: list[Sample] = []
-    troubles: list[str] = []
-    for name, read in parts.items():
-        try:
-            samples += read()
-        except readings.READING_FAILURES as error:
-            troubles.append(f"{name} cannot be read: {type(error).__name__}: {error}")
-    return samples, troubles
+    def _read_cpu(self) -> list[Sample]:
+        """Read CPU times; usage counts from the last run's, or from a reading made now and a moment waited."""
+        before = self._cpu
+        if before is None or time.monotonic() - self._cpu_read_at < FIRST_CPU_SAMPLE_S:
+            before = readings.cpu_times()
+            time.sleep(FIRST_CPU_SAMPLE_S)
+        self._cpu, self._cpu_read_at = readings.cpu_times(), time.monotonic()
+        return readings.cpu(before, self._cpu)
 
 
 def _in_short(samples: Sequence[Sample]) -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 import trio
 
-from sixfbd.plugin import Status
+from sixfbd.plugin import Duration, Status
 from sixfbd_plugins.checks.machine.processes import Chosen
 from sixfbd_plugins.checks.machine.readings import Globs
 from sixfbd_plugins.checks.system import SystemCheck, SystemOptions
@@ -115,3 +116,50 @@ async def test_a_chosen_process_that_dies_degrades_the_report_and_is_named(conte
     finally:
         child.kill()
         child.wait(10)
+
+
+def refuse():
+    raise PermissionError(13, "Permission denied", "/proc/stat")
+
+
+async def test_parts_of_a_restricted_machine_that_cannot_be_read_are_named_and_the_others_reported(
+    context, monkeypatch
+):
+    for name in ("cpu_times", "virtual_memory", "disk_partitions", "process_iter"):
+        monkeypatch.setattr(psutil, name, lambda *args, **options: refuse())
+    report = await SystemCheck(SystemOptions(), context).run(None)
+    assert report.status is Status.DEGRADED
+    for part in ("CPU", "memory", "mount table", "processes"):
+        assert f"{part} cannot be read: PermissionError: " in report.summary
+    assert {"node_load1", "node_boot_time_seconds"} <= {sample.metric for sample in report.samples}
+
+
+async def test_a_part_that_hangs_is_named_once_begun_and_costs_no_other(context, monkeypatch):
+    """A process whose command line cannot be read as long as the kernel holds it, say."""
+    released, begun = threading.Event(), []
+
+    def hang(*args, **options):
+        begun.append(1)
+        released.wait(30)
+        return iter(())
+
+    monkeypatch.setattr(psutil, "process_iter", hang)
+    check = SystemCheck(SystemOptions(mount_timeout=Duration(0.5)), context)
+    try:
+        for words in ("processes cannot be read: no answer within ", "processes cannot be read: still does not answer"):
+            with trio.fail_after(4):
+                report = await check.run(None)
+            assert words in report.summary
+            assert report.status is Status.UNHEALTHY, "what is known of the processes holds until it is stale"
+            assert {"node_load1", "system_cpu_usage_ratio", "node_filesystem_size_bytes"} <= {
+                sample.metric for sample in report.samples
+            }
+        assert begun == [1]
+    finally:
+        released.set()
+
+
+async def test_a_report_has_its_series_in_the_same_order_each_time(context):
+    check = SystemCheck(SystemOptions(), context)
+    first, second = [[(s.metric, s.labels) for s in (await check.run(None)).samples] for _ in range(2)]
+    assert first == second

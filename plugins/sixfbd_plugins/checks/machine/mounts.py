@@ -1,8 +1,4 @@
-"""Space and inodes of mounted file systems, where one that hangs costs its own thread and nothing else.
-
-Owns one thread per mount and read. A read that has not come back is never started a second time: a dead NFS server
-holds one thread for as long as it is dead, however often the check runs.
-"""
+"""Space and inodes of mounted file systems, where one that hangs costs its own thread and nothing else."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +7,8 @@ from typing import Final, NamedTuple
 import psutil
 import trio
 
-from sixfbd.plugin import Gauge, Sample, show_duration
+from sixfbd.plugin import Gauge, Sample
+from sixfbd_plugins.checks.machine.patience import NoAnswerError, Patience
 from sixfbd_plugins.checks.machine.readings import Globs
 
 _LABELS = ("device", "fstype", "mountpoint")
@@ -105,39 +102,31 @@ class MountReader:
     def __init__(self, limit_s: float, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> None:
         self._limit_s = limit_s
         self._statvfs = statvfs
-        self._out: set[str] = set()
+        self._patience = Patience()
 
     async def read(self, mounts: list[Mount]) -> tuple[list[Sample], list[str]]:
         """Return the samples of all mounts and one line for each that cannot be read. Takes `limit_s` at most."""
-        samples: list[Sample] = []
-        troubles: list[str] = []
+        found: dict[Mount, tuple[os.statvfs_result | None, str]] = {}
 
         async def read_one(mount: Mount) -> None:
-            stat, trouble = await self._stat(mount.mountpoint)
-            samples.append(UNREADABLE(float(bool(trouble)), **mount._asdict()))
-            samples.extend(measured(mount, stat) if stat else ())
-            troubles.extend([f"{mount.mountpoint}: {trouble}"] if trouble else ())
+            found[mount] = await self._stat(mount.mountpoint)
 
         async with trio.open_nursery() as nursery:
             for mount in mounts:
                 nursery.start_soon(read_one, mount)
+        samples: list[Sample] = []
+        troubles: list[str] = []
+        for mount in mounts:  # in their order, so that each report has its series in the same one
+            stat, trouble = found[mount]
+            samples.append(UNREADABLE(float(bool(trouble)), **mount._asdict()))
+            samples.extend(measured(mount, stat) if stat else ())
+            troubles.extend([f"{mount.mountpoint}: {trouble}"] if trouble else ())
         return samples, sorted(troubles)
 
     async def _stat(self, mountpoint: str) -> tuple[os.statvfs_result | None, str]:
-        if mountpoint in self._out:
-            return None, "still does not answer"
-
-        def stat() -> os.statvfs_result | str:
-            self._out.add(mountpoint)
-            try:
-                return self._statvfs(mountpoint)
-            except OSError as error:
-                return error.strerror or str(error)
-            finally:
-                self._out.discard(mountpoint)
-
-        with trio.move_on_after(self._limit_s):
-            # A limiter of its own: the check's threads must not run out because of file systems that hang.
-            found = await trio.to_thread.run_sync(stat, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
-            return (None, found) if isinstance(found, str) else (found, "")
-        return None, f"no answer within {show_duration(self._limit_s)}"
+        try:
+            return await self._patience.read(mountpoint, lambda: self._statvfs(mountpoint), self._limit_s), ""
+        except NoAnswerError as error:
+            return None, str(error)
+        except OSError as error:
+            return None, error.strerror or str(error)

@@ -93,11 +93,20 @@ def _pids_below(group: Path) -> Iterator[int]:
 
 
 def pid_of(pid_file: str) -> list[int]:
-    """Return the pid in a pid file; empty if the file is missing or does not begin with a number."""
+    """Return the pid in a pid file; empty if the file is missing or does not begin with a number.
+
+    Waits for nobody: what is named may be a pipe that no one writes to, or a device without end.
+    """
     try:
-        words = Path(pid_file).read_text("utf-8", errors="replace").split()
+        descriptor = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
+    try:
+        words = os.read(descriptor, 64).decode("utf-8", errors="replace").split()
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
     return [int(words[0])] if words and words[0].isdecimal() and len(words[0]) < 10 else []
 
 
