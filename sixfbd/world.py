@@ -8,6 +8,7 @@ import random
 import secrets
 import ssl
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ OUTBOUND_SLOTS: Final = 64  # exchanges at once per service; one that hangs cost
 CONNECT_SHARE: Final = 0.9  # of the deadline; what httpcore gives up it closes, what is cancelled it leaves to the gc
 DEFAULT_HEADERS: Final = {
     "Accept": "*/*",
-    "Accept-Encoding": "gzip, deflate",
+    "Accept-Encoding": "gzip",  # what `_unpacked` unpacks
     "User-Agent": f"sixfbd/{__version__}",
 }
 OFFLOAD_THREADS: Final = 8
@@ -205,15 +206,19 @@ class HttpOutbound:
         response = await self._transport.handle_async_request(request)
         try:
             body = bytearray()
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > max_bytes:
-                    raise TemporaryFailure(f"the answer is larger than {max_bytes} bytes", sent=True)
+            with trio.CancelScope() as scope:
+                async for piece in response.aiter_raw():
+                    body += piece
+                    if len(body) > max_bytes:
+                        scope.cancel()  # ends it from below: left from above, httpcore's generators stay open
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(2):
                 await response.aclose()
         headers = [pair for pair in response.headers.raw if pair[0].lower() not in FRAMING_HEADERS]
-        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+        content = _unpacked(bytes(body), response.headers.get("content-encoding", "identity"), max_bytes)
+        return httpx.Response(response.status_code, headers=headers, content=content, request=request)
 
     def slot(self, timeout_s: float) -> AbstractAsyncContextManager[None]:
         return self._slot(timeout_s)
@@ -232,6 +237,26 @@ def _with_defaults(headers: Mapping[str, str]) -> httpx.Headers:
     merged = httpx.Headers(DEFAULT_HEADERS)
     merged.update(headers)
     return merged
+
+
+def _unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Return a body as it was before it was packed. A few bytes may hold gigabytes: no more than the limit is unpacked."""
+    if encoding.lower() == "identity" or not body:
+        return body
+    if encoding.lower() != "gzip":
+        raise TemporaryFailure(f"the answer is packed as {encoding[:20]!r}, which was not asked for", sent=True)
+    unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        content = unpack.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise TemporaryFailure(f"the answer is not gzip as it says: {error}", sent=True) from None
+    if len(content) > max_bytes:
+        raise _too_large(max_bytes)
+    return content
+
+
+def _too_large(max_bytes: int) -> TemporaryFailure:
+    return TemporaryFailure(f"the answer is larger than {max_bytes} bytes", sent=True)
 
 
 class RealWorld:

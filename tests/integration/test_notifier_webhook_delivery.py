@@ -1,6 +1,7 @@
 """The webhook notifier against a real receiver on loopback."""
 
 import base64
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import trio
 from standardwebhooks import Webhook
 
 from sixfbd.plugin import (
+    Duration,
     MessageId,
     Notification,
     NotifiedAlert,
@@ -195,3 +197,79 @@ async def test_no_failure_prints_the_url_or_a_token_even_if_the_receiver_echoes_
     for hidden in ("T0KEN", "s3cr3t-value"):
         assert hidden not in str(failure.value)
         assert hidden not in repr(made.options)
+
+
+BOMB = gzip.compress(b"x" * 50_000_000)
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(("answer", "words"), [
+    (b"", "without sending a response"),
+    (b"\0" * 100, "RemoteProtocolError"),
+    (OK + b"X: " + b"y" * 200_000, "Receive buffer too long"),
+    (OK + b"Content-Length: 100\r\n\r\nabc", "peer closed connection"),
+    (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "illegal chunk header"),
+    (OK + b"\r\n" + b"x" * 200_000, "the answer is larger than 65536 bytes"),
+    (OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB, "is larger than 65536 bytes"),
+    (OK + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", "not gzip as it says"),
+    (OK + b"Content-Encoding: br\r\nContent-Length: 3\r\n\r\nabc", "packed as 'br', which was not asked for"),
+])  # fmt: skip
+async def test_a_hostile_answer_is_a_temporary_failure_of_a_message_that_may_have_arrived(context, answer, words):
+    async def hostile(stream: trio.SocketStream) -> None:
+        try:
+            await stream.receive_some(65536)
+            await stream.send_all(answer)
+            await stream.send_eof()
+            await stream.receive_some(1)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()  # the notifier hung up first
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, hostile, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(TemporaryFailure, match=words) as failure:
+            await notifier(context, f"http://127.0.0.1:{port}/T0KEN").deliver(notification())
+        nursery.cancel_scope.cancel()
+    assert failure.value.sent
+    assert "T0KEN" not in str(failure.value)
+
+
+async def test_a_packed_answer_is_unpacked(context):
+    async with receiving() as (receiver, url):
+        receiver.status, receiver.body = 400, gzip.compress(b"no such channel")
+        receiver.headers = [("content-encoding", "gzip")]
+        with pytest.raises(PermanentFailure, match="400: no such channel"):
+            await notifier(context, url).deliver(notification())
+
+
+async def test_a_receiver_that_accepts_and_never_answers_costs_one_slot_for_one_deadline(context):
+    """Every other delivery, through the same way out, goes on; and the slot is free again afterwards."""
+    answered = []
+
+    async def silent(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        await trio.sleep_forever()
+
+    async with receiving() as (_, good), trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, silent, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        hanging = notifier(context, f"http://127.0.0.1:{port}/")
+        hanging.timeout = Duration(1.0)  # type: ignore[misc] # shorter than anybody would set it
+
+        async def hang() -> None:
+            with pytest.raises(TemporaryFailure, match="no answer within 1 s"):
+                await hanging.deliver(notification())
+            answered.append("hanging")
+
+        async with trio.open_nursery() as deliveries:
+            deliveries.start_soon(hang)
+            await trio.sleep(0.1)
+            for _ in range(5):
+                await notifier(context, good).deliver(notification())
+                answered.append("good")
+            assert context.http._limiter.borrowed_tokens == 1
+        assert answered == ["good"] * 5 + ["hanging"]
+        assert context.http._limiter.borrowed_tokens == 0
+        nursery.cancel_scope.cancel()
