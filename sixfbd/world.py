@@ -9,22 +9,30 @@ import secrets
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
+import httpcore
 import httpx
 import trio
 
 from sixfbd import __version__
 from sixfbd.model import Json
-from sixfbd.plugin import Outbound, TemporaryFailure
+from sixfbd.plugin import Outbound, Size, TemporaryFailure
 
 T = TypeVar("T")
 
 OUTBOUND_SLOTS: Final = 64  # exchanges at once per service; one that hangs costs its own slots only
 CONNECT_SHARE: Final = 0.9  # of the deadline; what httpcore gives up it closes, what is cancelled it leaves to the gc
+KEPT_CONNECTIONS: Final = 20  # idle ones, of one service
+KEPT_S: Final = 5.0
+READ_SIZE: Final = 4096  # bytes; what one read brings is handled in one go, be it hundreds of interim answers
+SLICE: Final = 64  # pieces of a body that are taken before others have their turn; a read may bring hundreds
+MAX_HEAD: Final = 256 * 1024  # bytes before the body, interim answers included; h11 bounds each of them at 100 KiB
 DEFAULT_HEADERS: Final = {
     "Accept": "*/*",
     "Accept-Encoding": "gzip",  # what `_unpacked` unpacks
@@ -32,6 +40,12 @@ DEFAULT_HEADERS: Final = {
 }
 OFFLOAD_THREADS: Final = 8
 STILL_S: Final = 2.0  # nobody watched for so long: more than a busy machine takes to come round
+_FAILURES: Final = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.RemoteProtocolError,
+    httpcore.UnsupportedProtocol,
+)
 FRAMING_HEADERS: Final = (b"content-encoding", b"content-length", b"transfer-encoding")  # untrue of a decoded body
 
 
@@ -146,17 +160,88 @@ class EngineClock:
         return self._wall_at_start + (trio_time - self._trio_at_start)
 
 
+@dataclass(slots=True)
+class _Progress:
+    """How far one exchange has come."""
+
+    sent: bool = False  # from the first byte on a lost answer says nothing of whether the request arrived
+    in_body: bool = False
+    head_bytes: int = 0
+
+    async def note(self, step: str, _facts: Mapping[str, Any]) -> None:
+        """Take one of httpcore's trace events."""
+        self.sent = self.sent or step.endswith(".send_request_headers.started")
+        self.in_body = self.in_body or step.endswith(".receive_response_headers.complete")
+
+    def count(self, size: int) -> None:
+        """Count bytes that were read; raises TemporaryFailure if those before the body are too many."""
+        self.head_bytes += 0 if self.in_body else size
+        if self.head_bytes > MAX_HEAD:
+            text = f"the answer's headers, interim answers included, are larger than {Size(MAX_HEAD)}"
+            raise TemporaryFailure(text, sent=True)
+
+
+_progress: ContextVar[_Progress] = ContextVar("_progress")
+"""That of the exchange that the current task makes: a connection is kept, and each exchange on it counts anew."""
+
+
+class _Network(httpcore.TrioBackend):
+    """httpcore's network, reading little at once."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Connection(await super().connect_tcp(host, port, timeout, local_address, socket_options))
+
+
+class _Connection(httpcore.AsyncNetworkStream):
+    """One connection as httpcore wants it, which counts what it reads against the exchange that reads it."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = await self._stream.read(min(max_bytes, READ_SIZE), timeout)
+        _progress.get().count(len(data))
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return _Connection(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        except BaseException:
+            self._stream.get_extra_info("socket").close()  # a cancelled handshake leaves it open
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
 class HttpOutbound:
-    """`Outbound` over one httpx transport (DESIGN section 5, Outbound): redirects, cookies and proxies are nobody's here."""
+    """`Outbound` over one httpcore pool (DESIGN section 5, Outbound): redirects, cookies and proxies are nobody's here."""
 
     def __init__(self, service: str, ssl_context: ssl.SSLContext, slots: int = OUTBOUND_SLOTS) -> None:
         self.service = service
         self.ssl_context = ssl_context
         self._limiter = trio.CapacityLimiter(slots)
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=ssl_context,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=slots, max_keepalive_connections=20),
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context,
+            max_connections=slots,
+            max_keepalive_connections=KEPT_CONNECTIONS,
+            keepalive_expiry=KEPT_S,
+            network_backend=_Network(),
         )
 
     async def request(
@@ -170,12 +255,8 @@ class HttpOutbound:
         timeout_s: float = 10.0,
         max_bytes: int = 16 * 1024 * 1024,
     ) -> httpx.Response:
-        sent = False
-
-        async def note(step: str, _facts: Mapping[str, Any]) -> None:
-            nonlocal sent  # from the first byte on a lost answer says nothing of whether the request arrived
-            sent = sent or step.endswith(".send_request_headers.started")
-
+        progress = _Progress()
+        before = _progress.set(progress)
         try:
             with trio.fail_after(timeout_s):
                 async with self._limiter:
@@ -185,40 +266,50 @@ class HttpOutbound:
                         headers=_with_defaults(headers or {}),
                         content=content,
                         json=json,
-                        extensions={"trace": note, "timeout": {"connect": CONNECT_SHARE * timeout_s}},
+                        extensions={"trace": progress.note, "timeout": {"connect": CONNECT_SHARE * timeout_s}},
                     )
                     if request.url.userinfo:
                         next(httpx.BasicAuth(request.url.username, request.url.password).sync_auth_flow(request))
                     return await self._exchange(request, max_bytes)
         except trio.TooSlowError:
-            raise TemporaryFailure(f"no answer within {timeout_s:g} s", sent=sent) from None
-        except httpx.ConnectTimeout as error:
+            raise TemporaryFailure(f"no answer within {timeout_s:g} s", sent=progress.sent) from None
+        except httpcore.ConnectTimeout as error:
             limit_s = CONNECT_SHARE * timeout_s
             raise TemporaryFailure(f"cannot connect: no answer within {limit_s:g} s", sent=False) from error
-        except httpx.ConnectError as error:
+        except httpcore.ConnectError as error:
             raise TemporaryFailure(f"cannot connect: {error}", sent=False) from error
-        except httpx.HTTPError as error:
-            raise TemporaryFailure(f"{type(error).__name__}: {error}", sent=sent) from error
+        except httpcore.LocalProtocolError as error:
+            # The text of "Illegal header value ..." holds the value, which may be a secret.
+            reason = "a header's value is not valid" if "header value" in str(error) else str(error)
+            raise TemporaryFailure(f"the request is not valid HTTP: {reason}", sent=progress.sent) from None
+        except _FAILURES as error:
+            raise TemporaryFailure(f"{type(error).__name__}: {error}", sent=progress.sent) from error
         except httpx.InvalidURL as error:
             raise TemporaryFailure(f"the URL is not valid: {error}", sent=False) from error
+        finally:
+            _progress.reset(before)
 
     async def _exchange(self, request: httpx.Request, max_bytes: int) -> httpx.Response:
-        response = await self._transport.handle_async_request(request)
+        response = await self._pool.handle_async_request(_for_pool(request))
         try:
-            body = bytearray()
-            with trio.CancelScope() as scope:
-                async for piece in response.aiter_raw():
+            body, pieces = bytearray(), 0
+            with trio.CancelScope() as scope:  # ends it from below: left from above, httpcore's generators stay open
+                async for piece in response.aiter_stream():
                     body += piece
+                    pieces += 1
                     if len(body) > max_bytes:
-                        scope.cancel()  # ends it from below: left from above, httpcore's generators stay open
+                        scope.cancel()
+                    elif pieces % SLICE == 0:
+                        await trio.lowlevel.cancel_shielded_checkpoint()
             if len(body) > max_bytes:
                 raise _too_large(max_bytes)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(2):
                 await response.aclose()
-        headers = [pair for pair in response.headers.raw if pair[0].lower() not in FRAMING_HEADERS]
-        content = _unpacked(bytes(body), response.headers.get("content-encoding", "identity"), max_bytes)
-        return httpx.Response(response.status_code, headers=headers, content=content, request=request)
+        headers = [pair for pair in response.headers if pair[0].lower() not in FRAMING_HEADERS]
+        encoding = httpx.Headers(response.headers).get("content-encoding", "identity")
+        content = _unpacked(bytes(body), encoding, max_bytes)
+        return httpx.Response(response.status, headers=headers, content=content, request=request)
 
     def slot(self, timeout_s: float) -> AbstractAsyncContextManager[None]:
         return self._slot(timeout_s)
@@ -230,7 +321,16 @@ class HttpOutbound:
                 yield
 
     async def close(self) -> None:
-        await self._transport.aclose()
+        await self._pool.aclose()
+
+
+def _for_pool(request: httpx.Request) -> httpcore.Request:
+    url = httpcore.URL(
+        scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path
+    )
+    return httpcore.Request(
+        request.method, url, headers=request.headers.raw, content=request.content, extensions=request.extensions
+    )
 
 
 def _with_defaults(headers: Mapping[str, str]) -> httpx.Headers:

@@ -5,13 +5,15 @@ import gzip
 import json
 import socket
 import threading
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import trio
 
 from sixfbd.plugin import TemporaryFailure
-from sixfbd.world import RealWorld
+from sixfbd.world import MAX_HEAD, READ_SIZE, SLICE, RealWorld
 
 
 @contextmanager
@@ -111,3 +113,82 @@ async def test_a_name_and_password_in_the_url_are_sent_as_basic_authorization():
         async with RealWorld() as world:
             answer = await world.outbound("test").request("GET", f"http://me:p%40ss@127.0.0.1:{port}/")
     assert answer.json()["Authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
+
+
+# ---- servers that mean harm ----------------------------------------------------------------------------------------------
+
+
+class Others:
+    """Whatever else the loop has to do: counts the turns that it gets."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    async def run(self) -> None:
+        while True:
+            self.turns += 1
+            await trio.lowlevel.checkpoint()
+
+
+@contextmanager
+def sending(answer: bytes, *, answers: int = 1) -> Iterator[int]:
+    """A port that answers so many requests on one connection with these bytes, all of them at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):  # the daemon may hang up first
+                for _ in range(answers):
+                    connection.recv(65536)
+                    connection.sendall(answer)
+                connection.recv(65536)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(5)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+INTERIM = b"HTTP/1.1 103 \r\n\r\n"
+
+
+async def test_interim_answers_without_end_are_given_up_and_others_have_their_turn_between(nursery):
+    others = Others()
+    nursery.start_soon(others.run)
+    with sending(INTERIM * 100_000) as port:
+        async with RealWorld() as world:
+            with pytest.raises(TemporaryFailure, match="interim answers included, are larger than 256KiB") as failure:
+                await world.outbound("test").request("GET", f"http://127.0.0.1:{port}/", timeout_s=30)
+    assert failure.value.sent
+    assert others.turns >= MAX_HEAD // READ_SIZE, "no more than one read of interim answers in one go"
+
+
+async def test_while_a_body_of_single_bytes_arrives_others_have_their_turn(nursery):
+    pieces = 20_000
+    others = Others()
+    nursery.start_soon(others.run)
+    with sending(OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * pieces + b"0\r\n\r\n") as port:
+        async with RealWorld() as world:
+            answer = await world.outbound("test").request("GET", f"http://127.0.0.1:{port}/", timeout_s=30)
+    assert answer.content == b"x" * pieces
+    assert others.turns >= pieces // SLICE
+
+
+async def test_headers_are_counted_for_each_exchange_anew_though_the_connection_is_kept():
+    """Six answers with 60 KiB of headers each are no answer with 360 KiB of them."""
+    with sending(OK + b"X: " + b"y" * 60 * 1024 + b"\r\nContent-Length: 2\r\n\r\nok", answers=6) as port:
+        async with RealWorld() as world:
+            for _ in range(6):
+                answer = await world.outbound("test").request("GET", f"http://127.0.0.1:{port}/", timeout_s=5)
+                assert answer.content == b"ok"
+
+
+async def test_a_header_that_cannot_be_sent_is_not_shown():
+    with deaf() as port:
+        async with RealWorld() as world:
+            with pytest.raises(TemporaryFailure, match="a header's value is not valid") as failure:
+                await world.outbound("test").request(
+                    "GET", f"http://127.0.0.1:{port}/", headers={"X-Token": "hunter2\n"}, timeout_s=5
+                )
+    assert "hunter2" not in str(failure.value)
