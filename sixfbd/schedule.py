@@ -95,6 +95,7 @@ class _Entry:
     page_at: float = 0.0  # when the page that runs now began
     finished: trio.Event = field(default_factory=trio.Event)
     report: Report | None = None
+    ran: Ran | None = None  # the last run that ended
     cursor: bytes | None = None  # the last one committed, as JSON; None: to be read
     refused: Refusals = field(default_factory=Refusals)  # of the run that goes on, or the last one
     said: frozenset[str] = frozenset()  # why parts of the last report were refused
@@ -217,23 +218,25 @@ class Schedule:
                 entry.awaited_until = until + 2 * entry.instance.timeout_s + GRACE_S
 
     async def run_now(self, name: CheckName) -> Ran:
-        """Run a check at once, out of turn, and return how it went. Raises NotRunError if it is unknown or running."""
+        """Run a check at once, out of turn, and return how it went; of one that is running, how that run goes.
+
+        Raises NotRunError if there is none of that name, if it could not be started or does not end.
+        """
         entry = self._entries.get(name)
         if entry is None:
             raise NotRunError(f'there is no check "{name}"; sixfbctl checks lists them')
         if entry.instance.check is None:
             raise NotRunError(f'check "{name}" could not be started: {entry.state.summary}')
-        if entry.scope is not None:
-            raise NotRunError(f'check "{name}" is running; its result is in sixfbctl checks when it is done')
-        if self._nursery is None:
-            raise NotRunError("the daemon is starting or stopping")
-        self._begin(entry, self._nursery)
+        if entry.scope is None:
+            if self._nursery is None:
+                raise NotRunError("the daemon is starting or stopping")
+            self._begin(entry, self._nursery)
         finished = entry.finished
         with trio.move_on_after(entry.instance.timeout_s * MAX_PAGES + GRACE_S):
             await finished.wait()
-        if entry.report is None:
+        if not finished.is_set() or entry.ran is None:
             raise NotRunError(f'check "{name}" did not finish')
-        return Ran(entry.report, entry.refused)
+        return entry.ran
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run checks as they fall due until `stop`. Ends with the last run: one that is stuck holds it up."""
@@ -311,6 +314,7 @@ class Schedule:
                         break
         finally:
             entry.scope = None
+            entry.ran = None if entry.report is None else Ran(entry.report, entry.refused)
             entry.state = msgspec.structs.replace(entry.state, running=False)
             entry.finished.set()
 

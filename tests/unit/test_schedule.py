@@ -231,12 +231,39 @@ async def test_run_now_tells_what_was_refused_of_every_page(schedule, door, auto
 
 
 async def test_run_now_says_why_it_does_not_run(schedule, autojump_clock):
-    add(schedule, "busy", Scripted(takes_s=3))
     schedule.add(Made(CheckName("broken"), None, problem="no such file"))
     await trio.sleep(1)
-    for name, why in (("busy", "is running"), ("none", "there is no check"), ("broken", "no such file")):
+    for name, why in (("none", "there is no check"), ("broken", "no such file")):
         with pytest.raises(NotRunError, match=why):
             await schedule.run_now(CheckName(name))
+
+
+async def test_run_now_of_a_check_that_is_running_tells_how_that_run_goes(schedule, autojump_clock):
+    check = add(schedule, "busy", Scripted(takes_s=3))
+    await trio.sleep(1)
+    began = trio.current_time()
+    ran = await schedule.run_now(CheckName("busy"))
+    assert ran.report.summary == "fine"
+    assert trio.current_time() - began == pytest.approx(2, abs=0.1)
+    assert len(check.started) == 1
+
+
+async def test_run_now_of_a_check_that_is_removed_meanwhile_says_that_it_did_not_finish(
+    schedule, nursery, autojump_clock
+):
+    add(schedule, "busy", Scripted(takes_s=3))
+    await trio.sleep(1)
+    schedule.remove(CheckName("busy"))
+    add(schedule, "late", Scripted(takes_s=3))
+    await trio.sleep(1)
+
+    async def remove():
+        await trio.sleep(1)
+        schedule.remove(CheckName("late"))
+
+    nursery.start_soon(remove)
+    with pytest.raises(NotRunError, match="did not finish"):
+        await schedule.run_now(CheckName("late"))
 
 
 async def test_a_removed_check_is_cancelled_and_its_report_dropped(schedule, door, autojump_clock):
