@@ -13,7 +13,7 @@ from sixfbd.alerting.inputs import Stood
 from sixfbd.journal.records import StoodStill
 from sixfbd.journal.state import base_of, fold
 from sixfbd.judge import Judge
-from sixfbd.model import CheckName, Report, Status
+from sixfbd.model import CheckName, Refusals, Report, Status
 from sixfbd.schedule import Schedule
 from sixfbd.world import STILL_S, BootClock, EngineClock
 from tests import judge_kit as kit
@@ -245,9 +245,9 @@ async def reports() -> list[tuple[str, Status]]:
 
 @pytest.fixture
 async def schedule(world: Any, reports: Any, nursery: trio.Nursery, autojump_clock: MockClock) -> Any:
-    async def deliver(check: CheckName, report: Report, own: Any) -> list[str]:
+    async def deliver(check: CheckName, report: Report, own: Any) -> Refusals:
         reports.append((check, report.status))
-        return []
+        return Refusals()
 
     async def cursor(check: CheckName) -> None:
         return None
