@@ -3,7 +3,6 @@
 The only module that knows all the parts. A stop is an event, never a cancel, until the deadline.
 """
 
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -20,7 +19,7 @@ from sixfbd.control.address import ControlSocketError
 from sixfbd.control.methods import methods_of
 from sixfbd.control.server import serve_control
 from sixfbd.host import PluginCatalog, load_plugins
-from sixfbd.http.server import ListenError, bind_listener, serve_http
+from sixfbd.http.server import HttpServer, ListenError, begin_listening, bind_listener
 from sixfbd.instances import close_all
 from sixfbd.intake import ENGINE_CHECK, SUMMARIES_CHECK, Intake
 from sixfbd.journal.database import JournalDatabase
@@ -66,6 +65,7 @@ FIRST_ROUND_S: Final = 5.0  # what the first evaluation of all rules may take be
 
 def run_daemon(config_path: Path) -> int:
     """Run until stopped; return the exit code: 0 stopped in order, 78 bad configuration, 1 could not start or run."""
+    lifetime.note_reloads()
     sources = plugin_sources(config_path)
     assert sources.state_directory is not None
     with Watchdog(sources.state_directory) as watchdog:
@@ -127,9 +127,9 @@ async def _open_and_serve(
                 keep_records_s=config.journal.alerts,
             )
         )
-        listener = stack.enter_context(
-            bind_listener(config.http.listen)
-        )  # after the lock: a second instance is told so
+        listener = bind_listener(config.http.listen)  # after the lock: a second instance is told so
+        server = stack.enter_context(HttpServer(config.http, listener))
+        begin_listening(listener)
         store = await stack.enter_async_context(open_samples(state_directory / "samples.db", window))
         upkeep.set_forward(clock, journal.newest_at, window.newest_ms / 1000)
         await world.offload(window.restore_steps, journal, round(world.clock.now() * 1000))
@@ -180,7 +180,7 @@ async def _open_and_serve(
         await stack.enter_async_context(
             judge.running(__version__, config.text_hash, last_alive_at=journal.last_alive_at)
         )
-        outbox = Outbox(judge, world.clock, notifiers, place_of(config, ""), drain_s=DRAIN_S)
+        outbox = Outbox(judge, world.clock, notifiers, place_of(config, server.url), drain_s=DRAIN_S)
         running = Running(
             config_path=config_path,
             config=config,
@@ -196,6 +196,7 @@ async def _open_and_serve(
             evaluator=evaluator,
             judge=judge,
             outbox=outbox,
+            server=server,
             vitals=vitals,
             reader=reader,
             started_at=clock.now(),
@@ -207,14 +208,14 @@ async def _open_and_serve(
         await stack.enter_async_context(outbox.running())
         declare_checks(intake, checks, catalog, config)
         stack.push_async_callback(_close_checks, running)
-        await _serve(running, listener, runs)
+        await _serve(running, runs)
 
 
 async def _close_checks(running: Running) -> None:
     await close_all(running.checks.values())
 
 
-async def _serve(running: Running, listener: socket.socket, runs: trio.Nursery) -> None:
+async def _serve(running: Running, runs: trio.Nursery) -> None:
     """Run everything that has a task, until the stop; then servers, schedule and rules end, and the outbox drains."""
     view = HttpView(running)
     control = ControlView(running, partial(reload, running), partial(preview, running))
@@ -229,9 +230,7 @@ async def _serve(running: Running, listener: socket.socket, runs: trio.Nursery) 
         with trio.move_on_after(FIRST_ROUND_S):
             await running.evaluator.evaluate_all()
         async with trio.open_nursery() as servers:
-            serve = partial(serve_http, view, config.http, listener=listener, stop=running.stop)
-            running.url = await servers.start(partial(serve, grace_s=SERVERS_GRACE_S))
-            running.outbox.place = place_of(config, running.url)
+            await servers.start(partial(running.server.serve, view, running.stop, grace_s=SERVERS_GRACE_S))
             answer = partial(serve_control, Path(config.control.socket), methods_of(control), stop=running.stop)
             await servers.start(partial(answer, clock=running.world.clock))
             await runs.start(running.schedule.run)

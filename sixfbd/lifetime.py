@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -19,10 +20,29 @@ log = structlog.get_logger("sixfbd.lifetime")
 STOP_MARGIN_S: Final = 1.0  # of [daemon] stop_timeout, for the end itself
 
 
+class _Noted:
+    """The handler of SIGHUP while nobody obeys it: before the daemon can reload, and while it ends."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+
+
+def note_reloads() -> None:
+    """Have a SIGHUP that comes before `obey_signals` noted, so that it does not end the process: the configuration may
+    have been read already, so it is a reload as soon as one can be."""
+    signal.signal(signal.SIGHUP, _Noted())
+
+
 async def obey_signals(running: Running) -> None:
     """Take signals until cancelled. A stop does not wait for a reload; of reloads that wait, one is enough."""
+    before = signal.getsignal(signal.SIGHUP)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as reloads:
+            if isinstance(before, _Noted) and before.came:
+                reloads.start_soon(_reload, running)
             async for number in signals:
                 if number != signal.SIGHUP:
                     running.stop.set()

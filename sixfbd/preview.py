@@ -24,7 +24,7 @@ from sixfbd.journal.records import AlertChanged, Base
 from sixfbd.journal.state import State, apply
 from sixfbd.model import Actor, Alert, AlertKey, AlertState, CheckName, Evaluated, RuleName
 from sixfbd.promql import Stop
-from sixfbd.reload import Plan, discard, policy_of, prepare, summary_of
+from sixfbd.reload import Plan, by_name, discard, policy_of, prepare, summary_of
 from sixfbd.rules.bind import ENGINE_PREFIX, BoundRules
 from sixfbd.rules.evaluate import at_ms, evaluate_rule
 from sixfbd.running import Running
@@ -187,7 +187,7 @@ def _view(running: Running, plan: Plan, policy: Policy, outcome: _Outcome) -> Pr
 
 
 def _fates(running: Running, plan: Plan) -> Mapping[str, Sequence[str]]:
-    """Return what becomes of each check, notifier and rule, and which tables differ."""
+    """Return what becomes of each check, notifier and rule, and which settings differ."""
     fates: defaultdict[str, list[str]] = defaultdict(list)
     instances: tuple[tuple[str, Mapping[Any, object], Mapping[Any, object]], ...] = (
         ("check", running.checks, plan.checks),
@@ -196,10 +196,9 @@ def _fates(running: Running, plan: Plan) -> Mapping[str, Sequence[str]]:
     for kind, old, new in instances:
         for name, fate in _compared(old, new, lambda a, b: a is b):
             fates["restarted" if fate == "changed" else fate].append(f"{kind} {name}")
-    rules = {rule.name: rule for rule in running.rules}
-    for rule, fate in _compared(rules, {rule.name: rule for rule in plan.rules}, lambda a, b: a == b):
+    for rule, fate in _compared(by_name(running.rules), by_name(plan.rules), lambda a, b: a == b):
         fates[fate].append(f"rule {rule}")
-    fates["changed"] += plan.changed_tables
+    fates["changed"] += plan.changed_settings
     return fates
 
 

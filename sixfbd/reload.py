@@ -2,25 +2,30 @@
 the swap. An invalid configuration changes nothing; what cannot be taken over without a restart is refused by name.
 """
 
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 import trio
 from msgspec import Struct
 
 from sixfbd.alerting.policy import Policy, build_policy, notifier_policy
 from sixfbd.config import Config, check_config, effective_rules, plugin_sources
+from sixfbd.config.text import show_value
 from sixfbd.containment import described
 from sixfbd.control.protocol import Refused
 from sixfbd.host import PluginCatalog, load_plugins
+from sixfbd.http.server import ListenError, begin_listening, bind_listener
 from sixfbd.instances import CheckInstance, NotifierInstance, close_all, make_check, make_notifier
 from sixfbd.intake import Intake, declare
 from sixfbd.logs import configure_logging
 from sixfbd.model import Actor, CheckName, Found, Rule
 from sixfbd.outbox.render import Place
 from sixfbd.plugin import Reader
+from sixfbd.quantities import Duration, Size
 from sixfbd.rules import BoundRules, bind_rules, level_of, render_annotations
 from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
@@ -30,23 +35,22 @@ from sixfbd.world import World
 K = TypeVar("K")
 log = structlog.get_logger("sixfbd.reload")
 
-NEEDS_RESTART: Final[Mapping[str, Callable[[Config], object]]] = {
-    "daemon.state_directory": lambda config: config.daemon.state_directory,
-    "daemon.plugin_directories": lambda config: config.daemon.plugin_directories,
-    "daemon.plugins_d": lambda config: config.daemon.plugins_d,
-    "daemon.evaluation_interval": lambda config: config.daemon.evaluation_interval,
-    "http": lambda config: config.http,
-    "control.socket": lambda config: config.control.socket,
-    "window.memory": lambda config: config.window.memory,
-    "journal": lambda config: config.journal,
+NEEDS_RESTART: Final = ("daemon.state_directory", "control.socket")
+SETTINGS: Final = ("daemon", "http", "control", "window", "journal", "log")  # tables of plain values, shown by key
+TABLES: Final = ("site", "tokens", "receivers", "route", "severities")
+REMARKS: Final[Mapping[str, str]] = {
+    "http.listen": "the old address closes, requests there are answered, streams come again at the new one",
+    "journal.samples": "what is older is deleted within the hour",
+    "journal.events": "what is older is deleted within the hour",
+    "journal.alerts": "what is older is deleted within the hour",
 }
 
 
 class Plan(Struct, frozen=True):
     """What a reload would do. `checks` and `notifiers` are all instances after it: kept ones are the same objects.
 
-    `changed` says it in words; `changed_tables` of these are tables that are no instance and no rule. What `needs_restart`
-    names keeps the plan from taking effect.
+    `changed` says it in words; `changed_settings` of these are what is no instance and no rule. What `needs_restart`
+    names keeps the plan from taking effect. `listener` is bound to the new address, if that changes, and does not listen.
     """
 
     config: Config
@@ -57,9 +61,10 @@ class Plan(Struct, frozen=True):
     checks: dict[CheckName, CheckInstance]
     notifiers: dict[str, NotifierInstance]
     changed: tuple[str, ...]
-    changed_tables: tuple[str, ...]
+    changed_settings: tuple[str, ...]
     needs_restart: tuple[str, ...]
     warnings: tuple[str, ...]
+    listener: socket.socket | None
 
 
 def summary_of(running_state: Callable[[CheckName], object], found: Found) -> str:
@@ -145,6 +150,10 @@ async def prepare(running: Running, path: Path) -> Plan:
     A plan is brought to its end by `apply_plan` or `discard`.
     """
     catalog = await running.world.offload(lambda: load_plugins(plugin_sources(path)))  # loaded modules stay as they are
+    if moved := _moved_code(running.catalog, catalog):
+        raise Refused(
+            f"{'; '.join(moved)}; loaded code cannot change in a reload, nothing was changed; restart the daemon"
+        )
     config, problems = await running.world.offload(check_config, path, catalog, rule_problems)
     if config is None:
         errors = [str(problem) for problem in problems if problem.level == "error"]
@@ -163,21 +172,81 @@ async def prepare(running: Running, path: Path) -> Plan:
         for name, table in config.notifiers.items()
         if same_site and old.notifiers.get(name) == table and running.notifiers[name].notifier is not None
     }
+    needs_restart = tuple(key for key, *_ in _different(old, config) if key in NEEDS_RESTART)
+    listener = None if needs_restart else await _bind_moved(running, config)
     checks, notifiers = make_instances(config, catalog, running.world, running.reader, kept_checks, kept_notifiers)
-    tables = ("site", "tokens", "receivers", "route", "severities", "log")
-    changed_tables = tuple(name for name in tables if getattr(old, name) != getattr(config, name))
+    settings = tuple(_settings_changed(old, config))
     changed = (
         *_changes("check", running.checks, checks),
         *_changes("notifier", running.notifiers, notifiers),
-        *_changes("rule", {rule.name: rule for rule in running.rules}, {rule.name: rule for rule in rules}),
-        *changed_tables,
+        *_changes("rule", by_name(running.rules), by_name(rules)),
+        *settings,
     )
-    needs_restart = tuple(key for key, value in NEEDS_RESTART.items() if value(config) != value(old))
     warnings = tuple(str(problem) for problem in problems if problem.level == "warning")
     left_out = (*left_out, *plugins_left_out(catalog))
     return Plan(
-        config, catalog, rules, bound, left_out, checks, notifiers, changed, changed_tables, needs_restart, warnings
+        config,
+        catalog,
+        rules,
+        bound,
+        left_out,
+        checks,
+        notifiers,
+        changed,
+        settings,
+        needs_restart,
+        warnings,
+        listener,
     )
+
+
+def _moved_code(old: PluginCatalog, new: PluginCatalog) -> list[str]:
+    """Name the plugins that would be loaded from another file than the one that they are loaded from."""
+    loaded = {one.name: one for one in old.plugins if one.problem is None and Path(one.origin).is_absolute()}
+    return [
+        f"plugin {one.name} would come from {one.origin}, not from {loaded[one.name].origin}"
+        for one in new.plugins
+        if one.name in loaded and Path(one.origin).is_absolute() and one.origin != loaded[one.name].origin
+    ]
+
+
+async def _bind_moved(running: Running, config: Config) -> socket.socket | None:
+    """Return a socket bound to the address to listen on, None if that does not change. Raises Refused."""
+    listen = config.http.listen
+    if running.server.listens_on(listen):
+        return None
+    try:
+        return await running.world.offload(bind_listener, listen, running.server.listener)
+    except ListenError as error:
+        raise Refused(f"{error}; nothing was changed") from error
+
+
+def by_name(rules: Iterable[Rule]) -> dict[str, Rule]:
+    """Return rules by name without their tick, which is the daemon's and asks nothing else."""
+    return {rule.name: msgspec.structs.replace(rule, interval_s=0.0) for rule in rules}
+
+
+def _different(old: Config, new: Config) -> Iterator[tuple[str, object, object]]:
+    """Yield each key of SETTINGS whose value differs: "table.key", before, after."""
+    for table in SETTINGS:
+        before, after = getattr(old, table), getattr(new, table)
+        for name in before.__struct_fields__:
+            if getattr(before, name) != getattr(after, name):
+                yield f"{table}.{name}", getattr(before, name), getattr(after, name)
+
+
+def _settings_changed(old: Config, new: Config) -> Iterator[str]:
+    """Say what changes besides instances and rules: of SETTINGS each key with both values, of the other tables the name."""
+    yield from (name for name in TABLES if getattr(old, name) != getattr(new, name))
+    for key, before, after in _different(old, new):
+        remark = f" ({REMARKS[key]})" if key in REMARKS else ""
+        yield f"{key} from {_shown(before)} to {_shown(after)}{remark}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return str(value) if isinstance(value, Duration | Size) else show_value(value)
 
 
 def _works(instance: CheckInstance | None) -> bool:
@@ -204,6 +273,12 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
         await discard(plan, running)
         fixed = ", ".join(plan.needs_restart)
         raise Refused(f"{fixed} cannot change in a reload, nothing was changed; restart the daemon")
+    if plan.listener is not None:
+        try:
+            begin_listening(plan.listener)
+        except ListenError as error:
+            await discard(plan, running)
+            raise Refused(f"{error}; nothing was changed") from error
     policy = policy_of(
         plan.config,
         plan.catalog,
@@ -231,6 +306,9 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     old = running.checks
     new = {name: one for name, one in plan.checks.items() if old.get(name) is not one}
     limit_changed = running.config.window != plan.config.window
+    running.window.limit_memory(plan.config.window.memory)
+    running.journal.keep(plan.config.journal.events, plan.config.journal.alerts)
+    running.server.change(plan.config.http, plan.listener)
     if running.config.log != plan.config.log:
         configure_logging(plan.config.log.level, plan.config.log.format)
     running.config, running.rules, running.problems = plan.config, plan.rules, plan.problems
@@ -247,7 +325,7 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
             running.intake.forget_check(name)
             running.store.put(running.window.end_check(name, now_ms).rows)
     running.window.bind(plan.bound.touched)
-    running.evaluator.replace(plan.bound)
+    running.evaluator.replace(plan.bound, plan.config.daemon.evaluation_interval)
     for name, instance in new.items():
         ended = running.schedule.add(instance, paused=name in running.judge.state.paused)
         if name in old:
@@ -259,6 +337,8 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
 
 async def discard(plan: Plan, running: Running) -> None:
     """Close what a plan made that did not come into effect."""
+    if plan.listener is not None:
+        plan.listener.close()
     checks = [one for name, one in plan.checks.items() if running.checks.get(name) is not one]
     notifiers = [one for name, one in plan.notifiers.items() if running.notifiers.get(name) is not one]
     await close_all([*checks, *notifiers])

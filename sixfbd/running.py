@@ -10,6 +10,7 @@ import trio
 
 from sixfbd.config import Config
 from sixfbd.host import PluginCatalog
+from sixfbd.http.server import HttpServer
 from sixfbd.instances import CheckInstance, NotifierInstance
 from sixfbd.intake import Intake
 from sixfbd.journal.database import JournalDatabase
@@ -45,6 +46,7 @@ class Running:
     evaluator: RuleEngine
     judge: Judge
     outbox: Outbox
+    server: HttpServer
     vitals: Vitals
     reader: EngineReader
     started_at: float
@@ -53,8 +55,12 @@ class Running:
     stood_still: tuple[float, float] | None = None  # the last time that nothing ran, from and until
     checks: dict[CheckName, CheckInstance] = field(default_factory=dict)
     notifiers: dict[str, NotifierInstance] = field(default_factory=dict)
-    url: str = ""
     ready: bool = False
     changed: Bell = field(default_factory=Bell)
     stop: trio.Event = field(default_factory=trio.Event)
     reloading: trio.Lock = field(default_factory=trio.Lock)
+
+    @property
+    def url(self) -> str:
+        """Where the daemon listens."""
+        return self.server.url

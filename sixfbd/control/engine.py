@@ -282,8 +282,8 @@ class PreviewAlert(Struct, frozen=True, kw_only=True):
 
 
 class PreviewView(Struct, frozen=True, kw_only=True):
-    """`reload.preview`: what a reload would do now. Things are written "check NAME", "notifier NAME", "rule NAME"; tables
-    that differ stand among `changed`. With anything in `needs_restart` the reload would be refused."""
+    """`reload.preview`: what a reload would do now. Things are written "check NAME", "notifier NAME", "rule NAME"; settings
+    that differ stand among `changed`, with both values. With anything in `needs_restart` the reload would be refused."""
 
     kept: tuple[str, ...] = ()
     added: tuple[str, ...] = ()

@@ -52,7 +52,30 @@ def all_routes() -> Sequence[Route]:
 
 
 class App(QuartTrio):
-    """Quart without what it would read from the Host header: routes have no host, and `guard` judges the header."""
+    """Quart without what it would read from the Host header: routes have no host, and `guard` judges the header.
+
+    `take` puts another `[http]` table in force while it serves.
+    """
+
+    asgi_http_class = Exchange
+
+    def __init__(self, room: Room) -> None:
+        super().__init__("sixfbd", static_folder=None)
+        self.room = room
+        self.allowed: frozenset[tuple[str, str]] = frozenset()
+        self.config["RESPONSE_TIMEOUT"] = RESPONSE_TIMEOUT_S
+        self.config["PROPAGATE_EXCEPTIONS"] = False
+        self.url_map.merge_slashes = False
+        self.url_map.strict_slashes = True
+        self.take(room.config)
+
+    def take(self, config: Http) -> None:
+        """Answer by this table from the next request on. A name that the listener had until now still holds: who is
+        connected to it may ask once more."""
+        self.allowed = allowed_hosts(config) | allowed_hosts(Http(listen=self.room.config.listen))
+        self.room.config = config
+        self.config["MAX_CONTENT_LENGTH"] = int(config.max_body)
+        self.config["BODY_TIMEOUT"] = float(config.body_timeout)
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Bind the routes to the request's path. quart would bind to its host first, and fail on one that is no name."""
@@ -63,17 +86,10 @@ class App(QuartTrio):
         )
 
 
-def make_app(engine: HttpEngine, config: Http, stopping: trio.Event) -> QuartTrio:
-    """Return an app that answers from `engine`, for one `serve`. Its streams end when `stopping` is set."""
-    app = App("sixfbd", static_folder=None)
-    app.asgi_http_class = Exchange
-    app.config["MAX_CONTENT_LENGTH"] = int(config.max_body)
-    app.config["BODY_TIMEOUT"] = float(config.body_timeout)
-    app.config["RESPONSE_TIMEOUT"] = RESPONSE_TIMEOUT_S
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    app.url_map.merge_slashes = False
-    app.url_map.strict_slashes = True
-    room = Room(engine, config, stopping)
+def make_app(engine: HttpEngine, config: Http) -> App:
+    """Return an app that answers from `engine`, for one `serve`."""
+    room = Room(engine, config)
+    app = App(room)
     routes = {route.name: route for route in all_routes()}
     for route in routes.values():
         _add(app, room, route)
@@ -99,15 +115,13 @@ def _add(app: QuartTrio, room: Room, route: Route) -> None:
     app.add_url_rule(route.path, route.name, endpoint, methods=list(route.methods), provide_automatic_options=False)
 
 
-def _guard(app: QuartTrio, room: Room, routes: Mapping[str, Route]) -> None:
-    allowed = allowed_hosts(room.config)
-
+def _guard(app: App, room: Room, routes: Mapping[str, Route]) -> None:
     @app.before_request
     async def guard() -> None:
         g.began = time.perf_counter()
         check_target(request.scope["raw_path"])
         check_head(request.scope["raw_path"], request.scope["query_string"], request.scope["headers"])
-        check_host(request.headers.getlist("Host"), allowed)
+        check_host(request.headers.getlist("Host"), app.allowed)
         route = routes.get(request.endpoint or "")
         if route is not None:
             check_scope(room.engine, route.scope)

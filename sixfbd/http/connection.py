@@ -5,6 +5,8 @@
   nothing here to change to, and each protocol would be one more door.
 - A connection that we end is read on for a moment, or the client would lose the answer that says why: to close a socket
   with unread data resets it, and a reset discards what was not yet read on the other side.
+- When its listener is given up (`leaving` in the connection's state), each connection is told to close with its next
+  answer: to close it between two requests would lose the one that is on its way.
 - The end of the client's side is the end of the client: whoever wants the answer keeps its side open until then.
 
 Owns nothing beyond its connection, and never decides what a request may do.
@@ -19,6 +21,8 @@ import h11
 import structlog
 import trio
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
@@ -44,6 +48,12 @@ REFUSED: Final[Mapping[int, tuple[str, str]]] = {
 
 class Wire(H11Protocol):
     """HTTP/1.1 and nothing else; what h11 refuses is said in JSON."""
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response) and self.connection_state["leaving"].is_set():
+            headers = [*event.headers, (b"connection", b"close")]
+            event = Response(stream_id=event.stream_id, headers=headers, status_code=event.status_code)
+        await super().stream_send(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Stay with HTTP/1.1."""

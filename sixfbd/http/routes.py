@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-import trio
 from quart import Response
 
 from sixfbd.config import Http
@@ -18,12 +17,11 @@ CHARTS_KEEP_S: Final = 5.0
 
 
 class Room:
-    """What views share: the engine, the limits, the stop, what was just rendered, and how many streams are open."""
+    """What views share: the engine, the limits, what was just rendered, and how many streams are open."""
 
-    def __init__(self, engine: HttpEngine, config: Http, stopping: trio.Event) -> None:
+    def __init__(self, engine: HttpEngine, config: Http) -> None:
         self.engine = engine
         self.config = config
-        self.stopping = stopping
         self.metrics: Recent[bytes] = Recent(METRICS_KEEP_S)
         self.pages: Recent[str] = Recent(PAGE_KEEP_S)
         self.charts: Recent[list[Chart]] = Recent(CHARTS_KEEP_S)

@@ -1,4 +1,4 @@
-"""Serves the room with hypercorn on a socket that somebody else owns, so that a listener can be handed to the next app.
+"""Serves the room with hypercorn; a reload may give it other limits, names and another address while it serves.
 
 Owns how many connections there may be: a flood of them must not take the descriptors that the rest of the daemon needs.
 """
@@ -6,8 +6,9 @@ Owns how many connections there may be: a flood of them must not take the descri
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 import structlog
 import trio
@@ -19,7 +20,7 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from sixfbd.config import Http
 from sixfbd.http.answers import below_the_app
-from sixfbd.http.app import make_app
+from sixfbd.http.app import App, make_app
 from sixfbd.http.connection import Connection
 from sixfbd.http.engine import Answered, HttpEngine
 from sixfbd.http.guard import MAX_HEAD_BYTES, split_host
@@ -40,89 +41,187 @@ class ListenError(Exception):
     """The address cannot be listened on; the text names it, why, and the mend."""
 
 
-def bind_listener(listen: str) -> socket.socket:
-    """Return a socket bound to "HOST:PORT" (port 0: a free one) and listening; the caller closes it. Raises ListenError."""
+def bind_listener(listen: str, beside: socket.socket | None = None) -> socket.socket:
+    """Return a socket bound to "HOST:PORT" (port 0: a free one), which does not listen yet; the caller closes it.
+
+    With `beside`, a listener of ours, it may have the same port: who moves from one address of it to all, or back, needs
+    both for a moment. Raises ListenError. May ask for a name: call it in a thread where others would have to wait.
+    """
     name, port = split_host(listen)
     host = name.strip("[]")
     if not host or not port or int(port) > MAX_PORT:
         raise ListenError(f'[http] listen: {listen!r} is not an address; write "127.0.0.1:9632"')
+    with ExitStack() as failing:
+        try:
+            bound = failing.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if bound.family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if beside is not None and beside.getsockname()[1] == int(port):
+                for one in (beside, bound):
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind((host, int(port)))
+        except OSError as error:
+            raise _refused(listen, error) from error
+        failing.pop_all()
+    return bound
+
+
+def begin_listening(bound: socket.socket) -> None:
+    """Have the kernel take connections, which wait until they are accepted. Raises ListenError: somebody else does."""
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+        bound.listen(BACKLOG)
     except OSError as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise ListenError(
-            f"[http] listen: cannot listen on {listen}: {reason}; choose another address or port"
-        ) from error
+        raise _refused(address_of(bound), error) from error
 
 
-async def serve_http(
-    engine: HttpEngine,
-    config: Http,
-    *,
-    listener: socket.socket,
-    stop: trio.Event,
-    grace_s: float = GRACE_S,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve until `stop` is set, then let requests in flight finish for `grace_s`; streams end at once.
+def _refused(listen: str, error: OSError) -> ListenError:
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return ListenError(f"[http] listen: cannot listen on {listen}: {reason}; choose another address or port")
 
-    Reports the bound URL when it accepts. `listener` is duplicated, never closed: another serve may take it over before
-    this one stops, and no connection is refused meanwhile. A cancel cuts connections off; stop by `stop`.
+
+def address_of(listener: socket.socket) -> str:
+    """Return where a socket is bound to, as "HOST:PORT"."""
+    host, port, *_ = listener.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Gate:
+    """A listener, and the event that tells those who came by it that it is given up."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.accepting = trio.CancelScope()
+        self.leaving = trio.Event()
+
+    def leave(self) -> None:
+        """Accept no more; streams end, and each connection with its next answer."""
+        self.accepting.cancel()
+        self.leaving.set()
+
+
+class HttpServer:
+    """The room behind one listener at a time; a reload may change its `[http]` table and its listener while it serves.
+
+    A context manager: leaving it closes the listener, which is its own from the beginning.
     """
-    if listener.family in (socket.AF_INET, socket.AF_INET6):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)  # passed on to what it accepts
-    app, hypercorn, ended = ASGIWrapper(make_app(engine, config, stop)), _hypercorn(), WorkerContext(None)
-    state: LifespanState = {}
-    lifespan = Lifespan(app, hypercorn, state)
 
-    async def connect(stream: trio.SocketStream) -> None:
-        await Connection(app, hypercorn, ended, ConnectionState(state.copy()), stream)
+    def __init__(self, config: Http, listener: socket.socket) -> None:
+        self._config = config
+        self._gate = _Gate(listener)
+        self._app: App | None = None
+        self._begin: Callable[[_Gate], None] | None = None
 
-    async with trio.open_nursery() as lives:
-        await lives.start(lifespan.handle_lifespan)
-        await lifespan.wait_for_startup()
-        async with trio.open_nursery() as connections:
-            await _accept(listener.dup(), bounded(engine, connect), connections, stop, task_status)
-            await ended.terminated.set()  # connections without a request end at once
-            connections.cancel_scope.deadline = trio.current_time() + grace_s
-        await lifespan.wait_for_shutdown()
-        lives.cancel_scope.cancel()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.listener.close()
+
+    @property
+    def listener(self) -> socket.socket:
+        """Where connections are accepted now."""
+        return self._gate.listener
+
+    @property
+    def url(self) -> str:
+        """The address that it listens on."""
+        return f"http://{address_of(self.listener)}"
+
+    def listens_on(self, listen: str) -> bool:
+        """Tell whether a change to this "HOST:PORT" needs no other listener."""
+        return listen in (self._config.listen, address_of(self.listener))
+
+    def change(self, config: Http, listener: socket.socket | None = None) -> None:
+        """Serve by another table from the next request on, and from another listener, which listens already, if given.
+
+        Connections stay; those of the listener that is given up have their requests answered and are asked to close.
+        """
+        self._config = config
+        if self._app is not None:
+            self._app.take(config)
+        if listener is None:
+            return
+        left, self._gate = self._gate, _Gate(listener)
+        left.leave()
+        if self._app is None:
+            left.listener.close()
+        elif self._begin is not None:
+            self._begin(self._gate)
+
+    async def serve(
+        self,
+        engine: HttpEngine,
+        stop: trio.Event,
+        *,
+        grace_s: float = GRACE_S,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `stop` is set, then let requests in flight finish for `grace_s`; streams end at once.
+
+        Reports the bound URL when it accepts. A cancel cuts connections off; stop by `stop`.
+        """
+        app = self._app = make_app(engine, self._config)
+        wrapped, hypercorn, ended = ASGIWrapper(app), _hypercorn(), WorkerContext(None)
+        state: LifespanState = {}
+        lifespan = Lifespan(wrapped, hypercorn, state)
+
+        async def connect(gate: _Gate, stream: trio.SocketStream) -> None:
+            own = ConnectionState({**state, "leaving": gate.leaving})
+            await Connection(wrapped, hypercorn, ended, own, stream)
+
+        async with trio.open_nursery() as lives:
+            await lives.start(lifespan.handle_lifespan)
+            await lifespan.wait_for_startup()
+            async with trio.open_nursery() as connections:
+                handle = bounded(engine, connect)
+                async with trio.open_nursery() as gates:
+                    self._begin = lambda gate: gates.start_soon(_accept, gate, partial(handle, gate), connections)
+                    self._begin(self._gate)
+                    task_status.started(self.url)
+                    await stop.wait()
+                    self._begin = None
+                    self._gate.leave()
+                await ended.terminated.set()  # connections without a request end at once
+                connections.cancel_scope.deadline = trio.current_time() + grace_s
+            await lifespan.wait_for_shutdown()
+            lives.cancel_scope.cancel()
 
 
 async def _accept(
-    listener: socket.socket,
-    handle: Callable[[trio.SocketStream], Awaitable[None]],
-    connections: trio.Nursery,
-    stop: trio.Event,
-    task_status: trio.TaskStatus[str],
+    gate: _Gate, handle: Callable[[trio.SocketStream], Awaitable[None]], connections: trio.Nursery
 ) -> None:
-    """Accept until `stop` is set; closes `listener`. What it accepts lives on in `connections`."""
-    host, port, *_ = listener.getsockname()
-    async with (
-        trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as accepting,
-        trio.open_nursery() as nursery,
-    ):
-        serve = partial(trio.serve_listeners, handle, [accepting], handler_nursery=connections)
-        await nursery.start(serve)
-        task_status.started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-        await stop.wait()
-        nursery.cancel_scope.cancel()
+    """Accept until the gate is left, then those who have connected already; closes the listener. What it accepts lives on
+    in `connections`."""
+    listener = gate.listener
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)  # passed on to what it accepts
+    listener.setblocking(False)
+    with listener:
+        accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup()))  # which closes with its serve
+        with gate.accepting:
+            await trio.serve_listeners(handle, [accepting], handler_nursery=connections)
+        for _ in range(BACKLOG):
+            try:
+                accepted, _peer = listener.accept()
+            except BlockingIOError:
+                break
+            connections.start_soon(handle, trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
 
 
 def bounded(
-    engine: HttpEngine, connect: Callable[[trio.SocketStream], Awaitable[None]]
-) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    engine: HttpEngine, connect: Callable[[_Gate, trio.SocketStream], Awaitable[None]]
+) -> Callable[[_Gate, trio.SocketStream], Awaitable[None]]:
     """Return `connect` for at most MAX_CONNECTIONS at once: those above are told so with 503 and closed."""
     count, full = 0, False
 
-    async def handle(stream: trio.SocketStream) -> None:
+    async def handle(gate: _Gate, stream: trio.SocketStream) -> None:
         nonlocal count, full
         count += 1
         try:
             if count <= MAX_CONNECTIONS:
                 full = full and count > MAX_CONNECTIONS // 2
-                await connect(stream)
+                await connect(gate, stream)
                 return
             if not full:
                 full = True

@@ -1,4 +1,4 @@
-"""Server-sent events: streams that end when the daemon stops, say that they live, and are limited in number.
+"""Server-sent events: streams that end when their listener does, say that they live, and are limited in number.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -19,8 +19,14 @@ MAX_STREAMS: Final = 64
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 
 
+def leaving() -> trio.Event:
+    """Return the event that is set when the listener that the request at hand came by is given up, or the daemon stops."""
+    event: trio.Event = request.scope["state"]["leaving"]
+    return event
+
+
 def stream(room: Room, pieces: AsyncIterator[bytes]) -> Response:
-    """Answer with a stream of ready-made pieces, which ends by itself when the room stops. HEAD gets the head alone."""
+    """Answer with a stream of ready-made pieces, which ends by itself at `leaving`. HEAD gets the head alone."""
     headers = {"Cache-Control": "no-store"}
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPE, headers=headers)
@@ -42,20 +48,20 @@ async def _counted(room: Room, pieces: AsyncIterator[bytes]) -> AsyncIterator[by
         room.streams -= 1
 
 
-async def news(room: Room, wait: Callable[[], Awaitable[object]]) -> bool | None:
-    """Wait for `wait` to return: True. None after PING_S without news, False when the room stops."""
+async def news(left: trio.Event, wait: Callable[[], Awaitable[object]]) -> bool | None:
+    """Wait for `wait` to return: True. None after PING_S without news, False when `left` is set."""
     came = False
     with trio.move_on_after(PING_S):
         async with trio.open_nursery() as nursery:
 
-            async def until_stop() -> None:
-                await room.stopping.wait()
+            async def until_left() -> None:
+                await left.wait()
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(until_stop)
+            nursery.start_soon(until_left)
             await wait()
             came = True
             nursery.cancel_scope.cancel()
-    if room.stopping.is_set():
+    if left.is_set():
         return False
     return True if came else None

@@ -98,8 +98,7 @@ class JournalDatabase:
         """What the process before this one said last by `touch` (engine time); None in a new journal."""
         self.newest_at: float | None = None
         """The newest engine time that anything in the file carries when it is opened; None in a new journal."""
-        self._keep_events_s = max(keep_events_s, event_log.KNOWN_FOR_S)  # duplicates have to be recognised for so long
-        self._keep_records_s = keep_records_s
+        self.keep(keep_events_s, keep_records_s)
         self._lock = ExitStack()
         self._readers = Readers(path)
         self._numbers = Numbers(0, 0)
@@ -110,6 +109,11 @@ class JournalDatabase:
         self._room = trio.Semaphore(WAITING)
         self._stopped = trio.Event()
         self._writer: Writer | None = None
+
+    def keep(self, events_s: float, records_s: float) -> None:
+        """Keep events and records for so long from the next `retain` on."""
+        self._keep_events_s = max(events_s, event_log.KNOWN_FOR_S)  # duplicates have to be recognised for so long
+        self._keep_records_s = records_s
 
     async def __aenter__(self) -> "JournalDatabase":
         token = trio.lowlevel.current_trio_token()

@@ -90,11 +90,12 @@ class RuleEngine:
         if not before and self._touched:
             self._wake.set()
 
-    def replace(self, bound: BoundRules) -> None:
-        """Take other rules from now on, all of them touched. What the old ones still compute is dropped."""
+    def replace(self, bound: BoundRules, interval_s: float) -> None:
+        """Take other rules and another tick from now on, all rules touched. What the old ones still compute is dropped."""
         for stop in self._in_flight.values():
             stop.cancel("the rules were replaced")
         self._bound = bound
+        self._interval_s = interval_s
         self._in_flight = {}
         self._again = set()
         self._touched = {name for name, each in bound.rules.items() if each.rule.evaluate == "change"}

@@ -44,6 +44,15 @@ class ByteLru(Generic[K, V]):
                 return
             self._kept[key] = (value, size_bytes)
             self.size_bytes += size_bytes
-            while self.size_bytes > self.limit_bytes:
-                _, (_, size) = self._kept.popitem(last=False)
-                self.size_bytes -= size
+            self._shrink()
+
+    def limit(self, limit_bytes: int) -> None:
+        """Set another limit; what is above it is forgotten."""
+        with self._lock:
+            self.limit_bytes = limit_bytes
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self.size_bytes > self.limit_bytes:
+            _, (_, size) = self._kept.popitem(last=False)
+            self.size_bytes -= size

@@ -36,6 +36,10 @@ class ChunkReader:
         """What the cache holds."""
         return self._cache.size_bytes
 
+    def limit(self, limit_bytes: int) -> None:
+        """Bound the cache anew, at once."""
+        self._cache.limit(limit_bytes)
+
     def read(self, layout: Layout, t0_ms: int, band: int) -> Rows | None:
         """Return one band's rows, None if there are none any more. Raises ChunkDamagedError."""
         key = (layout.id, t0_ms, band)

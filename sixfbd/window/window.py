@@ -168,6 +168,10 @@ class Window:
 
     # ---- samples --------------------------------------------------------------------------------------------------------
 
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Have sealed chunks read back from disk take no more than this from now on."""
+        self._chunks.limit(memory_bytes)
+
     def append(
         self, check: str, at_ms: int, samples: Sequence[tuple[Series, float]], *, complete: bool, stale_after_ms: int
     ) -> Appended:

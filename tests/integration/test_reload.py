@@ -1,18 +1,22 @@
 """Reload on the engine's real parts, without servers: all or nothing, and what did not change keeps its alert, timer and
 instance. Real files, threads and clock."""
 
+import json
 import logging
 import random
+import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
 
+import httpx
 import pytest
 import trio
 
 from sixfbd.config import effective_rules, load_config, plugin_sources
 from sixfbd.control.protocol import Refused
 from sixfbd.host import load_plugins
+from sixfbd.http.server import HttpServer, begin_listening, bind_listener
 from sixfbd.instances import close_all
 from sixfbd.intake import Intake
 from sixfbd.journal.database import JournalDatabase
@@ -22,6 +26,8 @@ from sixfbd.judge import Judge
 from sixfbd.model import Actor, AlertState, Status
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
+from sixfbd.quantities import DAY
+from sixfbd.readers.for_http import HttpView
 from sixfbd.readers.queries import EngineReader
 from sixfbd.reload import (
     apply_plan,
@@ -123,10 +129,10 @@ def sixfbd_notifiers(config):
 '''
 
 
-def text_of(checks, rules, mark="", extra=""):
+def text_of(checks, rules, mark="", extra="", http='listen = "127.0.0.1:0"', daemon=""):
     """A configuration: checks by name with their options, rules by name with theirs, one notifier."""
     parts = [
-        '[daemon]\nstate_directory = "state"\n[http]\nlisten = "127.0.0.1:0"\n[control]\nsocket = "control.sock"\n',
+        f'[daemon]\nstate_directory = "state"\n{daemon}\n[http]\n{http}\n[control]\nsocket = "control.sock"\n',
         f'[notifiers.note]\nplugin = "note"\nmark = "{mark}"\n[receivers.primary]\nnote = {{ via = "note" }}\n',
         '[severities.high]\nchannels = ["note"]\n',
     ]
@@ -147,8 +153,13 @@ class Engine:
         self.toys = running.catalog.checks["toy"].cls
         self.notes = running.catalog.notifiers["note"].cls
 
-    def write(self, *args, **options):
-        (self.directory / "sixfbd.toml").write_text(text_of(*args, **options))
+    def write(self, *args, moved="", **options):
+        """Write the configuration; `moved` names a key whose path is another one."""
+        text = text_of(*args, **options)
+        if moved:
+            old = {"control.socket": '"control.sock"', "daemon.state_directory": '"state"'}[moved]
+            text = text.replace(old, '"elsewhere"')
+        (self.directory / "sixfbd.toml").write_text(text)
 
     async def reload(self, *args, **options):
         self.write(*args, **options)
@@ -198,10 +209,14 @@ def engine(tmp_path):
                 running.schedule.add(instance, paused=name in running.judge.state.paused)
             await nursery.start(running.evaluator.run)
             await nursery.start(running.schedule.run)
+            await nursery.start(running.server.serve, HttpView(running), running.stop)
+            running.ready = True
             try:
                 yield Engine(running, tmp_path)
             finally:
                 running.schedule.stop()
+                with trio.move_on_after(5, shield=True):
+                    await running.schedule.ended.wait()
                 nursery.cancel_scope.cancel()
                 await close_all(running.checks.values())
 
@@ -242,7 +257,10 @@ async def wired(stack, path):
     reader = EngineReader(window, journal, lambda: judge.state.alerts.values())
     checks, notifiers = make_instances(config, catalog, world, reader)
     await stack.enter_async_context(judge.running("1", config.text_hash))
-    outbox = await stack.enter_async_context(Outbox(judge, world.clock, notifiers, place_of(config, "")).running())
+    server = stack.enter_context(HttpServer(config.http, bind_listener(config.http.listen)))
+    begin_listening(server.listener)
+    place = place_of(config, server.url)
+    outbox = await stack.enter_async_context(Outbox(judge, world.clock, notifiers, place).running())
     declare_checks(intake, checks, catalog, config)
     return Running(
         config_path=path,
@@ -259,6 +277,7 @@ async def wired(stack, path):
         evaluator=evaluator,
         judge=judge,
         outbox=outbox,
+        server=server,
         vitals=Vitals(),
         reader=reader,
         started_at=world.clock.now(),
@@ -299,23 +318,79 @@ async def test_any_sequence_of_reloads_keeps_what_it_did_not_change(engine, seed
         return {name: draw.choice(options[kind]) for name in names if draw.random() < 0.75}
 
     checks, rules, mark = {"a": "value = 1.0"}, {"R1": "", "R2": 'for = "1h"'}, "one"
-    async with engine(checks, rules, mark) as made:
+    settings = {key: values[0] for key, values in SETTINGS.items()}
+    async with engine(checks, rules, mark, **tables(settings)) as made:
         await made.until("the first alerts", lambda: settled(made, checks, rules))
         for _ in range(8):
             before = (checks, rules, mark, made.alerts(), dict(made.running.checks), dict(made.running.notifiers))
             checks, rules = chosen("check", "abc"), chosen("rule", ("R1", "R2", "R3"))
             mark = draw.choice(("one", "two"))
-            made.write(checks, rules, mark)
+            old, settings = settings, {key: draw.choice(values) for key, values in SETTINGS.items()}
+            made.write(checks, rules, mark, **tables(settings))
             view = await preview(made.running)
-            await made.reload(checks, rules, mark)
+            words = await reload(made.running, ME)
+            assert settings_in(view.changed) == settings_in(words) == {key for key in old if old[key] != settings[key]}
+            await in_force(made, settings)
             await made.until(f"the alerts of {checks} and {rules}", partial(settled, made, checks, rules, before[3]))
             foreseen(view, before, made.alerts())
             await kept(made, before, checks, rules, mark)
-    assert all(toy.log.count("closed") == 1 and toy.log[-1] == "closed" for toy in made.toys.lives)
+    unclosed = [toy.log for toy in made.toys.lives if toy.log.count("closed") != 1 or toy.log[-1] != "closed"]
+    assert unclosed == []
     assert all(note.closed == 1 for note in made.notes.lives)
     told = [alert for note in made.notes.lives for one in note.got for alert in one.alerts]
     ids = [(alert.id, alert.status) for alert in told if alert.kind != "level"]
     assert ids and len(ids) == len(set(ids)), "nobody was told the same twice"
+
+
+SETTINGS = {
+    "http.listen": ('"127.0.0.1:0"', '"0.0.0.0:0"', '"[::1]:0"'),
+    "http.insecure_bind": ("true",),
+    "http.hosts": ("[]", '["one.example.com"]', '["two.example.com"]'),
+    "http.max_body": ('"4MiB"', '"1KiB"'),
+    "daemon.evaluation_interval": ('"15s"', '"100ms"', '"1h"'),
+    "window.memory": ('"64MiB"', '"0B"'),
+    "journal.samples": ('"30d"', '"1d"'),
+    "journal.events": ('"396d"', '"8d"'),
+    "journal.alerts": ('"730d"', '"1d"'),
+}
+
+
+def tables(settings):
+    """The settings as arguments of `text_of`."""
+    found = {"http": [], "daemon": [], "window": [], "journal": []}
+    for key, value in settings.items():
+        table, _, name = key.partition(".")
+        found[table].append(f"{name} = {value}")
+    text = {table: "\n".join(lines) for table, lines in found.items()}
+    extra = f"[window]\n{text['window']}\n[journal]\n{text['journal']}\n"
+    return {"http": text["http"], "daemon": text["daemon"], "extra": extra}
+
+
+def settings_in(words):
+    return {word.split()[0] for word in words if word.split()[0] in SETTINGS}
+
+
+async def in_force(made, settings):
+    """Ask the parts whether they work by these settings."""
+    running = made.running
+    host = json.loads(settings["http.listen"]).removesuffix(":0")
+    assert running.url.startswith(f"http://{host}:") and running.outbox.place.url == running.url
+    port = running.server.listener.getsockname()[1]
+    url = f"http://{host}:{port}".replace("0.0.0.0", "127.0.0.1")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
+        for name in ("one.example.com", "two.example.com"):
+            known = name in settings["http.hosts"]
+            assert (await client.get("/readyz", headers={"Host": name})).status_code == (200 if known else 421)
+        asked = await client.post("/api/v1/query", data={"query": "1" + " " * 2000})
+        assert asked.status_code == (413 if settings["http.max_body"] == '"1KiB"' else 200), asked.text
+    assert (
+        running.evaluator._interval_s
+        == {'"15s"': 15, '"100ms"': 0.1, '"1h"': 3600}[settings["daemon.evaluation_interval"]]
+    )
+    assert running.window._chunks._cache.limit_bytes == (64 << 20 if "64" in settings["window.memory"] else 0)
+    assert running.journal._keep_events_s == (396 if "396" in settings["journal.events"] else 8) * DAY
+    assert running.journal._keep_records_s == (730 if "730" in settings["journal.alerts"] else 1) * DAY
+    assert running.config.journal.samples == (30 if "30" in settings["journal.samples"] else 1) * DAY
 
 
 def foreseen(view, before, alerts):
@@ -364,8 +439,10 @@ async def test_an_invalid_configuration_changes_nothing_and_makes_nothing(engine
         with pytest.raises(Refused, match=r"checks\.a\.value"):
             await made.reload({"a": 'value = "x"'}, {})
         assert made.running.checks == before and len(made.toys.lives) == lives
-        with pytest.raises(Refused, match="journal cannot change in a reload"):
-            await made.reload({"a": ""}, {"R1": ""}, extra='[journal]\nsamples = "1d"\n')
+        for moved in ("control.socket", "daemon.state_directory"):
+            made.write({"a": ""}, {"R1": ""}, moved=moved)
+            with pytest.raises(Refused, match=f"^{moved} cannot change in a reload, nothing was changed; restart"):
+                await reload(made.running, ME)
         assert settled(made, "a", {"R1": ""})
 
 
@@ -425,6 +502,111 @@ async def test_reloads_at_once_come_one_after_the_other(engine):
         assert sorted(made.running.checks) == ["a", "b"] and len(made.toys.lives) == 2
 
 
+# ---- the listener, and where plugins come from ---------------------------------------------------------------------------
+
+
+async def test_an_address_that_is_taken_refuses_the_reload_by_name_and_nothing_changes(engine):
+    async with engine({"a": ""}, {"R1": ""}) as made:
+        running = made.running
+        before = (running.url, running.config, running.checks)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            made.write({"a": "", "b": ""}, {}, http=f'listen = "{address}"')
+            said = (
+                rf"^\[http\] listen: cannot listen on {address}: Address already in use; choose another .*; nothing was"
+            )
+            for attempt in (partial(preview, running), partial(reload, running, ME)):
+                with pytest.raises(Refused, match=said):
+                    await attempt()
+        assert (running.url, running.config, running.checks) == before
+        await reload(running, ME)
+        assert running.url == f"http://{address}" == running.outbox.place.url
+
+
+async def test_an_address_that_is_taken_during_the_reload_refuses_it_too_and_leaves_no_socket(engine):
+    async with engine({"a": ""}, {"R1": ""}) as made:
+        made.write({"a": "", "b": ""}, {}, http='listen = "127.0.0.2:0"')
+        plan = await prepare(made.running, made.running.config_path)
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(plan.listener.getsockname())
+            other.listen()
+            with pytest.raises(Refused, match=r"cannot listen on 127\.0\.0\.2:\d+: Address already in use"):
+                await apply_plan(made.running, plan, ME)
+        assert plan.listener.fileno() == -1 and set(made.running.checks) == {"a"}
+        assert [toy.log[-1:] for toy in made.toys.lives[1:]] == [["closed"]]
+
+
+async def test_a_reload_that_cannot_be_written_gives_the_new_address_back(engine):
+    async with engine({"a": ""}, {}) as made:
+        commit, url = made.running.journal.commit, made.running.url
+
+        async def full(records):
+            await trio.lowlevel.checkpoint()
+            raise JournalFull("journal.db: no space left")
+
+        made.running.journal.commit = full
+        made.write({"a": ""}, {}, http='listen = "127.0.0.2:0"')
+        plan = await prepare(made.running, made.running.config_path)
+        with pytest.raises(Refused, match="no space left"):
+            await apply_plan(made.running, plan, ME)
+        made.running.journal.commit = commit
+        assert plan.listener.fileno() == -1 and made.running.url == url
+
+
+async def test_a_preview_says_from_where_to_where_and_listens_nowhere(engine):
+    async with engine({"a": ""}, {"R1": ""}) as made:
+        await made.until("the alert", lambda: settled(made, "a", {"R1": ""}))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        made.write(
+            {"a": ""},
+            {"R1": ""},
+            http=f'listen = "127.0.0.1:{port}"\nhosts = ["a.example.com"]',
+            extra='[journal]\nsamples = "1d"\n',
+        )
+        view = await preview(made.running)
+        assert view.changed == (
+            f'http.listen from "127.0.0.1:0" to "127.0.0.1:{port}" '
+            "(the old address closes, requests there are answered, streams come again at the new one)",
+            'http.hosts from [] to ["a.example.com"]',
+            "journal.samples from 30d to 1d (what is older is deleted within the hour)",
+        )
+        assert "rule R1" in view.kept
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+        made.write({"a": ""}, {"R1": ""}, daemon='evaluation_interval = "1s"')
+        view = await preview(made.running)
+        assert view.changed == ("daemon.evaluation_interval from 15s to 1s",) and "rule R1" in view.kept
+
+
+async def test_a_directory_of_plugins_that_moves_no_loaded_code_is_taken_over(engine):
+    async with engine({"a": ""}, {}) as made:
+        package = made.directory / "more" / "other"
+        package.mkdir(parents=True)
+        text = TOY.replace('"toy": Toy', '"other": Toy').replace('"note": Note', '"other": Note')
+        (package / "__init__.py").write_text(text)
+        made.write({"a": "", "b": ""}, {}, daemon='plugin_directories = ["more"]')
+        file = made.directory / "sixfbd.toml"
+        file.write_text(file.read_text().replace('[checks.b]\nplugin = "toy"', '[checks.b]\nplugin = "other"'))
+        first = made.running.checks["a"]
+        assert "check b added" in await reload(made.running, ME)
+        assert made.running.checks["a"] is first
+        made.write({"a": ""}, {})
+        assert "check b removed" in await reload(made.running, ME)
+
+
+async def test_a_plugin_that_would_come_from_another_file_refuses_the_reload_by_name(engine):
+    async with engine({"a": ""}, {}) as made:
+        (made.directory / "others.d").mkdir()
+        (made.directory / "others.d" / "toy.py").write_text(TOY)
+        made.write({"a": ""}, {}, daemon='plugins_d = "others.d"')
+        said = r"^plugin toy would come from .*others\.d/toy\.py, not from .*plugins\.d/toy\.py; loaded code cannot"
+        for attempt in (partial(preview, made.running), partial(reload, made.running, ME)):
+            with pytest.raises(Refused, match=said):
+                await attempt()
+
+
 # ---- the plan shown ----------------------------------------------------------------------------------------------------------
 
 SECOND = '[receivers.second]\nnote = { via = "note" }\n[route]\nreceiver = "primary"\n'
@@ -464,8 +646,8 @@ async def test_a_preview_shows_what_becomes_of_everything_and_changes_nothing(en
 
 async def test_a_preview_names_what_needs_a_restart_and_refuses_what_is_invalid_with_all_errors(engine):
     async with engine({"a": ""}, {"R1": ""}) as made:
-        made.write({"a": ""}, {"R1": ""}, extra='[journal]\nsamples = "1d"\n')
-        assert (await preview(made.running)).needs_restart == ("journal",)
+        made.write({"a": ""}, {"R1": ""}, moved="control.socket")
+        assert (await preview(made.running)).needs_restart == ("control.socket",)
         made.write({"a": 'value = "x"'}, {"R1": 'expr = "up{"'})
         with pytest.raises(Refused, match=r"(?s)checks\.a\.value.*rules\[0\] \"R1\"\.expr"):
             await preview(made.running)

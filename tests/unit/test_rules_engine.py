@@ -175,13 +175,25 @@ async def test_replaced_rules_are_evaluated_at_once_and_the_old_ones_no_more(
     await nursery.start(bench.engine.run)
     bench.touch("Old")
     await trio.sleep(0.5)
-    bench.engine.replace(bind_rules([rule("Kept"), rule("New"), rule("I", evaluate="interval", interval_s=5.0)]))
+    bench.engine.replace(bind_rules([rule("Kept"), rule("New"), rule("I", evaluate="interval", interval_s=5.0)]), 15.0)
     await trio.sleep(0.5)
     bench.touch("Old", "New")
     await trio.sleep(0.5)
     assert bench.times == [("Old", 0.0), ("Kept", 0.5), ("New", 0.5), ("New", 1.0)]
     await trio.sleep(1)
     assert bench.times[4:] == [("Kept", 2.0), ("New", 2.0), ("I", 2.0)]
+    nursery.cancel_scope.cancel()
+
+
+async def test_another_tick_holds_from_the_replacement_on(
+    snapshot_of: Make, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    bench = Bench(snapshot_of(), rule("A"))
+    await nursery.start(bench.engine.run)
+    await trio.sleep(1)
+    bench.engine.replace(bind_rules([rule("A")]), 3.0)
+    await trio.sleep(8)
+    assert bench.times == [("A", 1.0), ("A", 2.0), ("A", 5.0), ("A", 8.0)]
     nursery.cancel_scope.cancel()
 
 
@@ -263,7 +275,7 @@ async def test_what_the_thread_still_computes_for_replaced_rules_is_dropped(
     await nursery.start(bench.engine.run)
     bench.touch("A", "B")
     await trio.sleep(0.2)
-    bench.engine.replace(bind_rules([rule("A", "a > 10")]))
+    bench.engine.replace(bind_rules([rule("A", "a > 10")]), 15.0)
     await trio.sleep(0.2)
     gate.open()
     await trio.sleep(0.5)

@@ -31,6 +31,14 @@ def test_a_value_larger_than_the_limit_is_not_kept_and_drives_nothing_out():
     assert (cache.peek("a"), cache.peek("b")) == (1, None)
 
 
+def test_a_lower_limit_holds_at_once():
+    cache: ByteLru[str, int] = ByteLru(30)
+    for name in "abc":
+        cache.put(name, ord(name), 10)
+    cache.limit(15)
+    assert (cache.size_bytes, [cache.peek(name) for name in "abc"]) == (10, [None, None, 99])
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40))))
 def test_the_sizes_of_what_is_kept_add_up_and_stay_within_the_limit(puts):
     cache: ByteLru[int, int] = ByteLru(100)

@@ -18,7 +18,7 @@ from sixfbd.http.answers import Refusal, show_time, success
 from sixfbd.http.engine import EventResult
 from sixfbd.http.guard import caller
 from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
-from sixfbd.http.streams import CONTENT_TYPE, news, stream
+from sixfbd.http.streams import CONTENT_TYPE, leaving, news, stream
 from sixfbd.model import Event, StoredEvent
 
 NDJSON: Final = "application/x-ndjson"
@@ -206,10 +206,10 @@ async def follow(room: Room) -> Response:
             raise Refusal(400, "bad_parameter", f"Last-Event-ID is not the number of an event: {seen!r:.60}")
         after = int(seen)
     types = parameters.listed(request.args, "type")
-    return stream(room, _pieces(room, room.engine.last_seq() if after is None else after, types))
+    return stream(room, _pieces(room, leaving(), room.engine.last_seq() if after is None else after, types))
 
 
-async def _pieces(room: Room, after: int, types: Sequence[str]) -> AsyncIterator[bytes]:
+async def _pieces(room: Room, left: trio.Event, after: int, types: Sequence[str]) -> AsyncIterator[bytes]:
     """Yield every event after `after`, from the journal: a slow client costs nobody anything but its own delay.
 
     A number beyond the newest is one of another journal (a backup was restored, say): the stream says so in an event
@@ -219,7 +219,7 @@ async def _pieces(room: Room, after: int, types: Sequence[str]) -> AsyncIterator
     if after > newest:
         yield b'event: reset\nid: %d\ndata: {"after":%d,"newest":%d}\n\n' % (newest, after, newest)
         after = newest
-    while not room.stopping.is_set():
+    while not left.is_set():
         last = room.engine.last_seq()
         found = await room.engine.events_after(after, types, STREAM_PAGE)
         if found:
@@ -227,7 +227,7 @@ async def _pieces(room: Room, after: int, types: Sequence[str]) -> AsyncIterator
         after = found[-1].seq if len(found) == STREAM_PAGE else max([after, last, *(stored.seq for stored in found)])
         if len(found) == STREAM_PAGE or after < room.engine.last_seq():
             continue
-        if await news(room, partial(room.engine.wait_events, after)) is None:
+        if await news(left, partial(room.engine.wait_events, after)) is None:
             yield b": ping\n\n"
 
 

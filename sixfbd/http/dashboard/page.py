@@ -20,7 +20,7 @@ from sixfbd.http.dashboard.charts import sparks_of
 from sixfbd.http.dashboard.sparkline import HEIGHT, WIDTH, Chart, draw
 from sixfbd.http.dashboard.wording import TONES, age, glance, shown
 from sixfbd.http.routes import Answer, Parameter, Room, Route
-from sixfbd.http.streams import CONTENT_TYPE, news, stream
+from sixfbd.http.streams import CONTENT_TYPE, leaving, news, stream
 
 FOLDER: Final = Path(__file__).parent
 MEDIA: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
@@ -110,10 +110,10 @@ async def static(room: Room, name: str) -> Response:
 
 
 async def changes(room: Room) -> Response:
-    return stream(room, _pieces(room))
+    return stream(room, _pieces(room, leaving()))
 
 
-async def _pieces(room: Room) -> AsyncIterator[bytes]:
+async def _pieces(room: Room, left: trio.Event) -> AsyncIterator[bytes]:
     """Yield `changed` when anything on the page may have changed, at most once a second, the first at once."""
     generation = -1
 
@@ -121,12 +121,12 @@ async def _pieces(room: Room) -> AsyncIterator[bytes]:
         nonlocal generation
         generation = await room.engine.wait_changed(above)
 
-    while not room.stopping.is_set():
-        came = await news(room, partial(wait, generation))
+    while not left.is_set():
+        came = await news(left, partial(wait, generation))
         if came:
             yield b"event: changed\ndata: %d\n\n" % generation
             with trio.move_on_after(CHANGES_APART_S):
-                await room.stopping.wait()
+                await left.wait()
         elif came is None:
             yield b": ping\n\n"
 

@@ -371,10 +371,11 @@ def test_a_preview_shows_what_would_become_of_everything_and_fails_where_the_rel
     assert "dropped    rule ProbeFailed" in result.stdout
     row = 'ProbeFailed{check="shop"}  high      would resolve  rule removed  primary through hook'
     assert row in result.stdout.splitlines()
-    served.engine.problems = ("journal", "http")
+    served.engine.problems = ("daemon.state_directory", "control.socket")
     result = ctl("reload", "--preview")
     assert result.exit_code == 1
-    assert result.stdout.splitlines()[-1] == "needs restart: journal, http; a reload would be refused as a whole"
+    fixed = "daemon.state_directory, control.socket"
+    assert result.stdout.splitlines()[-1] == f"needs restart: {fixed}; a reload would be refused as a whole"
     result = ctl("reload", "--preview", "--json")
     assert (result.exit_code, json.loads(result.stdout)["would_resolve"][0]["id"]) == (1, "inc-1")
     assert served.engine.audited == []

@@ -4,7 +4,6 @@ import hmac
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import Any
 
 import httpx
@@ -27,7 +26,7 @@ from sixfbd.http.engine import (
     ResultSeries,
     TokenInfo,
 )
-from sixfbd.http.server import bind_listener, serve_http
+from sixfbd.http.server import HttpServer, begin_listening, bind_listener
 from sixfbd.model import (
     Actor,
     Alert,
@@ -249,9 +248,10 @@ def serving() -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
     @asynccontextmanager
     async def serve(engine: EngineInMemory, config: Http) -> AsyncIterator[httpx.AsyncClient]:
         stop = trio.Event()
-        with bind_listener("127.0.0.1:0") as listener:
+        with HttpServer(config, bind_listener("127.0.0.1:0")) as server:
+            begin_listening(server.listener)
             async with trio.open_nursery() as nursery:
-                url = await nursery.start(partial(serve_http, engine, config, listener=listener, stop=stop))
+                url = await nursery.start(server.serve, engine, stop)
                 async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False, verify=False) as client:
                     yield client
                 stop.set()

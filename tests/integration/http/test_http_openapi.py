@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import trio
 
 from sixfbd.http.app import make_app
 
@@ -14,7 +13,7 @@ async def document(client):
 
 
 async def test_every_rule_of_the_app_is_described_with_its_methods(engine, http_config, document):
-    for rule in make_app(engine, http_config, trio.Event()).url_map.iter_rules():
+    for rule in make_app(engine, http_config).url_map.iter_rules():
         path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
         described = {method.upper() for method in document["paths"][path]}
         assert (rule.methods or set()) - {"HEAD"} <= described, path

@@ -1,14 +1,17 @@
-"""Listening, handing a listener over, and letting go of what was taken."""
+"""Listening, another table and another listener while it serves, and letting go of what was taken."""
 
 import socket
-from functools import partial
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
+from msgspec.structs import replace
 
-from sixfbd.http.server import ListenError, bind_listener, serve_http
+from sixfbd.http.server import HttpServer, ListenError, begin_listening, bind_listener
+from sixfbd.model import Event
+from sixfbd.quantities import Duration, Size
 
 
 @pytest.mark.parametrize(
@@ -33,56 +36,231 @@ def test_a_host_that_is_not_ours_is_named_with_the_reason():
 
 
 async def test_an_ipv6_address_is_listened_on(engine, http_config):
+    async with served(engine, http_config, "[::1]:0") as server:
+        assert server.url == f"http://[::1]:{server.listener.getsockname()[1]}"
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+            assert (await client.get(f"{server.url}/readyz")).status_code == 200
+
+
+@asynccontextmanager
+async def served(engine, config, listen="127.0.0.1:0"):
+    """A server that serves until the block ends; what it was given last is closed then."""
     stop = trio.Event()
-    with bind_listener("[::1]:0") as listener:
+    with HttpServer(config, bind_listener(listen)) as server:
+        begin_listening(server.listener)
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(partial(serve_http, engine, http_config, listener=listener, stop=stop))
-            assert url == f"http://[::1]:{listener.getsockname()[1]}"
-            async with httpx.AsyncClient(trust_env=False, verify=False) as client:
-                assert (await client.get(f"{url}/readyz")).status_code == 200
-            stop.set()
-
-
-async def test_a_listener_is_handed_from_one_app_to_the_next_without_losing_a_request(engine, http_config):
-    answered = 0
-    with bind_listener("127.0.0.1:0") as listener:
-        port = listener.getsockname()[1]
-
-        async def ask(done: trio.Event) -> None:
-            nonlocal answered
-            while not done.is_set():
-                async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-                    await stream.send_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                    answer = b"".join([piece async for piece in stream])
-                assert answer.startswith(b"HTTP/1.1 200 ")
-                assert answer.endswith(b'{"ready":true,"reason":""}')
-                answered += 1
-
-        with trio.fail_after(30):
-            async with trio.open_nursery() as clients, trio.open_nursery() as serves:
-                done, stop = trio.Event(), trio.Event()
-                await serves.start(partial(serve_http, engine, http_config, listener=listener, stop=stop))
-                for _ in range(4):
-                    clients.start_soon(ask, done)
-                for _ in range(5):
-                    following = trio.Event()
-                    await serves.start(partial(serve_http, engine, http_config, listener=listener, stop=following))
-                    stop.set()
-                    stop = following
-                    at = answered
-                    while answered < at + 10:  # noqa: ASYNC110 - the clients only count
-                        await trio.sleep(0.005)
-                done.set()
-                await trio.sleep(0.2)  # what is in flight is answered before the last one stops
+            await nursery.start(server.serve, engine, stop)
+            try:
+                yield server
+            finally:
                 stop.set()
-    assert answered >= 50
+
+
+def listening(listen, beside=None):
+    bound = bind_listener(listen, beside)
+    begin_listening(bound)
+    return bound
+
+
+async def happens(engine, name):
+    await engine.put_events("test", [Event(name, name, 0.0)])
+
+
+# ---- changes while it serves ---------------------------------------------------------------------------------------------
+
+
+class Visitor:
+    """Sends requests without a pause until told to leave, each on a new connection or all on one as long as it lasts.
+
+    Goes where the server is when it connects; what is asked of an address that has just been left is asked again.
+    """
+
+    def __init__(self, server, keep):
+        self.server = server
+        self.keep = keep
+        self.answered = 0
+        self.connections = 0
+        self.leaving = False
+
+    async def run(self):
+        while not self.leaving:
+            url = self.server.url
+            host, _, port = url.replace("0.0.0.0", "127.0.0.1").removeprefix("http://").rpartition(":")
+            try:
+                stream = await trio.open_tcp_stream(host, int(port))
+            except OSError:
+                assert self.server.url != url, f"{url} refused a connection"
+                continue
+            self.connections += 1
+            async with stream:
+                while await self.ask(stream, f"{host}:{port}") and not self.leaving:
+                    pass
+
+    async def ask(self, stream, host):
+        """Ask once; tell whether the connection may be used again."""
+        close = "" if self.keep else "Connection: close\r\n"
+        await stream.send_all(f"GET /readyz HTTP/1.1\r\nHost: {host}\r\n{close}\r\n".encode())
+        answer = b""
+        while not answer.endswith(b'{"ready":true,"reason":""}'):
+            piece = await stream.receive_some()
+            assert piece, f"the connection ended within an answer: {answer}"
+            answer += piece
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        self.answered += 1
+        return b"connection: close" not in answer.lower()
+
+
+@asynccontextmanager
+async def visited(server):
+    """Visitors of both kinds; the block ends when all have had their last answer."""
+    visitors = [Visitor(server, keep) for keep in (True, True, False, False)]
+    async with trio.open_nursery() as nursery:
+        for visitor in visitors:
+            nursery.start_soon(visitor.run)
+        yield visitors
+        for visitor in visitors:
+            visitor.leaving = True
+
+
+async def more_answers(visitors):
+    before = [visitor.answered for visitor in visitors]
+    while any(visitor.answered < had + 3 for visitor, had in zip(visitors, before, strict=True)):  # noqa: ASYNC110 - they only count
+        await trio.sleep(0.005)
+
+
+async def test_other_limits_are_taken_without_a_word_to_who_is_connected(engine, http_config):
+    with trio.fail_after(30):
+        async with served(engine, http_config) as server, visited(server) as visitors:
+            for number in range(20):
+                await more_answers(visitors)
+                server.change(replace(http_config, max_body=Size(1000 + number)))
+            await more_answers(visitors)
+    assert [visitor.connections for visitor in visitors if visitor.keep] == [1, 1]
+
+
+async def test_the_listener_moves_without_losing_a_request(engine, http_config):
+    """To free ports, to all addresses of the port it has, and back."""
+    with trio.fail_after(30):
+        async with served(engine, http_config) as server, visited(server) as visitors:
+            for number in range(20):
+                await more_answers(visitors)
+                port = server.listener.getsockname()[1]
+                listen = ("127.0.0.1:0", f"0.0.0.0:{port}", f"127.0.0.1:{port}")[number % 3]
+                moved = None if server.listens_on(listen) else listening(listen, server.listener)
+                server.change(replace(http_config, listen=listen), moved)
+                assert listen.endswith(":0") or server.url == f"http://{listen}"
+            await more_answers(visitors)
+
+
+async def follow(server, after):
+    """Open a stream of events."""
+    stream = await trio.open_tcp_stream(*server.listener.getsockname())
+    head = f"Host: localhost\r\nLast-Event-ID: {after}\r\n"
+    await stream.send_all(f"GET /api/events/stream HTTP/1.1\r\n{head}\r\n".encode())
+    await until(stream, b"retry: 2000")
+    return stream
+
+
+async def until(stream, wanted):
+    """Read until something comes."""
+    seen = b""
+    while wanted not in seen:
+        piece = await stream.receive_some()
+        assert piece, f"{wanted} did not come: {seen}"
+        seen += piece
+
+
+async def test_streams_end_with_their_listener_and_with_nothing_else(engine, http_config):
+    with trio.fail_after(30):
+        async with served(engine, http_config) as server:
+            async with await follow(server, 0) as stream:
+                left = server.listener.getsockname()
+                server.change(replace(http_config, max_body=Size(1000)))
+                await happens(engine, "first")
+                await until(stream, b"first")
+                server.change(http_config, listening("127.0.0.1:0"))
+                await until(stream, b"0\r\n\r\n")  # the last chunk: the answer is whole
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(left, timeout=5)
+            await happens(engine, "between")
+            async with await follow(server, 1) as stream:
+                await until(stream, b"between")
+                server.change(replace(http_config, max_body=Size(1000)))
+                await happens(engine, "last")
+                await until(stream, b"last")
+
+
+async def test_limits_hosts_and_times_hold_from_the_next_request_on(engine, http_config, shop):
+    async with (
+        served(engine, http_config) as server,
+        httpx.AsyncClient(base_url=server.url, trust_env=False, verify=False) as client,
+    ):
+        event = {"id": "1", "type": "note", "data": {"text": "x" * 2000}}
+        assert (await client.post("/api/events", json=event, headers=shop)).status_code == 200
+        assert (await client.get("/readyz", headers={"Host": "ops.example.com"})).status_code == 200
+        server.change(replace(http_config, max_body=Size(1000), hosts=("other.example.com",)))
+        assert (await client.post("/api/events", json=event, headers=shop)).status_code == 413
+        assert (await client.get("/readyz", headers={"Host": "ops.example.com"})).status_code == 421
+        assert (await client.get("/readyz", headers={"Host": "other.example.com"})).status_code == 200
+        server.change(replace(http_config, request_timeout=Duration(0.05)))
+        answer = await client.get("/api/v1/query", params={"query": "hang"})
+        assert answer.status_code == 503 and "within 50ms" in answer.text
+
+
+async def test_who_had_connected_to_a_listener_that_is_left_is_answered(engine, http_config):
+    """Also when the connection has not been accepted yet."""
+    async with served(engine, http_config) as server:
+        address = server.listener.getsockname()
+        waiting = [socket.create_connection(address, timeout=5) for _ in range(20)]
+        server.change(http_config, listening("127.0.0.1:0"))
+        for one in waiting:
+            with one:
+                one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                answer = await trio.to_thread.run_sync(one.recv, 65536)
+                assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
+
+
+async def test_a_change_before_it_serves_holds_when_it_does(engine, http_config):
+    first = listening("127.0.0.1:0")
+    with HttpServer(http_config, first) as server:
+        server.change(replace(http_config, hosts=()), listening("127.0.0.1:0"))
+        assert first.fileno() == -1
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(server.serve, engine, stop)
+            async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
+                assert (await client.get("/readyz", headers={"Host": "ops.example.com"})).status_code == 421
+            stop.set()
+        server.change(http_config, listening("127.0.0.1:0"))
+        last = server.listener
+    assert last.fileno() == -1, "what comes after the stop is closed as well"
+
+
+def test_a_port_of_ours_may_be_bound_for_all_addresses_and_for_one_but_nobody_elses():
+    with listening("127.0.0.1:0") as ours, listening("127.0.0.1:0") as others:
+        with bind_listener(f"0.0.0.0:{ours.getsockname()[1]}", ours) as moved:
+            begin_listening(moved)
+        with pytest.raises(ListenError, match="Address already in use"):
+            bind_listener(f"0.0.0.0:{others.getsockname()[1]}", ours)
+
+
+def test_a_port_that_is_taken_between_bind_and_listen_is_named():
+    with bind_listener("127.0.0.1:0") as bound, bind_listener(f"127.0.0.1:{bound.getsockname()[1]}") as other:
+        begin_listening(other)
+        with pytest.raises(
+            ListenError, match=rf"listen on 127\.0\.0\.1:{bound.getsockname()[1]}: Address already in use"
+        ):
+            begin_listening(bound)
+
+
+# ---- what is given back --------------------------------------------------------------------------------------------------
 
 
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_a_serve_gives_back_every_descriptor_and_leaves_the_listener_open(engine, http_config, serving):
+async def test_a_serve_gives_back_every_descriptor(engine, http_config, serving):
     async def one_round() -> None:
         async with serving(engine, http_config) as client:
             await client.get("/readyz")
@@ -92,12 +270,3 @@ async def test_a_serve_gives_back_every_descriptor_and_leaves_the_listener_open(
     for _ in range(3):
         await one_round()
     assert descriptors() == before
-
-    stop = trio.Event()
-    with bind_listener("127.0.0.1:0") as listener:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve_http, engine, http_config, listener=listener, stop=stop))
-            stop.set()
-        assert listener.fileno() >= 0
-        with socket.create_connection(listener.getsockname(), timeout=5):
-            pass
