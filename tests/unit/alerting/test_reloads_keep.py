@@ -19,6 +19,7 @@ options = st.fixed_dictionaries(
     }
 )
 policies = st.fixed_dictionaries({}, optional=dict.fromkeys(OTHERS, options))
+ticks = st.sampled_from((0.1, 15.0, 3600.0))  # [daemon] evaluation_interval, which every rule carries
 hosts = st.sampled_from(((), ("a",), ("b",), HOSTS))
 blind = st.sampled_from((False, False, False, True))
 evaluations = st.tuples(st.just("evaluate"), st.sampled_from(("Kept", "Kept", *OTHERS)), hosts, blind)
@@ -27,7 +28,7 @@ steps = st.lists(
         evaluations,
         evaluations,
         evaluations,
-        st.tuples(st.just("reload"), policies),
+        st.tuples(st.just("reload"), policies, ticks),
         st.tuples(st.just("wait"), st.sampled_from((1.0, 59.0, 61.0, 3600.0))),
         st.tuples(st.just("answer")),
         st.tuples(st.just("crash")),
@@ -37,8 +38,9 @@ steps = st.lists(
 )
 
 
-def policy_of(kit, kept, others):
-    return kit.policy(kit.rule("Kept", **kept), *(made(kit, name, chosen) for name, chosen in others.items()))
+def policy_of(kit, kept, others, tick_s=15.0):
+    rules = (kit.rule("Kept", **kept), *(made(kit, name, chosen) for name, chosen in others.items()))
+    return kit.policy(*(msgspec.structs.replace(rule, interval_s=tick_s) for rule in rules))
 
 
 def made(kit, name, chosen):
@@ -62,8 +64,8 @@ class Life:
             case ("evaluate", rule, present, blind):
                 finds = [self.kit.found(host=host) for host in present]
                 ledger.see(*finds, rule=rule, blind_checks=("c",) if blind else (), at=ledger.now + 0.5)
-            case ("reload", others) if self.obeys:
-                self.reload(others)
+            case ("reload", others, tick_s) if self.obeys:
+                self.reload(others, tick_s)
             case ("wait", seconds):
                 ledger.tick(ledger.now + seconds)
             case ("answer",) if ledger.sending:
@@ -71,11 +73,13 @@ class Life:
             case ("crash",):
                 ledger.crash()
 
-    def reload(self, others):
+    def reload(self, others, tick_s):
         self.others = others
         ledger = self.ledger
         ledger.go(
-            self.kit.Replaced(ledger.now, policy_of(self.kit, self.kept, others), "h", self.kit.Actor("me"), None)
+            self.kit.Replaced(
+                ledger.now, policy_of(self.kit, self.kept, others, tick_s), "h", self.kit.Actor("me"), None
+            )
         )
 
     def told_of_kept(self):
@@ -101,16 +105,16 @@ def test_a_rule_that_no_reload_changes_lives_as_if_there_had_been_none(kit, kept
 
 
 @settings(max_examples=100, deadline=None)
-@given(first=policies, steps=steps, last=policies)
-def test_a_reload_ends_what_is_gone_and_moves_only_timers(kit, first, steps, last):
+@given(first=policies, steps=steps, last=policies, tick_s=ticks)
+def test_a_reload_ends_what_is_gone_and_moves_only_timers(kit, first, steps, last, tick_s):
     life = Life(kit, {})
-    life.reload(first)
+    life.reload(first, 15.0)
     for step in steps:
         life.play(step)
     life.ledger.tick(life.ledger.now)
     before, old = open_alerts(life.ledger), life.others
     written = len(life.ledger.records)
-    life.reload(last)
+    life.reload(last, tick_s)
     after = open_alerts(life.ledger)
     ended = set()
     for key, alert in before.items():
