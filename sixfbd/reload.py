@@ -5,7 +5,7 @@ the swap. An invalid configuration changes nothing; what cannot be taken over wi
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 import msgspec
 import structlog
@@ -33,6 +33,8 @@ from sixfbd.schedule import GRACE_S, stale_after_s
 from sixfbd.world import World
 
 K = TypeVar("K")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 log = structlog.get_logger("sixfbd.reload")
 
 NEEDS_RESTART: Final = ("daemon.state_directory", "control.socket")
@@ -149,17 +151,17 @@ async def prepare(running: Running, path: Path) -> Plan:
 
     A plan is brought to its end by `apply_plan` or `discard`.
     """
-    catalog = await running.world.offload(lambda: load_plugins(plugin_sources(path)))  # loaded modules stay as they are
+    catalog = await _in_thread(lambda: load_plugins(plugin_sources(path)))  # loaded modules stay as they are
     if moved := _moved_code(running.catalog, catalog):
         raise Refused(
             f"{'; '.join(moved)}; loaded code cannot change in a reload, nothing was changed; restart the daemon"
         )
-    config, problems = await running.world.offload(check_config, path, catalog, rule_problems)
+    config, problems = await _in_thread(check_config, path, catalog, rule_problems)
     if config is None:
         errors = [str(problem) for problem in problems if problem.level == "error"]
         raise Refused("the configuration is not valid, nothing was changed:\n" + "\n".join(errors))
     rules, _ = effective_rules(config, catalog.rules)
-    bound, left_out = await running.world.offload(bind, rules)
+    bound, left_out = await _in_thread(bind, rules)
     old = running.config
     same_site = config.site == old.site
     kept_checks = {
@@ -200,6 +202,11 @@ async def prepare(running: Running, path: Path) -> Plan:
     )
 
 
+async def _in_thread(fn: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+    """Run what may take long, and touches nothing, in a worker thread that a stop does not wait for."""
+    return await trio.to_thread.run_sync(fn, *args, abandon_on_cancel=True)
+
+
 def _moved_code(old: PluginCatalog, new: PluginCatalog) -> list[str]:
     """Name the plugins that would be loaded from another file than the one that they are loaded from."""
     loaded = {one.name: one for one in old.plugins if one.problem is None and Path(one.origin).is_absolute()}
@@ -216,7 +223,7 @@ async def _bind_moved(running: Running, config: Config) -> socket.socket | None:
     if running.server.listens_on(listen):
         return None
     try:
-        return await running.world.offload(bind_listener, listen, running.server.listener)
+        return await _in_thread(bind_listener, listen, running.server.listener)
     except ListenError as error:
         raise Refused(f"{error}; nothing was changed") from error
 

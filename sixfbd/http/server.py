@@ -5,7 +5,7 @@ Owns how many connections there may be: a flood of them must not take the descri
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Final, Self
@@ -32,6 +32,7 @@ MAX_CONNECTIONS: Final = 256  # with what else the daemon has open well below th
 MAX_TURNED_AWAY: Final = 64  # more than so many at once are closed without a word
 TURN_AWAY_S: Final = 0.5
 MAX_PORT: Final = 65535
+EVERYWHERE: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 STALLED_MS: Final = 5000  # hypercorn cannot be made to give up a send: a client that takes nothing is cut by the kernel
 
 log = structlog.get_logger("sixfbd.http")
@@ -125,8 +126,12 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """The address that it listens on."""
-        return f"http://{address_of(self.listener)}"
+        """The address that it listens on; of all addresses loopback's, by which it can be asked for."""
+        address = address_of(self.listener)
+        for everywhere, here in EVERYWHERE.items():
+            if address.startswith(f"{everywhere}:"):
+                address = address.replace(everywhere, here, 1)
+        return f"http://{address}"
 
     def listens_on(self, listen: str) -> bool:
         """Tell whether a change to this "HOST:PORT" needs no other listener."""

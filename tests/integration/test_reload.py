@@ -374,10 +374,9 @@ async def in_force(made, settings):
     """Ask the parts whether they work by these settings."""
     running = made.running
     host = json.loads(settings["http.listen"]).removesuffix(":0")
-    assert running.url.startswith(f"http://{host}:") and running.outbox.place.url == running.url
-    port = running.server.listener.getsockname()[1]
-    url = f"http://{host}:{port}".replace("0.0.0.0", "127.0.0.1")
-    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
+    assert running.server.listener.getsockname()[0] == host.strip("[]")
+    assert running.outbox.place.url == running.url
+    async with httpx.AsyncClient(base_url=running.url, trust_env=False, verify=False) as client:
         for name in ("one.example.com", "two.example.com"):
             known = name in settings["http.hosts"]
             assert (await client.get("/readyz", headers={"Host": name})).status_code == (200 if known else 421)
