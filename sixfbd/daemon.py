@@ -31,6 +31,7 @@ from sixfbd.logs import configure_logging
 from sixfbd.model import CheckName, Refusals, Report, Sample, StoredEvent
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
+from sixfbd.readers.condition import remarks
 from sixfbd.readers.for_control import ControlView
 from sixfbd.readers.for_http import HttpView
 from sixfbd.readers.queries import EngineReader
@@ -125,6 +126,7 @@ async def _open_and_serve(
                 state_directory / "journal.db",
                 keep_events_s=config.journal.events,
                 keep_records_s=config.journal.alerts,
+                max_bytes=config.journal.max_size,
             )
         )
         listener = bind_listener(config.http.listen)  # after the lock: a second instance is told so
@@ -132,6 +134,7 @@ async def _open_and_serve(
         begin_listening(listener)
         store = await stack.enter_async_context(open_samples(state_directory / "samples.db", window))
         upkeep.set_forward(clock, journal.newest_at, window.newest_ms / 1000)
+        store.witness = lambda: (journal.last_record_seq, journal.last_event_seq)
         await world.offload(window.restore_steps, journal, round(world.clock.now() * 1000))
 
         async def deliver(check: CheckName, report: Report, own: Sequence[Sample]) -> Refusals:
@@ -171,6 +174,8 @@ async def _open_and_serve(
             persist=store.put,
             touch=evaluator.touch,
             committed=committed,
+            volatile=lambda: judge.last_journal_error if judge.journal_failing else "",
+            failed=judge.doubt_journal,
         )
         intake.declare_types(list(catalog.event_types.values()))
         await intake.observe_again()
@@ -180,7 +185,9 @@ async def _open_and_serve(
         await stack.enter_async_context(
             judge.running(__version__, config.text_hash, last_alive_at=journal.last_alive_at)
         )
-        outbox = Outbox(judge, world.clock, notifiers, place_of(config, server.url), drain_s=DRAIN_S)
+        remarking = partial(remarks, judge, world.clock)
+        place = place_of(config, server.url)
+        outbox = Outbox(judge, world.clock, notifiers, place, drain_s=DRAIN_S, remarks=remarking)
         running = Running(
             config_path=config_path,
             config=config,
@@ -235,6 +242,7 @@ async def _serve(running: Running, runs: trio.Nursery) -> None:
             await servers.start(partial(answer, clock=running.world.clock))
             await runs.start(running.schedule.run)
             upkeep.end_gone_checks(running)
+            upkeep.end_unwatched(running)
             upkeep.report_once(running, view)
             upkeep.begin(running, view, tasks)
             running.ready = True

@@ -234,13 +234,19 @@ class Intake:
         persist: Callable[[Sequence[Write]], None],
         touch: Callable[[frozenset[RuleName]], None],
         committed: Callable[[Sequence[StoredEvent]], None],
+        volatile: Callable[[], str] = lambda: "",
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`volatile` says why nothing can be kept now, "" if it can: then events are refused, samples are not. `failed` is
+        called when the journal did not take events."""
         self._journal = journal
         self._window = window
         self._clock = clock
         self._persist = persist
         self._touch = touch
         self._committed = committed
+        self._volatile = volatile
+        self._failed = failed
         self._known: dict[CheckName, _Known] = {}
         self._types: dict[str, EventType] = {}
         self._own_series: dict[tuple[str, Labels], Series] = {}
@@ -278,9 +284,9 @@ class Intake:
     async def report(self, check: CheckName, report: Report, own: Sequence[Sample] = ()) -> Refusals:
         """Take one report; `own` are the engine's samples about the run, visible in the same instant.
 
-        Events and cursor are durable on return, samples visible. Returns what was refused. Raises JournalFull or
-        JournalBroken: then nothing was taken. Of a check that is forgotten or declared anew meanwhile only the events
-        are taken. Of a report with too many events neither they nor the cursor are taken: the next run begins where
+        Events and cursor are durable on return, samples visible. Returns what was refused. Raises JournalError: then its
+        samples were taken, its events and cursor were not. Of a check that is forgotten or declared anew meanwhile only the
+        events are taken. Of a report with too many events neither they nor the cursor are taken: the next run begins where
         this one did.
         """
         known, refused = self._known.get(check), _Refused()
@@ -288,13 +294,19 @@ class Intake:
             refused.add("the report", f"there is no check {check}")
             return refused.result()
         declared, at = known.declared, self._clock.now()
+        failure: JournalError | None = None
         if report.events or report.cursor is not None:
-            await self._events_of(check, known, report, refused)
+            try:
+                await self._events_of(check, known, report, refused)
+            except JournalError as error:
+                failure = error
         rows: _Rows = []
         if self._known.get(check) is known:
             known.turn(at)
             rows = await self._rows(check, known, report.samples, refused)
         if self._known.get(check) is not known:
+            if failure is not None:
+                raise failure
             refused.add("the samples", "the check was removed or replaced meanwhile")
             return refused.result()
         rows += [(self._own(sample), sample.value) for sample in own]
@@ -307,6 +319,8 @@ class Intake:
         )
         self._persist(appended.rows)
         self._touch(appended.touched)
+        if failure is not None:
+            raise failure
         return refused.result()
 
     async def _events_of(self, check: CheckName, known: _Known, report: Report, refused: _Refused) -> None:
@@ -410,6 +424,8 @@ class Intake:
         Raises JournalFull: then none was taken, and the cursor did not move; JournalBroken: nobody can tell. What was
         taken all the same is shown with the next events that are; who repeats it is told that it is a duplicate.
         """
+        if problem := self._volatile():
+            raise JournalBroken(f"events are refused while the journal cannot be written: {problem}")
         now = self._clock.now()
         results: list[Put | None] = [None] * len(events)
         fresh: list[_Put] = []
@@ -451,11 +467,13 @@ class Intake:
         try:
             taken = await self._journal.put_events(source, [new for new, _, _ in fresh], cursor)
         except JournalBroken:
+            self._failed()
             room = MAX_UNANSWERED - len(self._unanswered)
             self._unanswered |= dict(zip(keys, ((put, above) for put in fresh), strict=True)) if room > 0 else {}
             self._unanswered |= repeated
             raise
         except JournalError:
+            self._failed()
             self._unanswered |= repeated
             raise
         for key, result in zip(keys, taken, strict=True):

@@ -1,15 +1,16 @@
 """The judge: one task that owns the state of alerts and deliveries, and alone writes the journal's records.
 
-A round: drain the inputs, `decide` on a draft, one commit, publish, act. What arrives meanwhile is the next round. If the
-commit fails nothing is published, the inputs are kept and tried again; commands are refused at once. If nobody can tell
-whether a commit was written, the journal is asked before anything else is decided. Evaluates nothing and delivers nothing
-itself: rules hand it what they found, the outbox what came of each try.
+A round: drain the inputs, `decide` on a draft, one commit, publish, act. What arrives meanwhile is the next round. If
+nobody can tell whether a commit was written, the journal is asked before anything else is decided. While it cannot be
+written the judge is volatile: rounds go on in memory, commands are refused; once it takes writes again the records of the
+gap are written with the whole state (DESIGN promise 10). Evaluates nothing and delivers nothing itself: rules hand it what
+they found, the outbox what came of each try.
 """
 
 from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -32,9 +33,23 @@ from sixfbd.alerting.inputs import (
     Tick,
 )
 from sixfbd.alerting.policy import Policy
-from sixfbd.journal.errors import JournalBroken, JournalError
-from sixfbd.journal.records import AlertChanged, Base, EventsJudged, MessageChanged, Record, Started, Stopped
+from sixfbd.journal.errors import JournalBroken, JournalError, JournalFull
+from sixfbd.journal.records import (
+    Acked,
+    AlertChanged,
+    Base,
+    CheckPaused,
+    EventsJudged,
+    MessageChanged,
+    ObligationChanged,
+    Owed,
+    Record,
+    Started,
+    Stopped,
+    TokenChanged,
+)
 from sixfbd.journal.state import State, apply, base_of
+from sixfbd.journal.volatile import Unwritten
 from sixfbd.model import (
     OPEN_STATES,
     Actor,
@@ -71,7 +86,14 @@ class Journal(Protocol):
     @property
     def last_event_seq(self) -> int: ...
 
+    @property
+    def last_record_seq(self) -> int: ...
+
     async def commit(self, records: Sequence[Record]) -> int: ...
+
+    async def rebase(self, records: Sequence[Record], base: Base) -> int: ...
+
+    async def probe(self, at: float) -> None: ...
 
     def load_records(self, after: int | None = None) -> AsyncIterable[Record]: ...
 
@@ -97,25 +119,20 @@ class _Slot:
         return self._outcome
 
 
-class _Unanswered(NamedTuple):
-    """A round whose commit got no answer: it may be written or not, and its claimed messages have not left."""
-
-    decision: Decision
-    inputs: Sequence[Input]
-    read_event: int
+class _NotTakenError(JournalError):
+    """A commit got no answer, and the journal says that it was not written."""
 
 
 class Judge:
     """`async with judge.running()`: entered after the journal and before all that submits; left after the outbox.
 
-    `state` is the published state, durable whenever it can be read. All methods belong to the event loop's thread; those
-    that are not async never wait.
+    `state` is the published state, durable whenever it can be read and the journal is not failing. All methods belong to
+    the event loop's thread; those that are not async never wait.
     """
 
     def __init__(self, journal: Journal, clock: Clock, policy: Policy) -> None:
         self.state = State()
         self.policy = policy
-        self.journal_failing = False
         self.last_journal_error = ""
         self.record_seq = 0
         """Number of the last record that `state` holds."""
@@ -136,9 +153,13 @@ class Judge:
         self._start: Start | None = None
         self._listeners: list[Listener] = []
         self._next_due: float | None = None
-        self._behind = False  # the journal may hold records above `record_seq`
-        self._unanswered: _Unanswered | None = None
         self._wake = trio.Event()
+        self._unwritten: Unwritten | None = None  # not None: volatile
+        self._failing = trio.Event()
+        self._unreadable = False  # events wait in a journal that cannot be read
+        self._writable = True
+        self._doubted = False
+        self._pause_s = RETRY_FIRST_S
         self._loaded = False
         self._stopping = False
 
@@ -157,7 +178,8 @@ class Judge:
         """Judge for as long as the block lasts; then a last round, and a `stopped` record, within STOP_S.
 
         Writes `started` with the hash `config` of the configuration; messages that were being sent when the process
-        before ended become `unknown`. Raises JournalError if the journal cannot be read, or written at the start.
+        before ended become `unknown`. Raises JournalError if the journal cannot be read, JournalBroken if it cannot be
+        written at the start either; if it is only full the judge begins volatile.
         """
         if not self._loaded:
             await self.load()
@@ -174,7 +196,11 @@ class Judge:
         alive = [at for at in (last_alive_at, self.state.last_alive_at) if at is not None]
         records: list[Record] = [Started(now, version, config, max(alive, default=None))]
         records += after_start(self.state, now, "the daemon ended while it was being sent")
-        self.record_seq = await self._journal.commit(records)
+        self.record_seq = self._journal.last_record_seq
+        try:
+            self.record_seq = await self._journal.commit(records)
+        except JournalFull as error:
+            self._turn_volatile(error).add(records)
         for record in records:
             apply(self.state, record)
         self.submit(Began(now))
@@ -221,6 +247,12 @@ class Judge:
             and seq - self.state.judged_event < EVENTS_UNJUDGED
             and not any(one.event.type in self.policy.notices for one in fresh)
         )
+
+    def doubt_journal(self) -> None:
+        """Somebody else's write failed: find out whether the journal takes any, and be volatile if it does not."""
+        if self._unwritten is None:
+            self._doubted = True
+            self._wake.set()
 
     async def command(self, command: Command, by: Actor) -> Outcome:
         """Carry out a command; its outcome is durable on return. Refused at once while the journal cannot be written."""
@@ -303,36 +335,28 @@ class Judge:
     # ---- rounds --------------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        pause_s = RETRY_FIRST_S
         try:
-            while self._waiting() or not self._stopping:
-                if not self._waiting() and not self.journal_failing:
-                    await self._rest()
-                inputs: list[Input] = []
-                position = self._read_event
-                try:
-                    if self._behind or (self.journal_failing and not self._waiting()):
-                        await self._catch_up()
-                        position = self._read_event
-                    inputs = await self._drain()
-                    await self._round(inputs)
-                except JournalError as error:
-                    self._failed(error, inputs, position)
-                    await trio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, RETRY_MOST_S)
-                else:
-                    self._recovered()
-                    pause_s = RETRY_FIRST_S
-            await self._end()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._probe)
+                while self._waiting() or not self._stopping:
+                    if not self._waiting() and not self._recoverable:
+                        await self._rest()
+                    if self._doubted:
+                        await self._try_out()
+                    if self._recoverable:
+                        await self._recover()
+                    await self._round(await self._drain())
+                await self._end()
+                nursery.cancel_scope.cancel()
         finally:
             self._refuse(self._asked, "the daemon is stopping")
-            if self._unanswered is not None:
-                stopping = "the daemon is stopping, and nobody can tell whether this was done"
-                self._refuse(_asked_in(self._unanswered.inputs), stopping)
 
     def _waiting(self) -> bool:
-        queued = self._evaluations or self._others or self._asked or self._stood or self._behind
-        return bool(queued) or self._committed_event > self._read_event
+        queued = self._evaluations or self._others or self._asked or self._stood
+        return bool(queued) or self._events_wait() or self._doubted
+
+    def _events_wait(self) -> bool:
+        return self._committed_event > self._read_event and not self._unreadable
 
     async def _rest(self) -> None:
         """Wait for an input, or until time alone has something to say."""
@@ -344,10 +368,12 @@ class Judge:
     async def _drain(self) -> list[Input]:
         """Take at most INPUTS_A_ROUND inputs off the queues; what is left over wakes the next round."""
         inputs: list[Input] = []
-        if (
-            self._committed_event > self._read_event
-        ):  # first: if the journal cannot be read, the queues stay as they are
-            inputs.append(await self._read_events())
+        if self._events_wait():
+            try:
+                inputs.append(await self._read_events())
+            except JournalError as error:
+                self._turn_volatile(error)
+                self._unreadable = True
         while self._others and len(inputs) < INPUTS_A_ROUND:
             inputs.append(self._others.popleft())
         while self._asked and len(inputs) < INPUTS_A_ROUND:
@@ -382,20 +408,39 @@ class Judge:
         inputs += self._stood
         self._stood = []
         decision = await self._decide(inputs, now)
-        if decision.records:
+        meanwhile: Sequence[Record] = ()
+        if self._unwritten is None and decision.records:
             try:
-                self.record_seq = await self._commit(decision.records)
-            except JournalBroken:
-                self._unanswered = _Unanswered(decision, inputs, self._read_event)
-                raise
+                meanwhile = await self._commit(decision.records)
+            except JournalError as error:
+                inputs = self._go_volatile_with(inputs, error)
+                decision = await self._decide(inputs, now)
+        if self._unwritten is not None:
+            self._unwritten.add(decision.records)
         self._publish(decision, inputs)
+        for record in meanwhile:
+            apply(self.state, record)
 
-    async def _commit(self, records: Sequence[Record]) -> int:
+    async def _commit(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Write a round; return what the journal holds besides, to be applied after it. Raises JournalFull or
+        _NotTakenError if it was not written, JournalBroken if nobody can tell."""
         try:
-            return await self._journal.commit(records)
-        except JournalBroken:
-            self._behind = True
-            raise
+            self.record_seq = await self._journal.commit(records)
+        except JournalBroken as error:
+            news = await self._ask_journal()
+            if not news or not _begins_with(news, records):
+                raise _NotTakenError(str(error)) from error
+            return news[len(records) :]
+        return ()
+
+    async def _ask_journal(self) -> list[Record]:
+        """Return what the journal holds that the state does not. Only a write that is answered shows that the fate of those
+        before it is known; this one says nothing new."""
+        seq = await self._journal.commit([EventsJudged(self._clock.now(), self.state.judged_event)])
+        after = self._journal.load_records(self.record_seq)
+        news: list[Record] = [record async for record in after if not isinstance(record, Base)]
+        self.record_seq = seq
+        return news
 
     def _publish(self, decision: Decision, inputs: Sequence[Input]) -> None:
         self.state.publish(decision.draft)
@@ -469,53 +514,90 @@ class Judge:
 
     # ---- when the journal fails ----------------------------------------------------------------------------------------
 
-    def _failed(self, error: JournalError, inputs: Sequence[Input], position: int) -> None:
-        """Nothing was published: keep the inputs for the next try, but let nobody wait for a command."""
-        if not self.journal_failing:
+    @property
+    def journal_failing(self) -> bool:
+        """Whether what is decided is in memory only."""
+        return self._unwritten is not None
+
+    @property
+    def failing_since(self) -> float | None:
+        """Since when (engine time); None while it is not failing."""
+        return None if self._unwritten is None else self._unwritten.since
+
+    @property
+    def _recoverable(self) -> bool:
+        return self._unwritten is not None and self._writable
+
+    def _turn_volatile(self, error: JournalError) -> Unwritten:
+        """Go on in memory; nobody waits for a command meanwhile. Returns where the records go."""
+        self.last_journal_error = str(error)
+        if self._unwritten is None:
             log.error("journal.failing", error=str(error))
-        self.journal_failing, self.last_journal_error = True, str(error)
-        self._read_event = position
-        refused = f"the journal cannot be written, nothing was done: {error}"
-        self._refuse(self._asked, refused)
-        if self._unanswered is None:
-            self._take_back(inputs, refused)
-        elif (
-            self._unanswered.inputs is not inputs
-        ):  # nor could the journal be asked; who reloads has to know, and waits
-            unsure = f"nobody can tell whether this was done, the journal does not answer: {error}"
-            asked = _asked_in(self._unanswered.inputs)
-            self._refuse(deque(one for one in asked if not isinstance(one, Replaced)), unsure)
+            self._unwritten = Unwritten(self.state, self._clock.now(), str(error))
+        self._writable = False
+        self._failing.set()
+        self._refuse(self._asked, f"the journal cannot be written, nothing was done: {error}")
+        return self._unwritten
 
-    def _take_back(self, inputs: Sequence[Input], refused: str) -> None:
-        """The inputs of a round that was not written wait again; who asked is told."""
-        self._refuse(_asked_in(inputs), refused)
-        for one in reversed(inputs):
-            if isinstance(one, Evaluated):
-                self._evaluations.setdefault(one.rule, one)
-            elif isinstance(one, Answer | Began | Stood | Tick):
-                self._others.appendleft(one)
+    def _go_volatile_with(self, inputs: Sequence[Input], error: JournalError) -> list[Input]:
+        """Refuse the commands of a round that was not written, or of which nobody can tell; return the rest of it."""
+        if isinstance(error, _NotTakenError):
+            said = "the journal did not take it, nothing was done"
+        elif isinstance(error, JournalFull):
+            said = f"the journal cannot be written, nothing was done: {error}"
+        else:
+            said = f"nobody can tell whether this was done, the journal does not answer: {error}"
+        self._turn_volatile(error)
+        self._refuse(_asked_in(inputs), said)
+        return [one for one in inputs if not isinstance(one, CommandInput | Noted | Replaced)]
 
-    async def _catch_up(self) -> None:
-        """Write something that says nothing new: only a write shows that the journal can be written again, and that the
-        fate of every commit before it is known. Then read what it holds, and end the round whose answer was lost."""
-        seq = await self._commit([EventsJudged(self._clock.now(), self._read_event)])
-        self._behind = True
-        news = [record async for record in self._journal.load_records(self.record_seq) if not isinstance(record, Base)]
-        lost, self._unanswered, self._behind = self._unanswered, None, False
-        self.record_seq = seq
-        if lost is not None and _begins_with(news, lost.decision.records):
-            self._read_event = max(self._read_event, lost.read_event)
-            self._publish(lost.decision, lost.inputs)
-            del news[: len(lost.decision.records)]
-        elif lost is not None:
-            self._take_back(lost.inputs, "the journal did not take it, nothing was done")
-        for record in news:
-            apply(self.state, record)
+    async def _try_out(self) -> None:
+        self._doubted = False
+        try:
+            await self._journal.probe(self._clock.now())
+        except JournalError as error:
+            self._turn_volatile(error)
 
-    def _recovered(self) -> None:
-        if self.journal_failing:
-            log.info("journal.recovered")
-        self.journal_failing = False
+    async def _probe(self) -> None:
+        """While volatile, try beside the rounds whether the journal takes a write: a disk that hangs must not stop them."""
+        while True:
+            await self._failing.wait()
+            while not self._writable:
+                await trio.sleep(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, RETRY_MOST_S)
+                try:
+                    await self._journal.probe(self._clock.now())
+                except JournalError as error:
+                    self.last_journal_error = str(error)
+                else:
+                    self._writable = True
+            self._failing = trio.Event()
+            self._wake.set()
+
+    async def _recover(self) -> None:
+        """Write what happened since the journal failed, and the state as it is now; if that fails it stays volatile."""
+        unwritten = self._unwritten
+        assert unwritten is not None
+        gap = unwritten.gap(self._clock.now())
+        try:
+            there = [one async for one in self._journal.load_records(self.record_seq) if not isinstance(one, Base)]
+            # of a round that got no answer: what was asked in it and is written counts as done
+            asked = [one for one in there if isinstance(one, Acked | CheckPaused | TokenChanged)]
+            for record in (*asked, gap):
+                apply(self.state, record)
+            records = [*_without(unwritten.records, there), *_taken_back(there, unwritten.records, self.state, gap.at)]
+            self.record_seq = await self._journal.rebase([*records, gap], base_of(self.state, gap.at))
+        except JournalError as error:
+            self._turn_volatile(error)
+            return
+        self._unwritten, self._unreadable, self._pause_s = None, False, RETRY_FIRST_S
+        log.info(
+            "journal.recovered",
+            after_s=round(gap.at - gap.since, 3),
+            records=len(unwritten.records),
+            dropped=gap.dropped,
+        )
+        self._tell([*asked, gap])
 
     def _refuse(self, asked: deque[CommandInput | Noted | Replaced], error: str) -> None:
         while asked:
@@ -526,6 +608,11 @@ class Judge:
         records: list[Record] = [Stopped(now)]
         if self._read_event > self.state.judged_event:
             records.insert(0, EventsJudged(now, self._read_event))
+        if self._unwritten is not None:
+            await self._recover()
+        if self._unwritten is not None:
+            log.error("journal.lost", since=self._unwritten.since, records=len(self._unwritten.records))
+            return
         try:
             self.record_seq = await self._journal.commit(records)
         except JournalError as error:
@@ -542,6 +629,24 @@ def _asked_in(inputs: Sequence[Input]) -> deque[CommandInput | Noted | Replaced]
 def _begins_with(news: Sequence[Record], records: Sequence[Record]) -> bool:
     """Tell whether a commit is what was written first: it is there whole or not at all, and nobody else writes records."""
     return msgspec.json.encode(news[0]) == msgspec.json.encode(records[0])
+
+
+def _without(records: Sequence[Record], there: Sequence[Record]) -> Sequence[Record]:
+    """Return the records that are not written yet, those of the gap's first round being there or not."""
+    written = {msgspec.json.encode(record) for record in there}
+    return [record for record in records if msgspec.json.encode(record) not in written] if written else records
+
+
+def _taken_back(
+    there: Sequence[Record], records: Sequence[Record], state: State, at: float
+) -> Iterator[ObligationChanged]:
+    """End what a round that got no answer owes when the one in its place does not: it would stay open in the account."""
+    known = {record.obligation.id for record in records if isinstance(record, Owed)}
+    for record in there:
+        if isinstance(record, Owed) and record.obligation.state in OPEN_STATES:
+            identity = record.obligation.id
+            if identity not in known and identity not in state.obligations:
+                yield ObligationChanged(at, identity, "suppressed", "the journal gave no answer: it was decided anew")
 
 
 def _log_transition(record: AlertChanged) -> None:

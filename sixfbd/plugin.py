@@ -388,7 +388,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     """One message, rendered: what a notifier delivers to one address.
 
     `status` is "firing" if any alert fires, "resolved" if none does, "notice" for a notice (which has no alerts).
-    `title` is one line, `text` the whole message in plain text.
+    `title` is one line, `text` the whole message in plain text. `remarks` are sentences about the daemon itself that `text`
+    holds already: a channel that shortens it says them first.
     """
 
     id: MessageId
@@ -405,6 +406,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     sent_at: float = 0.0
     possibly_repeated: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 class Notifier(Generic[O]):

@@ -45,6 +45,8 @@ REMARKS: Final[Mapping[str, str]] = {
     "journal.samples": "what is older is deleted within the hour",
     "journal.events": "what is older is deleted within the hour",
     "journal.alerts": "what is older is deleted within the hour",
+    "journal.max_size": "what is too much is deleted within the hour",
+    "journal.max_samples_size": "what is too much is deleted within the hour",
 }
 
 
@@ -314,7 +316,8 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     new = {name: one for name, one in plan.checks.items() if old.get(name) is not one}
     limit_changed = running.config.window != plan.config.window
     running.window.limit_memory(plan.config.window.memory)
-    running.journal.keep(plan.config.journal.events, plan.config.journal.alerts)
+    journal = plan.config.journal
+    running.journal.keep(journal.events, journal.alerts, journal.max_size)
     running.server.change(plan.config.http, plan.listener)
     if running.config.log != plan.config.log:
         configure_logging(plan.config.log.level, plan.config.log.format)

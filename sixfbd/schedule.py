@@ -376,8 +376,12 @@ class Schedule:
                 report = msgspec.structs.replace(report, more=False)  # it would bring the same page again at once
             elif report.cursor is not None:
                 entry.cursor = msgspec.json.encode(report.cursor)
-        except Exception as error:  # neither a journal that fails nor a report that breaks the door ends it
-            log.error("check.not_taken", error=described(error), exc_info=not isinstance(error, JournalError))
+        except JournalError as error:  # its samples are there; the next run brings its events again
+            log.error("check.events_not_kept", error=str(error), events=len(report.events))
+            report = msgspec.structs.replace(report, more=False)
+            entry.reported, refusals = True, Refusals()
+        except Exception as error:  # a report that breaks the door ends nobody
+            log.error("check.not_taken", error=described(error), exc_info=True)
             report = Report(Status.UNKNOWN, one_line(f"its report was not taken: {error}"), reachable=report.reachable)
             facts |= self._known_by(entry.state, report)
             refusals = Refusals()

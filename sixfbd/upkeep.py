@@ -14,8 +14,10 @@ import trio
 from sixfbd import systemd
 from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK
 from sixfbd.journal.errors import JournalError
-from sixfbd.journal.records import ClockStepped
+from sixfbd.journal.records import ClockStepped, Damaged
+from sixfbd.journal.salvage import MARK
 from sixfbd.model import Sample
+from sixfbd.readers.condition import damages
 from sixfbd.readers.for_http import HttpView
 from sixfbd.running import Running
 from sixfbd.schedule import stale_after_s
@@ -36,7 +38,7 @@ STEP_S: Final = 1.0  # a wall clock that moves by more than this against engine 
 
 def begin(running: Running, view: HttpView, nursery: trio.Nursery) -> None:
     """Start all of it in a nursery that ends it by a cancel."""
-    for task in (stay_alive, let_go, watch_clock):
+    for task in (stay_alive, watch_disk, tell_damage, let_go, watch_clock):
         nursery.start_soon(task, running)
     nursery.start_soon(report_vitals, running, view)
     nursery.start_soon(collect_garbage)
@@ -97,9 +99,7 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     yield counter("sixfbd_notifications_dead_total", judge.dead)
     for (notifier, outcome), count in running.outbox.attempts.items():
         yield counter("sixfbd_notification_attempts_total", count, notifier=notifier, outcome=outcome)
-    yield gauge("sixfbd_journal_failing", float(judge.journal_failing))
-    yield gauge("sixfbd_journal_queue_age_seconds", running.journal.oldest_waiting_s)
-    yield counter("sixfbd_samples_dropped_total", running.store.dropped)
+    yield from _disk_samples(running)
     yield gauge("sixfbd_series", sum(running.window.series_count(name) for name in running.window.checks()))
     for rule in running.rules:  # those that never failed too: a counter that begins above 0 shows no increase
         failures = running.evaluator.failures.get(rule.name, 0)
@@ -112,6 +112,22 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     for (route, status), count in view.requests.items():
         yield counter("sixfbd_http_requests_total", count, route=route, status=str(status))
     yield counter("sixfbd_http_request_seconds_total", view.request_seconds)
+
+
+def _disk_samples(running: Running) -> Iterator[Sample]:
+    journal, room = running.journal, running.journal.room
+    yield gauge("sixfbd_journal_volatile", float(running.judge.journal_failing))
+    yield gauge("sixfbd_journal_queue_age_seconds", journal.oldest_waiting_s)
+    yield gauge("sixfbd_journal_commit_seconds", journal.longest_commit_s())
+    yield gauge("sixfbd_journal_reserve_bytes", room.reserve_bytes)
+    if room.free_bytes is not None:
+        yield gauge("sixfbd_disk_free_bytes", room.free_bytes)
+    damaged = {damage.file for damage in damages(journal, running.store)}
+    damaged |= {name.partition(MARK)[0] for name in room.set_aside}
+    for path in (journal.path, running.store.path):
+        yield gauge("sixfbd_state_damaged", float(path.name in damaged), file=path.name)
+    yield gauge("sixfbd_samples_unwritten", float(running.store.problem is not None))
+    yield counter("sixfbd_samples_dropped_total", running.store.dropped)
 
 
 def _failed_plugins(running: Running) -> Iterable[Sample]:
@@ -131,11 +147,33 @@ def _failed_plugins(running: Running) -> Iterable[Sample]:
 
 async def stay_alive(running: Running) -> None:
     """Write a sign of life every ALIVE_S, so that the next start knows how long nobody watched."""
+    failed = False
     while True:
         try:
             await running.journal.touch(running.world.clock.now())
+            failed = False
         except JournalError as error:
-            log.warning("journal.touch_failed", error=str(error))
+            if not failed:  # the judge says the rest
+                log.warning("journal.touch_failed", error=str(error))
+            failed = True
+        await trio.sleep(ALIVE_S)
+
+
+async def tell_damage(running: Running) -> None:
+    """Write down what this start found damaged."""
+    for damage in damages(running.journal, running.store):
+        log.error("state.damaged", file=damage.file, said=str(damage))
+        record = Damaged(running.world.clock.now(), damage.file, str(damage))
+        noted = await running.judge.note([record])
+        while not noted.ok:
+            await trio.sleep(ALIVE_S)
+            noted = await running.judge.note([record])
+
+
+async def watch_disk(running: Running) -> None:
+    """Look every ALIVE_S how much room there is, and keep the journal's reserve."""
+    while True:
+        await running.journal.look_around()
         await trio.sleep(ALIVE_S)
 
 
@@ -144,14 +182,19 @@ async def let_go(running: Running) -> None:
     while True:
         await trio.sleep(RETENTION_S)
         try:
-            base, upto = running.judge.cut()
-            await running.journal.retain(base, upto)
-            before_ms = round((running.world.clock.now() - running.config.journal.samples) * 1000)
-            await running.store.retain(running.window, before_ms)
+            await _let_go_once(running)
         except JournalError as error:
             log.error("retention.failed", error=str(error))
         except Exception:  # what is not let go now is let go later
             log.exception("retention.failed")
+
+
+async def _let_go_once(running: Running) -> None:
+    if not running.judge.journal_failing:  # else the state is ahead of the journal
+        base, upto = running.judge.cut()
+        await running.journal.retain(base, upto)
+    before_ms = round((running.world.clock.now() - running.config.journal.samples) * 1000)
+    await running.store.retain(running.window, before_ms, running.config.journal.max_samples_size)
 
 
 async def collect_garbage() -> None:
@@ -185,6 +228,14 @@ async def watch_clock(running: Running) -> None:
             if noted.ok:  # else it is tried again: the step stays until it is written
                 offset_s = now_offset_s
         await trio.sleep(ALIVE_S)
+
+
+def end_unwatched(running: Running) -> None:
+    """End the series that went stale while nobody watched where that began, so that no query shows more than was seen."""
+    started, now = running.judge.state.started, running.world.clock.now()
+    if started is not None and started.last_alive_at is not None:
+        rows = running.window.end_stale(round(started.last_alive_at * 1000), round(now * 1000))
+        running.store.put(rows)
 
 
 def end_gone_checks(running: Running) -> None:

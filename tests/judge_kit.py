@@ -276,6 +276,10 @@ class MemoryJournal:
     def last_event_seq(self):
         return self.stored[-1].seq if self.stored else 0
 
+    @property
+    def last_record_seq(self):
+        return len(self.records)
+
     async def commit(self, records):
         await trio.lowlevel.checkpoint()
         if self.failure is not None:
@@ -285,6 +289,14 @@ class MemoryJournal:
         self.commits += 1
         self.on_commit("after")
         return len(self.records)
+
+    async def rebase(self, records, base):
+        return await self.commit([*records, base])
+
+    async def probe(self, at):
+        await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure
 
     async def load_records(self, after=None):
         for record in self.records[after or 0 :]:

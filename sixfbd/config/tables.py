@@ -81,6 +81,12 @@ class JournalTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True
     samples: Annotated[Duration, Meta(description="Raw samples are kept this long.")] = Duration(30 * DAY)
     events: Annotated[Duration, Meta(description="Events are kept this long.")] = Duration(396 * DAY)
     alerts: Annotated[Duration, Meta(description="Alerts and deliveries are kept this long.")] = Duration(730 * DAY)
+    max_size: Annotated[Size, Meta(description="Of a larger journal.db the oldest events and alerts go earlier.")] = (
+        Size(4 * 1024**3)
+    )
+    max_samples_size: Annotated[Size, Meta(description="Of a larger samples.db the oldest samples go earlier.")] = Size(
+        16 * 1024**3
+    )
 
 
 class Log(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

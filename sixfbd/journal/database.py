@@ -22,15 +22,26 @@ import trio
 from msgspec import Struct
 
 from sixfbd.journal import backup, event_log, record_log, retention, step_log, verify
-from sixfbd.journal.errors import JournalBroken, JournalError, JournalFull, StateLockedError, mapped_errors
+from sixfbd.journal.errors import (
+    JournalBroken,
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    StateLockedError,
+    mapped_errors,
+    no_space,
+)
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
 from sixfbd.journal.export import export_lines
+from sixfbd.journal.journal_salvage import mend
 from sixfbd.journal.lock import lock_state_directory
 from sixfbd.journal.readers import Readers
 from sixfbd.journal.record_log import AmbiguousIdError, StoredRecord
 from sixfbd.journal.records import Base, Record
 from sixfbd.journal.retention import Cut, Retained
+from sixfbd.journal.salvage import Damage, names_set_aside
 from sixfbd.journal.schema import connect_writer, read_meta, write_meta
+from sixfbd.journal.space import MIB, Reserve, free_bytes
 from sixfbd.journal.writer import Numbers, Request, Writer, last_numbers
 from sixfbd.model import Alert, CheckName, Json, Series, StoredEvent
 from sixfbd.quantities import DAY
@@ -58,6 +69,7 @@ ANSWER_TIMEOUT_S: Final = 30.0
 CLOSE_TIMEOUT_S: Final = 2.0
 READERS: Final = 4
 PAGE: Final = 1000
+PROBE_BYTES: Final = 2 * MIB
 LAST_ALIVE: Final = "last_alive_at"
 LAST_ROWS: Final = 1000  # a commit's rows are not in the order of their times
 
@@ -82,6 +94,16 @@ class JournalStatus(Struct, frozen=True, kw_only=True):
     oldest_waiting_s: float
     failures: int
     last_error: str
+    disk_free_bytes: int | None
+    reserve_bytes: int
+
+
+class Room(Struct, frozen=True, kw_only=True):
+    """What is free on the file system of the state directory (None: nobody can tell), and what of it is kept back."""
+
+    free_bytes: int | None = None
+    reserve_bytes: int = 0
+    set_aside: tuple[str, ...] = ()  # names of damaged files that lie in the state directory
 
 
 class JournalDatabase:
@@ -92,16 +114,30 @@ class JournalDatabase:
     its writer until it is left, whatever is cancelled around it: leave it after all that writes.
     """
 
-    def __init__(self, path: Path, *, keep_events_s: float = 396 * DAY, keep_records_s: float = 730 * DAY) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        keep_events_s: float = 396 * DAY,
+        keep_records_s: float = 730 * DAY,
+        max_bytes: int = 4 * 1024**3,
+    ) -> None:
         self.path = path
         self.last_alive_at: float | None = None
         """What the process before this one said last by `touch` (engine time); None in a new journal."""
         self.newest_at: float | None = None
         """The newest engine time that anything in the file carries when it is opened; None in a new journal."""
-        self.keep(keep_events_s, keep_records_s)
+        self.keep(keep_events_s, keep_records_s, max_bytes)
         self._lock = ExitStack()
         self._readers = Readers(path)
+        self._reserve = Reserve(path.parent)
+        self.room = Room()
+        """As `look_around` found it last."""
         self._numbers = Numbers(0, 0)
+        self.opened_with = self._numbers
+        """The last numbers that were in the file when it was opened."""
+        self.damage: Damage | None = None
+        """What was found damaged when it was opened; the file was set aside and saved as far as it can be read."""
         self._known: event_log.Known | None = None
         self._outstanding: deque[tuple[Request, trio.Event]] = deque()
         self._subscribers: list[trio.MemorySendChannel[int]] = []
@@ -110,10 +146,11 @@ class JournalDatabase:
         self._stopped = trio.Event()
         self._writer: Writer | None = None
 
-    def keep(self, events_s: float, records_s: float) -> None:
-        """Keep events and records for so long from the next `retain` on."""
+    def keep(self, events_s: float, records_s: float, max_bytes: int) -> None:
+        """Keep events and records for so long, and so much of them, from the next `retain` on."""
         self._keep_events_s = max(events_s, event_log.KNOWN_FOR_S)  # duplicates have to be recognised for so long
         self._keep_records_s = records_s
+        self._max_bytes = max_bytes
 
     async def __aenter__(self) -> "JournalDatabase":
         token = trio.lowlevel.current_trio_token()
@@ -124,22 +161,39 @@ class JournalDatabase:
         def stopped() -> None:
             _tell(token, self._ended)
 
-        self._writer = await trio.to_thread.run_sync(self._open, answered, stopped)
+        try:
+            self._writer = await trio.to_thread.run_sync(self._open, answered, stopped)
+        except JournalFull:
+            if not await trio.to_thread.run_sync(self._reserve.release):
+                raise
+            self._writer = await trio.to_thread.run_sync(self._open, answered, stopped)
         return self
 
     def _open(self, answered: Callable[[list[Request], Numbers], None], stopped: Callable[[], None]) -> Writer:
         with ExitStack() as stack:
             stack.enter_context(lock_state_directory(self.path.parent))
-            connection = connect_writer(self.path)
-            with mapped_errors(self.path), ExitStack() as failing:
-                failing.callback(connection.close)
-                self._numbers = last_numbers(connection)
-                self._known = event_log.read_known(connection)
-                self.last_alive_at = read_meta(connection, LAST_ALIVE)
-                self.newest_at = _newest_at(connection, self.last_alive_at)
-                failing.pop_all()
+            self.damage = mend(self.path) or self.damage
+            try:
+                connection = self._connected()
+            except JournalDamaged as error:  # further in than the check at the start came
+                self.damage = mend(self.path, str(error.__cause__))
+                connection = self._connected()
             self._lock = stack.pop_all()
-        return Writer(connection, self.path, self._numbers, answered, stopped)
+        return Writer(connection, self.path, self._numbers, answered, stopped, self._reserve)
+
+    def _connected(self) -> sqlite3.Connection:
+        """Open the file and read all that a start needs of it, so that what is damaged there shows now."""
+        with mapped_errors(self.path), ExitStack() as failing:
+            connection = connect_writer(self.path)
+            failing.callback(connection.close)
+            self.opened_with = self._numbers = last_numbers(connection)
+            self._known = event_log.read_known(connection)
+            self.last_alive_at = read_meta(connection, LAST_ALIVE)
+            self.newest_at = _newest_at(connection, self.last_alive_at)
+            record_log.pass_over_fold(connection)
+            step_log.series_ends(connection)
+            failing.pop_all()
+        return connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -154,9 +208,12 @@ class JournalDatabase:
             subscriber.close()
         if self._stopped.is_set():
             self._lock.close()
-        else:
+            return
+        if self._outstanding:
             log.error("journal.close_timed_out", file=str(self.path), waiting=len(self._outstanding))
-            self._abandon()  # but not the lock: the thread may yet write
+        else:  # a slow disk: the next start copies the WAL into the file
+            log.info("journal.left_open", file=str(self.path))
+        self._abandon()  # but not the lock: the thread may yet write
 
     def _ended(self) -> None:
         self._stopped.set()
@@ -205,29 +262,64 @@ class JournalDatabase:
 
         return await self._write(write)
 
+    async def rebase(self, records: Sequence[Record], base: Base) -> int:
+        """Write records and `base`, the state after them, all or none; the fold starts at it. Returns the base's number.
+
+        For a writer whose records could not be written for a while. Durability and errors as in `commit`.
+        """
+
+        def write(connection: sqlite3.Connection) -> int:
+            record_log.insert_records(connection, records)
+            return record_log.insert_base(connection, base, last_numbers(connection).record)
+
+        return await self._write(write)
+
     async def touch(self, at: float) -> None:
         """Note that the daemon lives at `at` (engine time). Survives a crash of the process, not always power loss."""
         await self._write(lambda connection: write_meta(connection, LAST_ALIVE, at), lazy=True)
+
+    async def probe(self, at: float) -> None:
+        """Find out whether the journal takes writes, by a durable sign of life; raises JournalError if it does not.
+
+        A write that only fits because it replaces an older one shows nothing: JournalFull while less than PROBE_BYTES are
+        free.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            free = free_bytes(self.path.parent)
+            if free is not None and free < PROBE_BYTES:
+                raise no_space(self.path)
+            write_meta(connection, LAST_ALIVE, at)
+
+        await self._write(write)
 
     async def retain(self, base: Base, upto: int) -> Retained:
         """Make `base`, the state after the record numbered `upto`, the start of the fold; delete what is too old.
 
         Records up to `upto` are deleted when they are `keep_records_s` older than `base.at`; events that have been
-        judged, and hours of step series, when they are `keep_events_s` older. In slices; a cancel leaves the rest for
-        the next time.
+        judged, and hours of step series, when they are `keep_events_s` older. Of a file that uses more than `max_bytes`
+        the oldest go earlier, but events not within the 7 days in which duplicates are recognised. In slices; a cancel
+        leaves the rest for the next time.
         """
         if not 0 <= upto <= self.last_record_seq:
             raise ValueError(f"the cut {upto} is not among the records, the last is {self.last_record_seq}")
         await self._write(lambda connection: record_log.insert_base(connection, base, upto))
         cut = Cut(upto, base.at - self._keep_records_s, base.judged_event, base.at - self._keep_events_s)
+        total = await self._delete(lambda connection: retention.delete_slice(connection, cut))
+        widest = Cut(upto, base.at, base.judged_event, base.at - event_log.KNOWN_FOR_S)
+        more = await self._delete(lambda connection: retention.shrink_slice(connection, widest, self._max_bytes))
+        while await self._write(retention.give_back):
+            pass
+        return Retained(total.records + more.records, total.events + more.events, total.step_hours + more.step_hours)
+
+    async def _delete(self, delete: Callable[[sqlite3.Connection], Retained]) -> Retained:
+        """Delete a slice at a time until nothing is left to delete."""
         total = Retained()
-        while True:
-            some = await self._write(lambda connection: retention.delete_slice(connection, cut))
-            if some == Retained():
-                return total
+        while (some := await self._write(delete)) != Retained():
             total = Retained(
                 total.records + some.records, total.events + some.events, total.step_hours + some.step_hours
             )
+        return total
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], *, lazy: bool = False) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -275,6 +367,11 @@ class JournalDatabase:
     def last_event_seq(self) -> int:
         """The number of the last event committed; 0 in a new journal."""
         return self._numbers.event
+
+    def longest_commit_s(self) -> float:
+        """Return the longest time that a commit took since the last call, in seconds; one that still goes on counts."""
+        writer = self._writer
+        return 0.0 if writer is None else writer.longest_commit_s()
 
     @property
     def oldest_waiting_s(self) -> float:
@@ -405,6 +502,25 @@ class JournalDatabase:
             oldest_waiting_s=self.oldest_waiting_s,
             failures=writer.failures,
             last_error=writer.last_error,
+            disk_free_bytes=self.room.free_bytes,
+            reserve_bytes=self.room.reserve_bytes,
+        )
+
+    async def look_around(self) -> Room:
+        """Look how much room there is, and keep the reserve if there is enough of it; `room` holds what was found."""
+        self.room = await trio.to_thread.run_sync(self._look_around, abandon_on_cancel=True)
+        return self.room
+
+    def _look_around(self) -> Room:
+        try:
+            self._reserve.restore()
+        except OSError as error:
+            log.warning("journal.reserve_failed", file=str(self.path.parent), error=str(error))
+        directory = self.path.parent
+        return Room(
+            free_bytes=free_bytes(directory),
+            reserve_bytes=self._reserve.size_bytes(),
+            set_aside=names_set_aside(directory),
         )
 
     async def verify(self) -> list[str]:

@@ -3,20 +3,23 @@
     JournalError                 a file of the state directory cannot be used; the text names it and the mend
     ├── JournalFull              no space (or quota) left: nothing was written; later writes may succeed
     ├── JournalBroken            the disk, the file or SQLite failed: nothing was written, or nobody can tell
+    │   └── JournalDamaged            what is in the file is not what was written
     └── StateLockedError              another instance holds the state directory
 
 Never raises sqlite3's own errors to callers.
 """
 
 import errno
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from sixfbd.journal.space import free_bytes
+
 NO_SPACE_BYTES: Final = 1024**2  # below this an I/O error of SQLite is taken for a full disk: it hides the errno
+DAMAGE: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _MENDS: Final = {
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; move it away, or restore a backup in its place",
     sqlite3.SQLITE_CORRUPT: "it is damaged; stop the daemon, move it away, and restore a backup in its place",
@@ -39,6 +42,10 @@ class JournalBroken(JournalError):  # noqa: N818 - the contract's name (DESIGN s
     """The disk, the file or SQLite failed. Nothing was written, unless the text says that nobody can tell."""
 
 
+class JournalDamaged(JournalBroken):
+    """What is in the file is not what was written."""
+
+
 class StateLockedError(JournalError):
     """Another instance holds the state directory."""
 
@@ -47,11 +54,17 @@ def journal_error(error: sqlite3.Error, path: Path) -> JournalError:
     """Return ours for one of sqlite3's: JournalFull if space is missing, JournalBroken for all else."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     primary = 0 if code is None else code & 0xFF  # the low byte is the kind, the rest its variety
-    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _free_bytes(path) < NO_SPACE_BYTES):
-        return JournalFull(f"{path}: no space left to write; free some on its file system, or raise the quota")
+    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _is_full(path)):
+        return no_space(path)
     mend = _MENDS.get(primary, "see the kernel's log for the disk, and run `sixfbctl journal verify`")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return JournalBroken(f"{path}: {error} ({name}): {mend}")
+    kind = JournalDamaged if primary in DAMAGE else JournalBroken
+    return kind(f"{path}: {error} ({name}): {mend}")
+
+
+def no_space(path: Path) -> JournalFull:
+    """Return the error that says so."""
+    return JournalFull(f"{path}: no space left to write; free some on its file system, or raise the quota")
 
 
 @contextmanager
@@ -79,9 +92,6 @@ def directory_error(error: OSError, directory: Path) -> JournalError:
     return kind(f"{directory}: {said}")
 
 
-def _free_bytes(path: Path) -> int:
-    try:
-        space = os.statvfs(path.parent)
-    except OSError:
-        return NO_SPACE_BYTES  # unknown is not full
-    return space.f_bavail * space.f_frsize
+def _is_full(path: Path) -> bool:
+    free = free_bytes(path.parent)
+    return free is not None and free < NO_SPACE_BYTES

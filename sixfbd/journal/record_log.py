@@ -67,7 +67,13 @@ def insert_records(connection: sqlite3.Connection, records: Sequence[Record]) ->
 
 
 def insert_base(connection: sqlite3.Connection, base: Base, upto: int) -> int:
-    """Write the state at the cut `upto` in place of the base before it; the fold starts here from now on."""
+    """Write the state at the cut `upto` in place of the base before it; the fold starts here from now on.
+
+    One that is older than the base that is there changes nothing. Returns the number of the base.
+    """
+    there, known = read_meta(connection, BASE_SEQ), read_meta(connection, BASE_UPTO)
+    if there is not None and known is not None and upto < known:
+        return int(there)
     seq = _insert(connection, base)
     connection.execute("DELETE FROM records WHERE kind = 'base' AND seq < ?", (seq,))
     write_meta(connection, BASE_SEQ, seq)
@@ -118,6 +124,15 @@ def fold_start(connection: sqlite3.Connection) -> tuple[StoredRecord | None, int
         return None, 0
     [body] = connection.execute("SELECT body FROM records WHERE seq = ?", (seq,)).fetchone()
     return StoredRecord(int(seq), decode(body)), int(upto)
+
+
+def pass_over_fold(connection: sqlite3.Connection) -> None:
+    """Read what `fold_start` and the records after it are, without a look at them: sqlite3's error if it is damaged."""
+    upto = read_meta(connection, BASE_UPTO) or 0
+    for _ in connection.execute(
+        "SELECT body FROM records WHERE seq > ? OR seq = (SELECT value FROM meta WHERE key = ?)", (upto, BASE_SEQ)
+    ):
+        continue
 
 
 def read_history(connection: sqlite3.Connection, wanted: str) -> list[Record]:

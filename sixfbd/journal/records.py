@@ -36,6 +36,26 @@ class Stopped(Struct, frozen=True, tag_field="r", tag="stopped"):
     at: float
 
 
+class Volatile(Struct, frozen=True, tag_field="r", tag="volatile"):
+    """From `since` to `at` the journal could not be written: what was decided lived in memory, and was written then.
+
+    `dropped` records of that time were too many to keep; the state at its end is in the base that follows.
+    """
+
+    at: float
+    since: float
+    error: str
+    dropped: int = 0
+
+
+class Damaged(Struct, frozen=True, tag_field="r", tag="damaged"):
+    """At its start the daemon found a file of its state damaged, or short of what it had held; `said` is all of it."""
+
+    at: float
+    file: str
+    said: str
+
+
 class Configured(Struct, frozen=True, tag_field="r", tag="configured"):
     """A reload took effect."""
 
@@ -148,7 +168,7 @@ class Told(Struct, frozen=True):
 
 
 class Base(Struct, frozen=True, tag_field="r", tag="base"):
-    """The whole state at a cut; the fold starts at the last one. Written by retention with the deletion of what is older."""
+    """The whole state at a cut; the fold starts at the last one. Written by retention, and after the journal failed."""
 
     at: float
     alerts: tuple[Alert, ...]
@@ -165,6 +185,8 @@ class Base(Struct, frozen=True, tag_field="r", tag="base"):
 Record: TypeAlias = (
     Started
     | Stopped
+    | Volatile
+    | Damaged
     | Configured
     | AlertChanged
     | Acked

@@ -1,6 +1,8 @@
-"""Deleting what is older than it may be kept, a slice at a time. Functions on a connection, no clock, no threads.
+"""Deleting what is older than it may be kept, or more than fits, a slice at a time. Functions on a connection, no clock.
 
-Deletes from the beginning only: numbers stay without gaps. Of each step series the last hour stays, with its total.
+Deletes from the beginning only: numbers stay without gaps. Of each step series the last hour stays, with its total. The
+space goes back to the file system (`give_back`: incremental auto_vacuum), but for a little that is used again; in a file
+that was made without auto_vacuum all of it is used again instead.
 """
 
 import sqlite3
@@ -14,6 +16,9 @@ from sixfbd.journal.schema import read_meta, write_meta
 
 SLICE_S: Final = 0.004  # of the writer's time; the commit that follows counts towards DESIGN's 5 ms as well
 ROWS_AT_ONCE: Final = 50
+PAGES_AT_ONCE: Final = 32
+PAGES_KEPT: Final = 256  # free pages that are left in the file, to be used again
+INCREMENTAL: Final = 2  # https://www.sqlite.org/pragma.html#pragma_auto_vacuum
 EVENTS_DELETED: Final = "events_deleted_upto"
 
 
@@ -42,6 +47,49 @@ def delete_slice(connection: sqlite3.Connection, cut: Cut) -> Retained:
         _until(end, lambda: _delete_events(connection, cut)),
         _until(end, lambda: _delete_hours(connection, int(cut.events_before * 1000))),
     )
+
+
+def shrink_slice(connection: sqlite3.Connection, cut: Cut, most_bytes: int) -> Retained:
+    """Delete the oldest records and events that the cut allows while more than `most_bytes` are used, for at most SLICE_S.
+
+    All zero: it is small enough, or the cut allows no more. Records go only as far back as events do: when those of the last
+    days are what fills the file, losing every record would not make it small.
+    """
+    end = time.perf_counter() + SLICE_S
+    records = events = 0
+    while time.perf_counter() < end and used_bytes(connection) > most_bytes:
+        oldest_record = connection.execute("SELECT at FROM records ORDER BY seq LIMIT 1").fetchone()
+        oldest_event = connection.execute("SELECT received_at FROM events ORDER BY seq LIMIT 1").fetchone()
+        more = _delete_records(connection, cut) if _is_older(oldest_record, oldest_event) else 0
+        some = 0 if more else _delete_events(connection, cut)
+        if not more and not some:
+            break
+        records, events = records + more, events + some
+    return Retained(records, events, 0)
+
+
+def _is_older(one: tuple[float] | None, other: tuple[float] | None) -> bool:
+    return one is not None and (other is None or one[0] < other[0])
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return what of the file is used; the rest is free pages in it."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def give_back(connection: sqlite3.Connection) -> bool:
+    """Give free pages back to the file system for at most SLICE_S, in the caller's transaction; False: none is to be given."""
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:
+        return False
+    end = time.perf_counter() + SLICE_S
+    while connection.execute("PRAGMA freelist_count").fetchone()[0] > PAGES_KEPT:
+        if time.perf_counter() >= end:
+            return True
+        connection.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
+    return False
 
 
 def _until(end: float, delete: Callable[[], int]) -> int:

@@ -11,16 +11,29 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import structlog
 import trio
 
-from sixfbd.journal.errors import JournalBroken, JournalError, directory_error, mapped_errors
+from sixfbd.journal.errors import (
+    JournalBroken,
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    directory_error,
+    mapped_errors,
+)
 from sixfbd.journal.readers import Readers
+from sixfbd.journal.retention import give_back, used_bytes
+from sixfbd.journal.salvage import Damage, damage_of, set_aside
+from sixfbd.journal.samples_salvage import SamplesSalvage, Slice
+from sixfbd.journal.space import FLOOR_BYTES, MIB, RESUME_BYTES, free_bytes
 from sixfbd.model import LayoutId, MetricKind, Series, SeriesId
 from sixfbd.window.blocks import Times
 from sixfbd.window.chunks import BAND, ChunkDamagedError, decode, encode
@@ -46,7 +59,8 @@ GATHER_S: Final = 0.5
 RETRY_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 2.0
 QUEUE_SAMPLES: Final = 2_000_000  # 16 MB; a hundred seconds of a burst at the design point
-RETENTION_SLICE_S: Final = 0.005
+ROW_SAMPLES: Final = 20  # what a row itself weighs in memory, in samples
+RETENTION_SLICE_S: Final = 0.004  # and the commit that follows
 RETENTION_PAUSE_S: Final = 0.05
 BUSY_TIMEOUT_MS: Final = 5000
 WAL_KEEP_BYTES: Final = 4 * 1024**2
@@ -100,7 +114,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 VERSION: Final = len(MIGRATIONS)
 
 _SPAN: Final = np.dtype([("layout", np.int64), ("t0", np.int64), ("t1", np.int64), ("n", np.int32)])
-_DROPPABLE: Final = (Frame, Seal)
+WITNESSED: Final = ("journal_records", "journal_events")
+_DROPPABLE: Final = (Frame, Seal, SketchMinute)
 
 log = structlog.get_logger(__name__)
 
@@ -116,18 +131,27 @@ class SampleStore:
     def __init__(self, path: Path, *, queue_samples: int = QUEUE_SAMPLES) -> None:
         self.path = path
         self.dropped = 0
-        """Samples that were never written because the disk was too slow or failed."""
+        """Samples that were never written because the disk was full, too slow or failed."""
         self.problem: str | None = None
         """Why the last try to write failed, None if it did not."""
         self._queue: deque[Write] = deque()
         self._kept: list[Write] = []  # definitions out of the queue's dropped part; before the queue
         self._queued = 0
+        self._weight = 0
         self._queue_limit = queue_samples
         self._dropping = False
+        self._held = False
         self._wake = trio.Event()
         self._stopping = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._writing = trio.CapacityLimiter(1)
+        self.damage: Damage | None = None
+        """What was found damaged when it was opened."""
+        self.witnessed: tuple[int, int] = (0, 0)
+        """The last record and event of journal.db that the file knew of when it was opened."""
+        self.witness: Callable[[], tuple[int, int]] | None = None
+        """Asked at every write for those of now: a journal that has lost its end cannot say so itself."""
+        self._salvage: SamplesSalvage | None = None
         self._readers = Readers(path)
         with mapped_errors(path):
             self._connection = _connect(path)
@@ -144,6 +168,7 @@ class SampleStore:
         for row in rows:
             self._queue.append(row)
             self._queued += _samples(row)
+            self._weight += _weight(row)
         self._bound()
         self._wake.set()
 
@@ -169,7 +194,7 @@ class SampleStore:
         """Close the file, after `run` has returned; a writer that hangs is left alone after 2 s."""
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True) as scope:
             await trio.to_thread.run_sync(self.close_now, limiter=self._writing, abandon_on_cancel=True)
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and self._queued:
             log.error("samples.close_timed_out", file=str(self.path), samples=self._queued)
 
     def close_now(self) -> None:
@@ -183,6 +208,11 @@ class SampleStore:
 
     async def _flush(self) -> bool:
         """Write all that is queued in one transaction; False if that failed, and it is queued again."""
+        try:
+            await self._in_writer(self._leave_room)
+        except JournalFull as error:
+            self._failed(str(error))
+            return False
         batch = [*self._kept, *self._queue]
         self._kept.clear()
         self._queue.clear()
@@ -197,6 +227,7 @@ class SampleStore:
             self._failed(str(error))
             return False
         self._queued -= sum(map(_samples, batch))
+        self._weight -= sum(map(_weight, batch))
         self._dropping = False
         if self.problem is not None:
             log.info("samples.write_recovered", file=str(self.path))
@@ -210,7 +241,7 @@ class SampleStore:
 
     def _bound(self) -> None:
         """Drop the oldest samples that the queue has no room for; definitions stay: what comes later needs them."""
-        while self._queued > self._queue_limit and self._queue:
+        while self._weight > self._queue_limit and self._queue:
             row = self._queue.popleft()
             if isinstance(row, _DROPPABLE):
                 if not self._dropping:  # once for each time that the disk cannot keep up
@@ -218,6 +249,7 @@ class SampleStore:
                 self._dropping = True
                 self.dropped += _samples(row)
                 self._queued -= _samples(row)
+                self._weight -= _weight(row)
             else:
                 self._kept.append(row)
             _release(row)
@@ -229,8 +261,23 @@ class SampleStore:
         with self._transaction() as connection:
             for row in batch:
                 _write(connection, row)
+            if self.witness is not None:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                    zip(WITNESSED, self.witness(), strict=True),
+                )
         for row in batch:
             _release(row)
+
+    def _leave_room(self) -> None:
+        """Raise JournalFull while what is left of the disk is the journal's."""
+        free = free_bytes(self.path.parent)
+        self._held = free is not None and free < (RESUME_BYTES if self._held else FLOOR_BYTES)
+        if self._held:
+            raise JournalFull(
+                f"{self.path}: samples are not written while less than {FLOOR_BYTES // MIB} MiB are free (the rest is for "
+                "events and alerts); free some on its file system"
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -247,11 +294,43 @@ class SampleStore:
 
     # ---- retention --------------------------------------------------------------------------------------------------------
 
-    async def retain(self, window: Window, before_ms: int) -> int:
+    async def retain(self, window: Window, before_ms: int, most_bytes: int | None = None) -> int:
         """Delete the chunks and sketches that end before the time; return how many. The window forgets them first.
 
-        In slices of 5 ms of the writer's time. A failure of the disk is logged; the rest goes with the next call.
+        Of a file that holds more than `most_bytes` the oldest go earlier. In slices of 5 ms of the writer's time. A failure
+        of the disk is logged; the rest goes with the next call.
         """
+        total = await self._retain(window, before_ms)
+        try:
+            while most_bytes is not None and (cut := await self._in_writer(partial(self._size_cut, most_bytes))):
+                deleted = await self._retain(window, cut)
+                total += deleted
+                if not deleted:
+                    break
+            more = True
+            while more:
+                more = await self._in_writer(self._give_back)
+                await trio.sleep(RETENTION_PAUSE_S)
+        except JournalError as error:
+            log.error("samples.retention_failed", problem=str(error))
+        return total
+
+    def _size_cut(self, most_bytes: int) -> int | None:
+        """Return the time before which chunks have to end for the rest to fit; None if all fits."""
+        with mapped_errors(self.path):
+            used = used_bytes(self._connection)
+            if used <= most_bytes:
+                return None
+            [count] = self._connection.execute("SELECT count(*) FROM chunks").fetchone()
+            place = min(count - 1, int(count * (used - most_bytes) / used))
+            row = self._connection.execute("SELECT t1 FROM chunks ORDER BY t1 LIMIT 1 OFFSET ?", (place,)).fetchone()
+        return None if row is None else int(row[0]) + 1
+
+    def _give_back(self) -> bool:
+        with self._transaction() as connection:
+            return give_back(connection)
+
+    async def _retain(self, window: Window, before_ms: int) -> int:
         rows = window.forget(before_ms)
         total = 0
         try:
@@ -304,17 +383,63 @@ class SampleStore:
     def restore(self, window: Window) -> None:
         """Fill an empty window with what is in the file; it reads chunks from here from now on. Blocks on the disk.
 
-        Before `run` and the first `put`. Raises JournalError.
+        Before `run` and the first `put`. Raises JournalError; if what is in the file does not fit together the window is
+        as it was.
         """
         with self._readers.borrow() as connection:
             try:
-                rows = window.load(_stored(connection), self)
+                stored = _stored(connection)
+                if misfit := _misfit(stored):
+                    raise ValueError(misfit)
             except (KeyError, ValueError) as error:
-                raise JournalBroken(
-                    f"{self.path}: what is in it does not fit together ({error!r}); stop the daemon and move it away: a new "
-                    "one is made, the samples of the past are lost, events and alerts are not in it"
-                ) from error
+                raise JournalDamaged(f"{self.path}: what is in it does not fit together: {error}") from error
+            known = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+            self.witnessed = known.get(WITNESSED[0], 0), known.get(WITNESSED[1], 0)
+            rows = window.load(stored, self)
         self.put(rows)
+
+    # ---- saving -----------------------------------------------------------------------------------------------------------
+
+    def take_over(self, salvage: SamplesSalvage, damage: Damage) -> None:
+        """Write what the samples of a damaged file mean into this new one; `save` brings the samples. Before `restore`."""
+        self.damage, self._salvage = damage, salvage
+        with self._transaction() as connection:
+            salvage.definitions(connection)
+
+    async def save(self, window: Window) -> None:
+        """Bring over what can be read of a damaged file, a slice at a time; returns at once if there was none."""
+        salvage, self._salvage = self._salvage, None
+        if salvage is None or self.damage is None:
+            return
+        slices = salvage.slices()
+        outcome = ""
+        try:
+            while (part := await self._in_writer(lambda: next(slices, None))) is not None:
+                spans = [span for span in part.spans if window.adopt(LayoutId(span[0]), *span[1:])]
+                kept = {span[:2] for span in spans}
+                part.chunks = [row for row in part.chunks if (row[0], row[2]) in kept]
+                await self._in_writer(partial(self._take, part))
+                await trio.sleep(RETENTION_PAUSE_S)
+        except (JournalError, sqlite3.Error) as error:
+            outcome = f"; the rest was not saved: {error}"
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._in_writer(salvage.close)
+        outcome = (
+            f"{salvage.layouts} layouts, {salvage.chunks} chunks and {salvage.sketches} sketches were kept{outcome}"
+        )
+        self.damage = msgspec.structs.replace(self.damage, outcome=outcome)
+        log.warning("samples.saved", file=str(self.path), outcome=outcome)
+
+    def _take(self, part: Slice) -> None:
+        self._leave_room()
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO chunks (layout, band, t0, t1, n, data) VALUES (?, ?, ?, ?, ?, ?)", part.chunks
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO sketches (series, minute, data) VALUES (?, ?, ?)", part.sketches
+            )
 
     def verify(self) -> list[str]:
         """Check the file, and what is in it against its own rules; return what is wrong, [] if nothing. Reads everything.
@@ -330,15 +455,18 @@ class SampleStore:
 async def open_samples(path: Path, window: Window) -> AsyncIterator[SampleStore]:
     """Open samples.db, restore `window` (empty) from it, and write what is `put` until the context is left.
 
-    On leaving, what the window still holds back is written. Leave it after all that appends. Raises JournalError.
+    A damaged file is set aside; what can be read of it comes back meanwhile. On leaving, what the window still holds back
+    is written. Leave it after all that appends. Raises JournalError.
     """
-    store = await trio.to_thread.run_sync(SampleStore, path)
+    store = await trio.to_thread.run_sync(_open, path, window)
     try:
-        await trio.to_thread.run_sync(store.restore, window)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
             try:
-                yield store
+                async with trio.open_nursery() as saving:
+                    saving.start_soon(store.save, window)
+                    yield store
+                    saving.cancel_scope.cancel()
             finally:
                 store.put(window.flush())
                 store.stop()
@@ -346,10 +474,52 @@ async def open_samples(path: Path, window: Window) -> AsyncIterator[SampleStore]
         await store.close()
 
 
+def _open(path: Path, window: Window) -> SampleStore:
+    """Open the file, or a new one in the place of a damaged one."""
+    why = damage_of(path)
+    if why is None:
+        try:
+            return _restored(path, window)
+        except JournalDamaged as error:
+            cause = error.__cause__
+            why = str(cause) if isinstance(cause, sqlite3.Error) else str(error).partition(": ")[2]
+    aside = set_aside(path)
+    log.error("samples.set_aside", file=str(path), aside=aside.name, why=why)
+    store = SampleStore(path)
+    damage = Damage(file=path.name, why=why, aside=aside.name, outcome="what can be read of it is being saved")
+    try:
+        store.take_over(SamplesSalvage(aside), damage)
+    except JournalError as error:
+        store.damage = msgspec.structs.replace(damage, outcome=f"nothing of it can be read: {error}")
+    store.restore(window)
+    return store
+
+
+def _restored(path: Path, window: Window) -> SampleStore:
+    store = SampleStore(path)
+    try:
+        store.restore(window)
+    except BaseException:
+        store.close_now()
+        raise
+    return store
+
+
 def _samples(row: Write) -> int:
     if isinstance(row, Frame):
         return row.samples
     return row.v.size if isinstance(row, Seal) else 0
+
+
+def _weight(row: Write) -> int:
+    """What a row that may be dropped takes of memory, in samples of 8 bytes."""
+    match row:
+        case Frame() | Seal():
+            return _samples(row) + ROW_SAMPLES
+        case SketchMinute():
+            return len(row.sketch) // 8 + ROW_SAMPLES
+        case _:
+            return 0
 
 
 def _release(row: Write) -> None:
@@ -367,7 +537,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise directory_error(error, path.parent) from error
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        _check_identity(connection, path)
+        if not _check_identity(
+            connection, path
+        ):  # of a new file only; it is written at once, also where it is set already
+            connection.execute("PRAGMA auto_vacuum=incremental")
         [mode] = connection.execute("PRAGMA journal_mode=wal").fetchone()
         if mode != "wal":
             raise JournalBroken(f"{path}: its file system cannot share memory (a network's?); use a local one")
@@ -402,6 +575,8 @@ def _check_identity(connection: sqlite3.Connection, path: Path) -> int:
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the file up to VERSION in one transaction."""
+    if _check_identity(connection, path) == VERSION:
+        return  # nothing is written: on a full disk it could not be
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in MIGRATIONS[_check_identity(connection, path) :]:
@@ -510,6 +685,19 @@ def _stored(connection: sqlite3.Connection) -> Stored:
         next_series=_next_id(connection, "series"),
         next_layout=_next_id(connection, "layouts"),
     )
+
+
+def _misfit(stored: Stored) -> str:
+    """Say what does not fit together in what was read, "" if it does."""
+    known = {series_id for series_id, _ in stored.series}
+    for layout in stored.layouts:
+        if not known.issuperset(layout.series):
+            return f"layout {layout.id} has a series that is not there"
+        if len(layout.last) != 16 * len(layout.series):
+            return f"the last samples of layout {layout.id} are {len(layout.last)} bytes"
+    if not known.issuperset(stored.sketched):
+        return "there are sketches of a series that is not there"
+    return ""
 
 
 def _series(metric: str, labels: str, kind: str) -> Series:

@@ -71,6 +71,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
 )
 VERSION: Final = len(MIGRATIONS)
+EVENTS_LOST: Final = "events_lost"  # in `meta`: spans of event numbers that a damaged file did not give back, as JSON
 
 BUSY_TIMEOUT_MS: Final = 5000  # only an outside tool that writes to our file can make us wait
 CACHE_KIB: Final = 8000
@@ -93,7 +94,6 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     with mapped_errors(path):
         connection = _open(path)
         try:
-            check_identity(connection, path)
             _prepare(connection, path)
         except BaseException:
             connection.close()
@@ -141,6 +141,8 @@ def check_identity(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    if not check_identity(connection, path):  # of a new file only; it is written at once, also where it is set already
+        connection.execute("PRAGMA auto_vacuum=incremental")
     [mode] = connection.execute("PRAGMA journal_mode=wal").fetchone()
     if mode != "wal":
         raise JournalBroken(f"{path}: its file system cannot share memory (a network's?); use a local one")
@@ -159,6 +161,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the file up to VERSION in one transaction."""
+    if check_identity(connection, path) == VERSION:
+        return  # nothing is written: on a full disk it could not be
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in MIGRATIONS[check_identity(connection, path) :]:

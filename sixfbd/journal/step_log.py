@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -209,16 +209,20 @@ def _carry(connection: sqlite3.Connection, series: int, hour_ms: int) -> None:
 
 def read_step_series(connection: sqlite3.Connection) -> list[tuple[Series, float, int]]:
     """Return every step series with its total and the time of its last increment, in order of first appearance."""
-    found = []
-    for series_id, metric, labels, kind in connection.execute("SELECT id, metric, labels, kind FROM step_series"):
-        [total] = connection.execute(
-            "SELECT before + total FROM step_hours WHERE series = ? ORDER BY hour_ms DESC LIMIT 1", (series_id,)
-        ).fetchone()
-        [data] = connection.execute(
-            "SELECT data FROM step_parts WHERE series = ? ORDER BY start_ms DESC LIMIT 1", (series_id,)
-        ).fetchone()
-        found.append((stored_series(metric, labels, kind), total, int(np.frombuffer(data, INCREMENT)["t"][-1])))
-    return found
+    return [
+        (stored_series(metric, labels, kind), total, int(np.frombuffer(data, INCREMENT)["t"][-1]))
+        for metric, labels, kind, total, data in series_ends(connection)
+    ]
+
+
+def series_ends(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Return (metric, labels, kind, total, last part) of every step series, as they are in the file."""
+    return connection.execute(
+        "SELECT metric, labels, kind,"
+        " (SELECT before + total FROM step_hours WHERE series = step_series.id ORDER BY hour_ms DESC LIMIT 1),"
+        " (SELECT data FROM step_parts WHERE series = step_series.id ORDER BY start_ms DESC LIMIT 1)"
+        " FROM step_series ORDER BY id"
+    ).fetchall()
 
 
 def stored_series(metric: str, labels: str, kind: str) -> Series:

@@ -18,7 +18,7 @@ from sixfbd.journal.errors import JournalBroken, mapped_errors
 from sixfbd.journal.event_log import identity_hash
 from sixfbd.journal.record_log import BASE_SEQ, decode, kind_of, subjects
 from sixfbd.journal.retention import EVENTS_DELETED
-from sixfbd.journal.schema import VERSION, check_identity, connect, read_meta
+from sixfbd.journal.schema import EVENTS_LOST, VERSION, check_identity, connect, read_meta
 from sixfbd.journal.step_log import HOUR_MS, INCREMENT
 from sixfbd.journal.writer import last_numbers
 from sixfbd.quantities import DAY
@@ -67,14 +67,22 @@ def _file(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _event_numbers(connection: sqlite3.Connection) -> Iterator[str]:
-    expected = int(read_meta(connection, EVENTS_DELETED) or 0) + 1
+    lost = _events_lost(connection)
+    first = int(read_meta(connection, EVENTS_DELETED) or 0) + 1
+    expected = lost.get(first, first)
     for [seq] in connection.execute("SELECT seq FROM events ORDER BY seq"):
         if seq != expected:
             yield f"events: the numbers {expected} to {seq - 1} are missing"
-        expected = seq + 1
+        expected = lost.get(seq + 1, seq + 1)
     given = last_numbers(connection).event
     if given != expected - 1:
         yield f"events: the last number given is {given}, the last found {expected - 1}"
+
+
+def _events_lost(connection: sqlite3.Connection) -> dict[int, int]:
+    """What is known to be lost: the first number of each span, and the one after its last."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (EVENTS_LOST,)).fetchone()
+    return {} if row is None else {lo: hi + 1 for lo, hi in msgspec.json.decode(row[0])}
 
 
 def _events(connection: sqlite3.Connection) -> Iterator[str]:

@@ -28,8 +28,13 @@ class Place(Struct, frozen=True):
     url: str = ""
 
 
-def render(message: Message, obligations: Sequence[Obligation], place: Place, now: float) -> Notification:
-    """Return the notification of a message; `obligations` are those that it still carries, at least one."""
+def render(
+    message: Message, obligations: Sequence[Obligation], place: Place, now: float, remarks: tuple[str, ...] = ()
+) -> Notification:
+    """Return the notification of a message; `obligations` are those that it still carries, at least one.
+
+    `remarks` are said of the daemon itself, whatever the message is about.
+    """
     alerts = tuple(_notified(one, place) for one in obligations if one.about is not None)
     firing = [alert for alert in alerts if alert.status == "firing"]
     status = "firing" if firing else "resolved" if alerts else "notice"
@@ -42,7 +47,7 @@ def render(message: Message, obligations: Sequence[Obligation], place: Place, no
         status=status,
         severity=severity,
         title=title if len(title) <= MAX_TITLE else title[: MAX_TITLE - 1] + "…",
-        text=_text(title, message, obligations, place, now),
+        text=_text(title, message, obligations, place, now, remarks),
         alerts=alerts,
         group_key=message.group,
         group_labels={"alertname": message.group} if alerts else {},
@@ -50,6 +55,7 @@ def render(message: Message, obligations: Sequence[Obligation], place: Place, no
         attempt=message.attempt,
         sent_at=now,
         possibly_repeated=message.possibly_repeated,
+        remarks=remarks,
     )
 
 
@@ -93,8 +99,15 @@ def _title(obligations: Sequence[Obligation], alerts: Sequence[NotifiedAlert], s
     return f"{title} — {said}" if said else title
 
 
-def _text(title: str, message: Message, obligations: Sequence[Obligation], place: Place, now: float) -> str:
-    blocks = [title]
+def _text(
+    title: str,
+    message: Message,
+    obligations: Sequence[Obligation],
+    place: Place,
+    now: float,
+    remarks: tuple[str, ...],
+) -> str:
+    blocks = [title, *remarks]
     if message.possibly_repeated:
         blocks.append("This message may be a repeat: the answer to the first try was lost.")
     urgent_first = sorted(obligations, key=lambda one: (one.kind == "resolve", -one.severity.rank))

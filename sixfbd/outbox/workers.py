@@ -7,7 +7,7 @@ in the journal, and is `unknown` at the next start.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -73,7 +73,8 @@ class Outbox:
     """`async with outbox.running()`: entered after the judge, left before it. Entering attaches it, so that messages go
     out; leaving lets what is on its way finish within `drain_s`, then closes the notifiers.
 
-    `attempts` counts tries by (notifier, outcome): accepted, delivered, temporary, permanent, lost, crashed.
+    `remarks` says what is to be said in every message that is sent now. `attempts` counts tries by (notifier, outcome):
+    accepted, delivered, temporary, permanent, lost, crashed.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class Outbox:
         place: Place,
         *,
         drain_s: float = DRAIN_S,
+        remarks: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.place = place
+        self._remarks = remarks
         self._judge = judge
         self._clock = clock
         self._drain_s = drain_s
@@ -181,7 +184,9 @@ class Outbox:
             return TemporaryFailure(f"notifier {name}: {account.instance.problem}")  # a reload may mend it
         notifier = account.instance.notifier
         async with account.slots:
-            notification = render(effect.message, effect.obligations, self.place, self._clock.now())
+            notification = render(
+                effect.message, effect.obligations, self.place, self._clock.now(), tuple(self._remarks())
+            )
             if isinstance(effect, Lookup):
                 outcome = await self._look_up(account, notifier, notification)
             else:

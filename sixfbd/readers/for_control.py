@@ -64,6 +64,7 @@ from sixfbd.model import (
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
 from sixfbd.readers.check_run import check_run
+from sixfbd.readers.condition import blind_before_start_s, problems
 from sixfbd.running import Running
 from sixfbd.schedule import NotRunError
 
@@ -91,10 +92,6 @@ class ControlView:
         alerts = list(state.alerts.values())
         firing = [alert for alert in alerts if alert.state is AlertState.FIRING]
         messages = running.judge.messages_by_state()
-        started = state.started
-        blind = None
-        if started is not None and started.last_alive_at is not None:
-            blind = max(0.0, started.at - started.last_alive_at)
         return StatusView(
             version=__version__,
             pid=os.getpid(),
@@ -117,10 +114,10 @@ class ControlView:
             series=sum(running.window.series_count(name) for name in running.window.checks()),
             events=running.journal.last_event_seq,
             awaited=tuple(check.name for check in checks if check.last_run_at is None and not check.paused),
-            blind_before_start_s=blind,
+            blind_before_start_s=blind_before_start_s(state.started),
             stood_still=running.stood_still,
             clock_offset_s=running.clock.wall_offset_s(),
-            problems=(*running.problems, *_failing_rules(running)),
+            problems=(*problems(running), *running.problems, *_failing_rules(running)),
         )
 
     async def checks(self) -> Sequence[CheckState]:

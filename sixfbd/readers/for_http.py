@@ -28,6 +28,7 @@ from sixfbd.journal.event_log import Accepted
 from sixfbd.model import Ack, Actor, Alert, CheckState, Event, Outcome, StoredEvent
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
+from sixfbd.readers.condition import blind_before_start_s, problems
 from sixfbd.readers.exposition import Exposition
 from sixfbd.readers.families import metric_families
 from sixfbd.readers.health import health_body, iso_time
@@ -101,6 +102,8 @@ class HttpView:
             {cls.service for cls in classes if cls.service},
             {cls.external for cls in classes if cls.external},
             journal_failing=journal,
+            disk_problems=problems(running),
+            blind_before_start_s=blind_before_start_s(running.judge.state.started),
             now=self.now(),
             started_at=running.started_at,
             version=__version__,

@@ -13,6 +13,8 @@ def health_body(
     declared_externals: Collection[str],
     *,
     journal_failing: str,
+    disk_problems: Sequence[str],
+    blind_before_start_s: float | None,
     now: float,
     started_at: float,
     version: str,
@@ -23,7 +25,8 @@ def health_body(
 
     An entry is as bad as the worst check that fills it. A service is `not_configured` without one; `unknown` does not count
     until two intervals have passed without a report. `database` is the journal unless a check claims it; a failing journal
-    makes all unhealthy.
+    makes all unhealthy, other problems of the disk degrade it. `blindBeforeStart` is for how many seconds nobody watched
+    before this start, null if there was no run before it.
     """
     services: dict[str, dict[str, Any]] = {
         name: {"status": "not_configured", "checkedAt": None} for name in declared_services
@@ -34,12 +37,18 @@ def health_body(
             known = services.get(check.service)
             if known is None or _BADNESS[shown["status"]] > _BADNESS[known["status"]]:
                 services[check.service] = shown
-    if "database" not in services or services["database"]["status"] == "not_configured" or journal_failing:
-        services["database"] = {
-            "status": "unhealthy" if journal_failing else "healthy",
-            "summary": journal_failing or "the journal takes writes",
-            "checkedAt": timestamp,
-        }
+    ours = {
+        "status": "unhealthy" if journal_failing else "degraded" if disk_problems else "healthy",
+        "summary": journal_failing or "; ".join(disk_problems) or "the journal takes writes",
+        "checkedAt": timestamp,
+    }
+    claimed = services.get("database", {"status": "not_configured"})
+    if (
+        journal_failing
+        or claimed["status"] == "not_configured"
+        or _BADNESS[ours["status"]] > _BADNESS[claimed["status"]]
+    ):
+        services["database"] = ours
     external: dict[str, dict[str, Any]] = {
         name: {"status": "not_configured", "checkedAt": None} for name in declared_externals
     }
@@ -58,6 +67,7 @@ def health_body(
         "status": status,
         "timestamp": timestamp,
         "uptime": round(now - started_at, 3),
+        "blindBeforeStart": None if blind_before_start_s is None else round(blind_before_start_s, 3),
         "version": version,
         "services": dict(sorted(services.items())),
         "metrics": metrics,

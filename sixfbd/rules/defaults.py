@@ -79,6 +79,29 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         "Evaluations of rule {{ $labels.rule }} failed in the last ten minutes: it cannot alert while they do.",
     ),
     _rule(
+        "JournalVolatile",
+        'sixfbd_journal_volatile{job=""} == 1',
+        Severity.CRITICAL,
+        "The journal cannot be written: what is decided is in memory only",
+        "Events and commands are refused, and a restart would forget what was decided; `sixfbctl status` says why.",
+    ),
+    _rule(
+        "StateDamaged",
+        'sixfbd_state_damaged{job=""} == 1',
+        Severity.HIGH,
+        "{{ $labels.file }} was damaged: something is lost",
+        "What could be read was saved; `sixfbctl status` says what was not. It ends when the damaged copy is removed from "
+        "the state directory and the daemon was started again.",
+    ),
+    _rule(
+        "SamplesNotWritten",
+        'sixfbd_samples_unwritten{job=""} == 1',
+        Severity.HIGH,
+        "Samples are not written to the disk",
+        "A restart would lose those since; on a full disk what is left is kept for events and alerts. "
+        "`sixfbctl journal status` says why.",
+    ),
+    _rule(
         "SamplesDropped",
         'increase(sixfbd_samples_dropped_total{job=""}[10m]) > 0',
         Severity.MEDIUM,

@@ -198,6 +198,17 @@ class Window:
             return Appended(NO_RULES, self._taken(), at_ms)
         return self._write(state, at_ms, self._prepare(state, ()), np.empty(0), complete=True)
 
+    def end_stale(self, from_ms: int, now_ms: int) -> tuple[Write, ...]:
+        """End the series of checks that have gone stale by `now_ms`, at `from_ms` or just after their last sample.
+
+        For a daemon that did not run in between; returns the rows to persist.
+        """
+        rows: list[Write] = []
+        for name, state in self._checks.items():
+            if state.layouts and now_ms - state.last_ms >= self._stale_after[name]:
+                rows += self.end_check(name, max(from_ms, state.last_ms + 1)).rows
+        return tuple(rows)
+
     def set_stale_after(self, check: str, stale_after_ms: int) -> None:
         """Take `stale_after_ms` for a check from now on; persisted with the next rows."""
         if self._stale_after.get(check) != stale_after_ms:
@@ -523,6 +534,19 @@ class Window:
             self._index.add(step.entry)
             step.bind(self._bound)
         self._snapshot = None
+
+    def adopt(self, layout_id: LayoutId, t0_ms: int, t1_ms: int, rows: int) -> bool:
+        """Take over a chunk that `source` has got since `load`; False if it does not go with what is known."""
+        layout = self._layouts.get(layout_id)
+        if layout is None or layout.spans.overlapping(t0_ms, t1_ms):
+            return False
+        if layout.rows and t1_ms >= layout.head.times[0]:
+            return False
+        layout.spans = layout.spans.inserted(t0_ms, t1_ms, rows)
+        if layout.live:
+            self._views[layout_id] = layout.view
+        self._snapshot = None
+        return True
 
     def forget(self, before_ms: int) -> tuple[Write, ...]:
         """Let go of chunks that end before the time, and of layouts and series that are left without rows.

@@ -45,6 +45,7 @@ class Daemon:
         self.socket = directory / "control.sock"
         self.log = directory / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._url: str | None = None
         subprocess.run([BIN / "sixfbd", "init", directory], check=True, capture_output=True)
         self.edit('listen = "127.0.0.1:9632"', 'listen = "127.0.0.1:0"')
         self.add("10-test.toml", "[checks.self]\nenabled = false\n")
@@ -70,6 +71,7 @@ class Daemon:
     def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> float:
         """Start the daemon; return the seconds until it was ready."""
         began = time.monotonic()
+        self._url = None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [BIN / "sixfbd", "run", "--config", self.config],
@@ -90,7 +92,10 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        return str(self.ctl("status")["http"])
+        """Where the daemon that was started last answers; asked once, for asking takes a process."""
+        if self._url is None:
+            self._url = str(self.ctl("status")["http"])
+        return self._url
 
     def ctl(self, *args: str) -> Any:
         """Run sixfbctl with --json and return what it printed, decoded."""

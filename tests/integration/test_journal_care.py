@@ -127,6 +127,34 @@ async def test_retention_leaves_the_writer_to_others_between_its_slices(journal)
     assert await journal.events() == []
 
 
+async def test_a_journal_that_is_too_large_loses_its_oldest_first_and_gives_the_space_back(path):
+    """Records and events in turn, of twenty days; the events of the last seven have to stay."""
+    async with JournalDatabase(path, max_bytes=3_500_000) as journal:
+        for day in range(20):
+            at = NOW + day * DAY
+            events = [NewEvent(Event(f"{day}/{n}", "sale", at, {"x": "y" * 300}), at) for n in range(400)]
+            await journal.put_events("shop", events)
+            await journal.commit([audited("z" * 500, at) for _ in range(50)])
+        before = path.stat().st_size + path.with_name("journal.db-wal").stat().st_size
+        end = NOW + 19 * DAY
+        await journal.retain(base(end, judged_event=8000), journal.last_record_seq)
+        events, records = await journal.events(limit=9000), await journal.records(limit=9000)
+        assert events[-1].seq == 8000 and 2800 < len(events) < 8000
+        oldest = records[0].record.at
+        assert abs(oldest - events[0].received_at) <= DAY, "the oldest of both went"
+        assert await journal.verify() == []
+        status = await journal.status()
+        assert status.events == len(events)
+    assert path.stat().st_size < 4_700_000 < before, "the file is smaller"
+    async with JournalDatabase(path, max_bytes=1) as journal:
+        await journal.retain(base(end, judged_event=8000), journal.last_record_seq)
+        kept = await journal.events(limit=9000)
+        assert min(event.received_at for event in kept) >= end - 7 * DAY and len(kept) >= 2800
+        records = await journal.records(limit=9000)
+        assert len(records) > 300 and abs(records[0].record.at - kept[0].received_at) <= DAY, "they go no further"
+        assert await journal.verify() == []
+
+
 async def test_a_cut_beyond_the_last_record_is_refused(journal):
     with pytest.raises(ValueError, match="the cut 1 is not among the records"):
         await journal.retain(base(), 1)

@@ -1,5 +1,6 @@
 """journal.db through its front door: durable, numbered without gaps, each caller on its own, nobody half written."""
 
+import re
 import sqlite3
 import threading
 from contextlib import ExitStack, closing
@@ -473,12 +474,17 @@ async def test_the_file_is_for_its_user_and_group_only(path, journal):
     assert path.stat().st_mode & 0o007 == 0
 
 
-async def test_a_file_that_is_no_database_is_named_and_left_alone(path):
-    path.write_text("this is no database, whatever its name says\n" * 100)
-    with pytest.raises(JournalBroken, match=r"journal\.db: .*it is not an SQLite database; move it away"):
-        async with JournalDatabase(path):
-            pass
-    assert path.read_text().startswith("this is no database")
+async def test_a_file_that_is_no_database_is_set_aside_untouched_and_named(path):
+    text = "this is no database, whatever its name says\n" * 100
+    path.write_text(text)
+    async with JournalDatabase(path) as journal:
+        assert await journal.commit([audited("works")]) == 1
+    assert re.fullmatch(
+        r"journal\.db was damaged and set aside as journal\.db\.corrupt-\w+ \(file is not a database\): "
+        r"nothing of it can be read \(.*\); the journal is empty now: alerts, tokens and events are lost",
+        str(journal.damage),
+    )
+    assert path.with_name(journal.damage.aside).read_text() == text
 
 
 async def test_the_database_of_another_program_is_refused(path):
@@ -524,7 +530,8 @@ async def test_a_path_that_cannot_be_a_file_is_named(tmp_path):
 
 
 async def test_after_a_failed_start_the_directory_is_free_again(path):
-    path.write_text("no database" * 1000)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE mine (x)")
     with pytest.raises(JournalBroken):
         async with JournalDatabase(path):
             pass

@@ -133,6 +133,7 @@ async def main():
             except JournalError as error:
                 refused = error
         print("refused", type(refused).__name__, refused)
+        limit(0)  # or room is made by copying the WAL into the file
         for _ in range(3):
             try:
                 await journal.put_events("shop", [NewEvent(Event("never", "sale", 1.0, {"x": "y" * 9000}), 1.0)])
@@ -158,7 +159,8 @@ async def test_a_full_disk_refuses_what_it_cannot_keep_and_works_again_after(tmp
         [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
+    lines = [line for line in ran.stdout.splitlines() if "journal.verified" not in line]
+    assert len(lines) < len(ran.stdout.splitlines()), "after an I/O error the journal is verified first"
     assert re.match(rf"refused Journal(Full|Broken) {re.escape(str(path))}: ", lines[0])
     assert [line.rpartition("Journal")[0] for line in lines[1:4]] == ["still "] * 3
     assert lines[4:6] == ["status 4", "readable True"]

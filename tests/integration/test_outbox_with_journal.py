@@ -190,9 +190,10 @@ async def test_a_disk_that_stalls_beyond_the_answer_doubles_neither_obligation_n
             base, upto = judge.cut()
             nursery.start_soon(suppressed, judge.journal.retain, base, upto)
             await until(lambda: judge.journal_failing)
-            assert len(judge.state.alerts) == 0
-            go.set()
             await until(lambda: post.got)
+            assert len(judge.state.alerts) == 1, "it goes on in memory"
+            go.set()
+            await until(lambda: not judge.journal_failing)
         await until(lambda: not judge.state.messages)
         held = base_of(judge.state, 0)
         assert judge.record_seq <= judge.journal.last_record_seq

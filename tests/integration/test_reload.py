@@ -352,6 +352,7 @@ SETTINGS = {
     "journal.samples": ('"30d"', '"1d"'),
     "journal.events": ('"396d"', '"8d"'),
     "journal.alerts": ('"730d"', '"1d"'),
+    "journal.max_size": ('"4GiB"', '"1GiB"'),
 }
 
 
@@ -389,6 +390,7 @@ async def in_force(made, settings):
     assert running.window._chunks._cache.limit_bytes == (64 << 20 if "64" in settings["window.memory"] else 0)
     assert running.journal._keep_events_s == (396 if "396" in settings["journal.events"] else 8) * DAY
     assert running.journal._keep_records_s == (730 if "730" in settings["journal.alerts"] else 1) * DAY
+    assert running.journal._max_bytes == (4 if "4" in settings["journal.max_size"] else 1) << 30
     assert running.config.journal.samples == (30 if "30" in settings["journal.samples"] else 1) * DAY
 
 

@@ -1,5 +1,6 @@
 """samples.db: what a restart finds, what a slow or failing disk costs, retention, damage."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -10,7 +11,8 @@ import pytest
 import trio
 
 from sixfbd.journal.errors import JournalBroken, JournalError
-from sixfbd.journal.samples import VERSION, SampleStore, open_samples
+from sixfbd.journal.retention import used_bytes
+from sixfbd.journal.samples import ROW_SAMPLES, VERSION, SampleStore, open_samples
 from sixfbd.model import Series
 from sixfbd.window.chunks import BAND, ChunkDamagedError
 from sixfbd.window.layouts import BLOCK_ROWS
@@ -150,7 +152,7 @@ async def test_sealed_blocks_are_read_from_other_threads_while_they_are_written_
 
 
 async def test_a_queue_that_is_full_drops_the_oldest_samples_and_counts_them(path):
-    store = await trio.to_thread.run_sync(lambda: SampleStore(path, queue_samples=10))
+    store = await trio.to_thread.run_sync(lambda: SampleStore(path, queue_samples=5 * (2 + ROW_SAMPLES)))
     window = Window()
     store.restore(window)
     for n in range(15):
@@ -255,6 +257,23 @@ async def test_retention_deletes_old_chunks_and_what_is_left_without_rows(path):
         used = query(path, "SELECT max(id) FROM layouts")[0][0]
         assert [row.id for row in rows if hasattr(row, "series")][-1] > used
         assert store.verify() == []
+
+
+async def test_of_a_file_that_is_too_large_the_oldest_samples_go_and_the_space_is_given_back(path):
+    window, draw = Window(), np.random.default_rng(2)
+    async with open_samples(path, window) as store:
+        for n in range(400 * BLOCK_ROWS):
+            store.put(report(window, 1000 * n, A, B, value=float(draw.random())))
+            if n % 5000 == 0:
+                await until(lambda: store.queued == 0)
+        await until(lambda: store.queued == 0)
+        used = used_bytes(store._connection)
+        assert await store.retain(window, 0, used // 2) > 100
+        assert await store.retain(window, 0, used // 2) == 0, "it fits"
+        found = times(window)
+        assert found[-1] == 1000 * (400 * BLOCK_ROWS - 1) and 100 * BLOCK_ROWS < len(found) < 300 * BLOCK_ROWS
+        assert store.verify() == []
+    assert path.stat().st_size < 0.7 * used + 256 * 4096
 
 
 async def test_numbers_of_what_retention_deleted_are_not_used_again(path):
@@ -362,14 +381,102 @@ async def test_a_damaged_chunk_fails_the_select_that_needs_it_and_no_other(path)
 
 
 @pytest.mark.parametrize(
-    "sql", ["DELETE FROM series", "UPDATE frames SET v = x'00'", "UPDATE layouts SET last = x'00'"]
+    "sql",
+    ["DELETE FROM series WHERE id = 2", "UPDATE frames SET v = x'00'", "UPDATE layouts SET last = x'00' WHERE id = 1"],
 )
-async def test_a_file_that_does_not_fit_together_is_refused_with_its_name_and_the_mend(path, sql):
+async def test_a_file_that_does_not_fit_together_is_set_aside_and_the_daemon_starts(path, sql):
     await filled(path)
     change(path, sql)
-    with pytest.raises(JournalBroken, match=r"samples\.db: what is in it does not fit together .*move it away"):
-        async with open_samples(path, Window()):
-            pass
+    window = Window()
+    async with open_samples(path, window) as store:
+        assert "does not fit together" in store.damage.why
+        assert path.with_name(store.damage.aside).exists()
+        await until(lambda: "kept" in store.damage.outcome)
+        store.put(report(window, 10**6, A))
+        await until(lambda: store.queued == 0)
+        assert store.verify() == []
+
+
+async def test_damage_in_a_file_too_large_to_be_checked_whole_is_found_by_who_reads_it(path, monkeypatch):
+    await filled(path)
+    [[page]] = query(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'layouts'")
+    body = bytearray(path.read_bytes())
+    body[(page - 1) * 4096 : page * 4096] = bytes(4096)
+    path.write_bytes(body)
+    monkeypatch.setattr("sixfbd.journal.salvage.CHECK_BYTES", 0)
+    async with open_samples(path, Window()) as store:
+        assert store.damage.why == "database disk image is malformed"
+        assert path.with_name(store.damage.aside).read_bytes() == bytes(body)
+
+
+async def test_of_a_file_with_zeroed_pages_the_samples_that_can_be_read_come_back_while_it_runs(path):
+    window, rows = Window(), 40 * BLOCK_ROWS + 5
+    draw = np.random.default_rng(1)
+    async with open_samples(path, window) as store:
+        for n in range(rows):
+            store.put(report(window, 1000 * n, A, B, value=float(draw.random())))
+            if n % 1000 == 0:
+                await until(lambda: store.queued == 0)
+        window.observe(Series("took"), 1000, 2.0)
+    body = bytearray(path.read_bytes())
+    chunk_pages = [
+        page for [page] in query(path, "SELECT pageno FROM dbstat WHERE name = 'chunks' AND pagetype = 'leaf'")
+    ]
+    for page in chunk_pages[2:4]:
+        body[(page - 1) * 4096 : page * 4096] = bytes(4096)
+    path.write_bytes(body)
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert times(again)[-5:] == [1000 * n for n in range(rows - 5, rows)], "what is newest is there at once"
+        store.put(report(again, 1000 * rows, A, B))
+        await until(lambda: "kept" in store.damage.outcome)
+        found = times(again)
+        assert len(found) == len(set(found)) and found == sorted(found)
+        assert rows * 0.7 < len(found) < rows, "the pages that were lost are a few chunks"
+        assert list(again.sketched()) == [Series("took")]
+        await until(lambda: store.queued == 0)
+        assert store.verify() == []
+        outcome = store.damage.outcome
+    assert path.with_name(store.damage.aside).read_bytes() == bytes(body)
+    assert outcome.startswith("1 layouts, ") and outcome.endswith("1 sketches were kept")
+    third = Window()
+    async with open_samples(path, third) as store:
+        assert store.damage is None
+        assert times(third) == found
+
+
+async def test_a_file_that_is_no_database_is_set_aside_and_a_new_one_begun(path):
+    path.write_bytes(b"not a database, but long enough to be looked at" * 50)
+    window = Window()
+    async with open_samples(path, window) as store:
+        assert "not a database" in store.damage.why
+        store.put(report(window, 1000, A))
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert store.damage is None and times(again) == [1000]
+
+
+async def test_a_truncated_file_is_set_aside_and_the_daemon_starts(path):
+    await filled(path)
+    os.truncate(path, path.stat().st_size // 2)
+    window = Window()
+    async with open_samples(path, window) as store:
+        assert store.damage is not None
+        await until(lambda: "being saved" not in store.damage.outcome)
+        store.put(report(window, 10**6, A))
+    again = Window()
+    async with open_samples(path, again) as store:
+        assert store.damage is None and store.verify() == []
+
+
+async def test_the_file_bears_witness_of_what_the_journal_had(path):
+    window = Window()
+    async with open_samples(path, window) as store:
+        assert store.witnessed == (0, 0)
+        store.witness = lambda: (7, 11)
+        store.put(report(window, 1000, A))
+    async with open_samples(path, Window()) as store:
+        assert store.witnessed == (7, 11)
 
 
 def test_what_is_no_database_is_refused_by_name(path):
@@ -395,18 +502,6 @@ def test_a_newer_file_is_refused_with_what_to_do(path):
 def test_a_directory_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(JournalError, match="does not exist"):
         SampleStore(tmp_path / "nowhere" / "samples.db")
-
-
-async def test_a_torn_page_is_told_by_verify_or_at_the_start(path):
-    await filled(path)
-    body = bytearray(path.read_bytes())
-    page = 4096
-    for start in range(page, len(body), page):
-        body[start : start + 64] = b"\xff" * 64
-    path.write_bytes(body)
-    with pytest.raises(JournalError, match=r"samples\.db"):
-        async with open_samples(path, Window()):
-            pass
 
 
 async def test_the_file_has_a_bound_for_a_check_whose_labels_change_at_every_run(path, monkeypatch):

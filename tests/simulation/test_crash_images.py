@@ -39,6 +39,7 @@ class Image(NamedTuple):
     events: list
     taken: dict  # Arrivals by notifier
     acked: list  # ids of alerts whose acknowledgement was answered ok
+    volatile: bool = False  # what was decided lately was in memory only (DESIGN promise 10)
 
 
 class Totals:
@@ -141,6 +142,8 @@ class History:
         self.policies = configurations(kit)
         self.images = []
         self.acked = list(image.acked)
+        self.volatile = image.volatile  # what the providers took then is unknown for ever
+        self.judge = None
         self.journal = kit.MemoryJournal(image.records, image.events)
         self.journal.on_commit = self.commit
         self.loses = ""  # the answer of the next commit: "before" it is written, or "after"
@@ -162,7 +165,8 @@ class History:
             raise self.kit.JournalBroken("no answer from the disk; nobody can tell whether this was written")
 
     def keep(self, when):
-        self.images.append(self.image(when))
+        in_memory = self.judge is not None and self.judge.journal_failing and when != "after a commit"
+        self.images.append(self.image(when)._replace(volatile=self.volatile or in_memory))
 
     def image(self, when):
         taken = {name: provider.taken[:] for name, provider in self.providers.items()}
@@ -183,6 +187,7 @@ class History:
 
     async def trouble(self, judge, outbox, clock):
         """STEPS things at random, at random distances; the providers take what reaches them meanwhile."""
+        self.judge = judge
         happenings = (
             self.evaluate, self.evaluate, self.evaluate, self.evaluate, self.sell, self.acknowledge, self.reload,
             self.break_journal, self.lose_answer,
@@ -341,6 +346,8 @@ async def recovered(kit, name, image, totals):
     unaccounted = list(unaccounted_in(kit, after, history.policies))
     sending = {one.id for one in kit.last_messages(image.records).values() if one.state == "sending"}
     repeats = list(repeats_in(kit, image, after))
+    if image.volatile:  # what was sent from memory alone is not known any more: it said so in every message
+        unaccounted, repeats = [], []
     problems = [*lost, *unaccounted, *(reason for _, reason in repeats if reason)]
     assert not problems, f"{name}, {image.when}: {problems}"
     totals.update(

@@ -123,17 +123,25 @@ class Door:
     window: FakeWindow
     touched: list[Any]
     committed: list[list[StoredEvent]]
+    problem: str = ""
 
 
 @pytest.fixture
 async def door(world) -> Door:
     journal, window, touched, committed = FakeJournal(), FakeWindow(), [], []
     intake = Intake(
-        journal, window, world.clock, persist=lambda rows: None, touch=touched.append, committed=committed.append
+        journal,
+        window,
+        world.clock,
+        persist=lambda rows: None,
+        touch=touched.append,
+        committed=committed.append,
+        volatile=lambda: made.problem,
     )
     intake.declare_check(WEB, declare((LEFT,), 100, 300))
     intake.declare_types([SALE])
-    return Door(intake, journal, window, touched, committed)
+    made = Door(intake, journal, window, touched, committed)
+    return made
 
 
 def report(*samples: Any, status: Status = Status.HEALTHY, **more: Any) -> Report:
@@ -210,11 +218,24 @@ async def test_a_cursor_is_committed_with_the_events_of_its_report(door):
     assert door.journal.cursors == [("web", {"after": 1})]
 
 
-async def test_a_full_journal_takes_nothing_of_a_report_with_events(door):
+async def test_a_full_journal_takes_the_samples_of_a_report_but_neither_its_events_nor_its_cursor(door):
     door.journal.full = True
     with pytest.raises(JournalFull):
-        await door.intake.report(WEB, report(LEFT(1, city="x"), events=(Event("1", "other", 1.0),)))
-    assert door.window.appended == []
+        await door.intake.report(
+            WEB, report(LEFT(1, city="x"), events=(Event("1", "other", 1.0),), cursor={"after": 1})
+        )
+    [(check, rows, *_)] = door.window.appended
+    assert (check, rows[0][1]) == (WEB, 1)
+    assert (door.journal.taken, door.journal.cursors, door.committed) == ([], [], [])
+
+
+async def test_while_the_journal_fails_events_are_refused_though_this_one_might_fit(door):
+    door.problem = "journal.db: no space left"
+    with pytest.raises(JournalBroken, match=r"cannot be written: journal\.db: no space left"):
+        await door.intake.events("shop", [Event("1", "other", 1.0)])
+    assert door.journal.taken == []
+    door.problem = ""
+    assert await door.intake.events("shop", [Event("1", "other", 1.0)]) == [Accepted(1)]
 
 
 async def test_an_event_is_counted_observed_and_set_once(door, world):

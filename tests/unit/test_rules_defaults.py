@@ -30,6 +30,9 @@ FAULTS = {
         'sixfbd_rule_evaluation_failures_total{rule="r"} 0 0 0 3',
         'sixfbd_rule_evaluation_failures_total{rule="r"} 3 3 3 3',
     ),
+    "JournalVolatile": ("sixfbd_journal_volatile 0 0 0 1", "sixfbd_journal_volatile 1 1 1 0"),
+    "StateDamaged": ('sixfbd_state_damaged{file="f"} 0 0 0 1', 'sixfbd_state_damaged{file="f"} 0 0 0 0'),
+    "SamplesNotWritten": ("sixfbd_samples_unwritten 0 0 0 1", "sixfbd_samples_unwritten 1 1 1 0"),
     "SamplesDropped": ("sixfbd_samples_dropped_total 0 0 9 9", "sixfbd_samples_dropped_total 9 9 9 9"),
 }
 NOW = 3 * 60 + 1.0

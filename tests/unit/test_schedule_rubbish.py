@@ -157,7 +157,34 @@ async def test_a_cursor_that_cannot_be_read_costs_the_run_and_not_the_daemon(sch
     assert check.runs == 1 and schedule.state(A).status is Status.HEALTHY
 
 
-@pytest.mark.parametrize("failure", [JournalBroken("no answer from the disk"), KeyError("a"), ValueError("odd")])
+async def test_a_check_whose_cursor_was_read_once_goes_on_while_the_journal_cannot_be_read(
+    schedule, door, autojump_clock
+):
+    check = Acts()
+    schedule.add(Made(A, check))
+    await trio.sleep(1)
+    door.unreadable = JournalBroken("journal.db: disk I/O error")
+    runs = check.runs
+    await trio.sleep(20)
+    assert check.runs > runs and schedule.state(A).status is Status.HEALTHY
+
+
+async def more_to_read():
+    return Report(Status.HEALTHY, "fine", cursor=1, more=True)
+
+
+async def test_a_report_whose_events_cannot_be_kept_was_seen_all_the_same(schedule, door, autojump_clock):
+    check = Acts(more_to_read)
+    door.failure = JournalBroken("no space left")
+    schedule.add(Made(A, check))
+    await trio.sleep(1)
+    assert check.runs == 1, "a cursor that did not move is not asked again at once"
+    state = schedule.state(A)
+    assert (state.status, state.summary) == (Status.HEALTHY, "fine")
+    assert not schedule.is_blind(A)
+
+
+@pytest.mark.parametrize("failure", [KeyError("a"), ValueError("odd")])
 async def test_what_was_not_taken_is_not_known(schedule, door, failure, autojump_clock):
     schedule.add(Made(A, Acts()))
     await trio.sleep(1)

@@ -8,8 +8,8 @@ import trio
 from msgspec.structs import replace
 
 from sixfbd.journal.errors import JournalBroken
-from sixfbd.journal.records import Configured, EventsJudged, Owed, TokenChanged
-from sixfbd.journal.state import base_of, fold
+from sixfbd.journal.records import Base, CheckPaused, Configured, Owed, Started, TokenChanged, Volatile
+from sixfbd.journal.state import account, base_of, fold
 from sixfbd.judge import INPUTS_A_ROUND, Judge
 from sixfbd.model import Event, PauseCheck
 
@@ -37,6 +37,12 @@ async def settled(judge):
         while judge._waiting():  # noqa: ASYNC110 - a condition of the judge, which has no event for it
             await trio.sleep(0.001)
         await trio.sleep(0.001)
+
+
+async def recovered(judge):
+    with trio.fail_after(60):
+        while judge.journal_failing:  # noqa: ASYNC110 - a condition of the judge, which has no event for it
+            await trio.sleep(0.001)
 
 
 def sale(kit, seq):
@@ -69,6 +75,7 @@ async def test_what_waits_is_not_lost_when_the_events_cannot_be_read(autojump_cl
         assert judge.journal_failing
         assert not outcomes[0].ok, "who asks is told at once, and does not wait for ever"
         journal.events = read
+        await recovered(judge)
         await settled(judge)
         assert judge.messages_by_state() == {"sending": 1}, "the alert's is accepted, the notice's is on its way"
         assert base_of(judge.state, 0) == base_of(fold(journal.records), 0)
@@ -85,7 +92,7 @@ async def test_a_journal_is_failing_until_something_was_written(autojump_clock, 
         journal.failure = None
         await trio.sleep(6)
         assert not judge.journal_failing
-        assert isinstance(journal.records[-1], EventsJudged)
+        assert [type(record) for record in journal.records[-2:]] == [Volatile, Base]
         assert base_of(judge.state, 0) == base_of(fold(journal.records), 0)
         assert (await judge.note([TokenChanged(1.0, "t", "hash", (), "me")])).ok
 
@@ -196,31 +203,81 @@ async def test_who_asked_in_a_round_whose_answer_is_lost_is_told_what_came_of_it
         assert [one.config for one in journal.records if isinstance(one, Configured)] == (["h2"] if written else [])
 
 
+def hanging(journal):
+    """Let no commit be answered; what is returned takes those that wait, and the next ones."""
+    commit, hung = journal.commit, []
+
+    async def hang(records):
+        hung.append(records)
+        await trio.sleep(30)
+        raise JournalBroken(LOST)
+
+    async def go_on():
+        journal.commit = commit
+        for records in hung:
+            await commit(records)
+
+    journal.commit = hang
+    return go_on
+
+
 async def test_while_the_journal_cannot_be_asked_who_asked_hears_that_nobody_can_tell(
     autojump_clock, kit, journal, judging
 ):
     """A disk that hangs takes what waits for it once it turns again."""
     async with judging(kit.policy()) as judge:
         await settled(judge)
-        commit, hung = journal.commit, []
-
-        async def hang(records):
-            hung.append(records)
-            await trio.sleep(30)
-            raise JournalBroken(LOST)
-
-        journal.commit = hang
+        heard = []
+        judge.listen(heard.extend)
+        go_on = hanging(journal)
         asked = await judge.command(PauseCheck("web"), kit.Actor("me"))
         assert asked.error == f"nobody can tell whether this was done, the journal does not answer: {LOST}"
         with trio.fail_after(1):
             later = await judge.command(PauseCheck("other"), kit.Actor("me"))
         assert later.error == f"the journal cannot be written, nothing was done: {LOST}"
-        for records in hung:
-            await commit(records)
-        journal.commit = commit
+        await go_on()
         await trio.sleep(60)
         assert list(judge.state.paused) == ["web"]
+        assert [one.check for one in heard if isinstance(one, CheckPaused)] == ["web"], "who does it hears of it"
         assert base_of(judge.state, 0) == base_of(fold(journal.records), 0)
+
+
+async def test_what_a_reload_owed_that_is_written_but_did_not_take_place_is_not_open_for_ever(
+    autojump_clock, kit, journal, judging, world
+):
+    async with judging(kit.policy(kit.rule("Hot"))) as judge:
+        judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
+        await settled(judge)
+        judge.submit(kit.Answer(world.clock.now(), judge.sent[0].message.id, kit.Receipt()))
+        await settled(judge)
+        go_on = hanging(journal)
+        assert not (await judge.replace(kit.policy(kit.rule("Cold")), "h2", kit.Actor("me"))).ok
+        await go_on()
+        await recovered(judge)
+        await settled(judge)
+        assert len(judge.state.alerts) == 1 and len(judge.sent) == 1, "its end was not told, for it has not ended"
+        assert {one.kind: one.state for one in account(journal.records).values()} == {
+            "fire": "accepted",
+            "resolve": "suppressed",
+        }
+        assert base_of(judge.state, 0) == base_of(fold(journal.records), 0)
+
+
+async def test_with_a_full_journal_the_judge_begins_volatile(autojump_clock, kit, journal, judging, world):
+    async with judging(kit.policy()) as judge:
+        judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
+        await settled(judge)
+    journal.failure = kit.JournalFull("journal.db: no space left")
+    async with judging(kit.policy()) as judge:
+        assert judge.journal_failing and len(judge.state.alerts) == 1
+        judge.submit(kit.seen(world.clock.now(), kit.found(host="b")))
+        await trio.sleep(60)
+        assert judge.journal_failing and len(judge.sent) == 2, "the first is sent again: nobody knows what came of it"
+        journal.failure = None
+        await recovered(judge)
+        kit.check_account(journal.records, judge.state)
+        assert base_of(judge.state, 0) == base_of(fold(journal.records), 0)
+        assert sum(isinstance(record, Started) for record in journal.records) == 2
 
 
 async def test_events_whose_round_got_no_answer_are_told_once(autojump_clock, kit, journal, judging):

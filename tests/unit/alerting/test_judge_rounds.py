@@ -1,6 +1,7 @@
 """The judge's task: rounds, durable outcomes, timers, a journal that fails, stop and start."""
 
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -8,6 +9,7 @@ import trio
 from sixfbd.alerting.inputs import Lookup
 from sixfbd.journal.records import EventsJudged, Started, Stopped, TokenChanged
 from sixfbd.journal.state import account, base_of, fold
+from sixfbd.journal.volatile import Unwritten
 from sixfbd.judge import INPUTS_A_ROUND, Judge
 from sixfbd.model import Event, PauseCheck
 
@@ -162,26 +164,66 @@ async def test_records_of_others_are_written_and_folded_in(autojump_clock, kit, 
         assert journal.records[-1].name == "grafana"
 
 
-async def test_while_the_journal_fails_nothing_is_published_and_inputs_are_kept(
+async def test_while_the_journal_fails_judging_and_sending_go_on_and_commands_are_refused(
     autojump_clock, kit, journal, judging, world
 ):
     async with judging() as judge:
         await settled(judge)
+        written = len(journal.records)
         journal.failure = kit.JournalFull("no space left")
-        judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
-        await trio.sleep(10)
+        failed_at = world.clock.now()
+        judge.submit(kit.seen(failed_at, kit.found(host="a")))
+        await trio.sleep(1)
         assert judge.journal_failing
+        assert judge.failing_since == pytest.approx(failed_at, abs=0.1)
         assert judge.last_journal_error == "no space left"
-        assert len(judge.state.alerts) == 0
-        assert judge.sent == []
+        [effect] = judge.sent
+        judge.submit(kit.Answer(world.clock.now(), effect.message.id, kit.Receipt()))
+        judge.submit(kit.seen(world.clock.now(), kit.found(host="a"), kit.found(host="b")))
+        await trio.sleep(9)
+        assert [one.about.labels["host"] for effect in judge.sent for one in effect.obligations] == ["a", "b"]
         outcome = await judge.command(PauseCheck("web"), kit.Actor("me"))
         assert outcome.error == "the journal cannot be written, nothing was done: no space left"
+        assert len(journal.records) == written
         journal.failure = None
         await trio.sleep(6)
         assert not judge.journal_failing
-        assert len(judge.state.alerts) == 1
-        assert len(judge.sent) == 1
+        assert base_of(fold(journal.records), 0) == base_of(judge.state, 0)
+        kit.check_account(journal.records, judge.state)
+        *_, gap, base = journal.records
+        assert (gap.since, gap.error, gap.dropped) == (pytest.approx(failed_at, abs=0.1), "no space left", 0)
+        assert base == base_of(judge.state, gap.at)
         assert list(judge.state.paused) == [], "what was refused is not done later"
+        assert (await judge.command(PauseCheck("web"), kit.Actor("me"))).ok
+        assert judge.record_seq == len(journal.records)
+
+
+async def test_a_gap_longer_than_memory_drops_its_oldest_records_and_still_adds_up(
+    autojump_clock, kit, journal, judging, world, monkeypatch
+):
+    """An alert is open before the gap and ends in it; another flaps all the time."""
+    monkeypatch.setattr("sixfbd.judge.Unwritten", partial(Unwritten, most=50))
+    async with judging() as judge:
+        judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
+        await settled(judge)
+        journal.failure = kit.JournalFull("no space left")
+        judge.submit(kit.Answer(world.clock.now(), judge.sent[0].message.id, kit.Receipt()))
+        for turn in range(100):
+            await trio.sleep(1)
+            judge.submit(kit.seen(world.clock.now(), *([kit.found(host="b")] if turn % 2 else [])))
+            await settled(judge)
+            while len(judge.sent) > 1:
+                judge.submit(kit.Answer(world.clock.now(), judge.sent.pop().message.id, kit.Receipt()))
+                await settled(judge)
+        journal.failure = None
+        await trio.sleep(6)
+        assert not judge.journal_failing
+        gap = journal.records[-2]
+        assert gap.dropped > 300
+        assert len(journal.records) < 150
+        assert base_of(fold(journal.records), 0) == base_of(judge.state, 0)
+        open_ids = {one.id for one in account(journal.records).values() if one.state in kit.OPEN}
+        assert open_ids == set(judge.state.obligations), "the account balances over the gap"
 
 
 async def test_a_command_that_meets_the_failure_itself_is_refused_at_once(autojump_clock, kit, journal, judging):
@@ -198,19 +240,39 @@ async def test_a_command_that_meets_the_failure_itself_is_refused_at_once(autoju
         assert (await judge.command(PauseCheck("web"), kit.Actor("me"))).ok
 
 
-async def test_a_newer_evaluation_replaces_the_one_that_could_not_be_written(
+async def test_what_a_volatile_daemon_decided_is_written_when_it_stops_if_that_is_possible(
     autojump_clock, kit, journal, judging, world
 ):
     async with judging() as judge:
         await settled(judge)
         journal.failure = kit.JournalFull("no space left")
         judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
-        await trio.sleep(1)
-        judge.submit(kit.seen(world.clock.now(), kit.found(host="b")))
-        await trio.sleep(1)
+        await settled(judge)
         journal.failure = None
+    assert [type(record).__name__ for record in journal.records[-3:]] == ["Volatile", "Base", "Stopped"]
+    assert [alert.labels["host"] for alert in fold(journal.records).alerts.values()] == ["a"]
+
+
+async def test_a_journal_that_takes_small_writes_only_stays_failing(autojump_clock, kit, journal, judging, world):
+    async with judging() as judge:
+        await settled(judge)
+        commit, tries = journal.commit, 0
+
+        async def full(records):
+            nonlocal tries
+            tries += 1
+            await trio.lowlevel.checkpoint()
+            raise kit.JournalFull("no space left")
+
+        journal.commit = full
+        judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
+        await trio.sleep(100)
+        assert judge.journal_failing
+        assert len(judge.sent) == 1
+        assert tries < 40, "it does not try all the time"
+        journal.commit = commit
         await trio.sleep(6)
-        assert [alert.labels["host"] for alert in judge.state.alerts.values()] == ["b"]
+        assert not judge.journal_failing
 
 
 def sale(kit, seq):

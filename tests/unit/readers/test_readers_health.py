@@ -13,12 +13,14 @@ def check(name, status=Status.HEALTHY, **facts):
     return CheckState(CheckName(name), "p", 60.0, status=status, **facts)
 
 
-def body(*checks, services=(), externals=(), failing=""):
+def body(*checks, services=(), externals=(), failing="", disk=(), blind_s=None):
     return health_body(
         checks,
         services,
         externals,
         journal_failing=failing,
+        disk_problems=disk,
+        blind_before_start_s=blind_s,
         now=NOW,
         started_at=NOW - 60,
         version="1",
@@ -78,6 +80,11 @@ def test_a_check_may_claim_the_database():
     assert statuses(body(check("database", Status.DEGRADED)))["database"] == "degraded"
 
 
+def test_a_problem_of_the_disk_hides_no_worse_one_of_the_check_that_claims_the_database():
+    assert statuses(body(check("database", Status.UNHEALTHY), disk=["a copy lies aside"]))["database"] == "unhealthy"
+    assert statuses(body(check("database"), disk=["a copy lies aside"]))["database"] == "degraded"
+
+
 @pytest.mark.parametrize(("reachable", "said"), [(None, "unknown"), (True, "reachable"), (False, "unreachable")])
 def test_an_external_is_reachable_if_the_check_reached_it(reachable, said):
     found = body(check("web", external="stripe", reachable=reachable), check("b", external="stripe", reachable=True))
@@ -88,3 +95,11 @@ def test_a_time_is_shown_to_the_millisecond_and_carries_over():
     assert iso_time(None) is None
     assert iso_time(NOW + 0.9996) == "2027-01-15T08:00:01.000Z"
     assert iso_time(NOW + 0.0014) == "2027-01-15T08:00:00.001Z"
+
+
+def test_a_problem_of_the_disk_degrades_the_database_and_a_gap_is_shown_in_seconds():
+    found = body(disk=("samples cannot be written: full",), blind_s=12.3456)
+    assert found["services"]["database"]["status"] == found["status"] == "degraded"
+    assert found["services"]["database"]["summary"] == "samples cannot be written: full"
+    assert found["blindBeforeStart"] == 12.346
+    assert body()["blindBeforeStart"] is None
