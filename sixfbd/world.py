@@ -23,6 +23,7 @@ import trio
 from sixfbd import __version__
 from sixfbd.model import Json
 from sixfbd.plugin import Outbound, Size, TemporaryFailure
+from sixfbd.slots import taken
 
 T = TypeVar("T")
 
@@ -259,7 +260,7 @@ class HttpOutbound:
         before = _progress.set(progress)
         try:
             with trio.fail_after(timeout_s):
-                async with self._limiter:
+                async with taken(self._limiter):
                     request = httpx.Request(
                         method,
                         url,
@@ -317,7 +318,7 @@ class HttpOutbound:
     @asynccontextmanager
     async def _slot(self, timeout_s: float) -> AsyncIterator[None]:
         with trio.fail_after(timeout_s):
-            async with self._limiter:
+            async with taken(self._limiter):
                 yield
 
     async def close(self) -> None:

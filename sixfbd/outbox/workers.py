@@ -22,6 +22,7 @@ from sixfbd.model import MessageId, Receipt
 from sixfbd.outbox.render import Place, render
 from sixfbd.plugin import Clock, Notification, Notifier, PermanentFailure, TemporaryFailure
 from sixfbd.quantities import DAY
+from sixfbd.slots import taken
 
 DRAIN_S: Final = 5.0  # how long a stop waits for what is on its way
 MOST_WISH_S: Final = 30 * DAY  # a provider that wishes to wait for longer means something else
@@ -183,7 +184,7 @@ class Outbox:
         if account.instance.notifier is None:
             return TemporaryFailure(f"notifier {name}: {account.instance.problem}")  # a reload may mend it
         notifier = account.instance.notifier
-        async with account.slots:
+        async with taken(account.slots):
             notification = render(
                 effect.message, effect.obligations, self.place, self._clock.now(), tuple(self._remarks())
             )
