@@ -3,23 +3,28 @@
 Made new for each `serve` (an app object serves once). Holds nothing but the room; the engine owns all facts.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import trio
-from quart import Response, g, request
-from quart.wrappers import BaseRequestWebsocket
+from quart import Response
+from quart.ctx import RequestContext
+from quart.globals import request_ctx
+from quart.sessions import NullSession
+from quart.wrappers import BaseRequestWebsocket, Request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 from werkzeug.routing import MapAdapter, RequestRedirect
 
 from sixfbd.config import Http
+from sixfbd.containment import leaves
 from sixfbd.http import openapi
-from sixfbd.http.answers import SECURITY_HEADERS, Refusal, refused
+from sixfbd.http.answers import Refusal, refused
 from sixfbd.http.api import alerts, events, health, metrics, query
-from sixfbd.http.connection import Exchange
+from sixfbd.http.connection import AppRequest
 from sixfbd.http.dashboard import page
 from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
 from sixfbd.http.guard import allowed_hosts, check_encoding, check_head, check_host, check_scope, check_target
@@ -27,6 +32,7 @@ from sixfbd.http.parameters import whole_body
 from sixfbd.http.routes import Room, Route
 
 log = structlog.get_logger("sixfbd.http")
+shown = logging.getLogger("sixfbd.http")  # says at once whether a line would be
 
 RESPONSE_TIMEOUT_S: Final = 60.0
 RETRY_AFTER_S: Final = "5"
@@ -52,28 +58,32 @@ def all_routes() -> Sequence[Route]:
 
 
 class App(QuartTrio):
-    """Quart without what it would read from the Host header: routes have no host, and `guard` judges the header.
+    """Quart's routing, requests and responses, and a way through them of our own: guard, view, error form, headers.
 
-    `take` puts another `[http]` table in force while it serves.
+    quart's own way (signals, sessions, hooks by blueprint) would cost a request as much as its work does. `take` puts
+    another `[http]` table in force while it serves.
     """
 
-    asgi_http_class = Exchange
+    request_class = AppRequest
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, routes: Sequence[Route]) -> None:
         super().__init__("sixfbd", static_folder=None)
-        self.room = room
-        self.allowed: frozenset[tuple[str, str]] = frozenset()
+        self._room = room
+        self._routes = {route.name: route for route in routes}
+        self._allowed: frozenset[tuple[str, str]] = frozenset()
         self.config["RESPONSE_TIMEOUT"] = RESPONSE_TIMEOUT_S
         self.config["PROPAGATE_EXCEPTIONS"] = False
         self.url_map.merge_slashes = False
         self.url_map.strict_slashes = True
+        for route in routes:
+            self.add_url_rule(route.path, route.name, methods=list(route.methods), provide_automatic_options=False)
         self.take(room.config)
 
     def take(self, config: Http) -> None:
         """Answer by this table from the next request on. A name that the listener had until now still holds: who is
         connected to it may ask once more."""
-        self.allowed = allowed_hosts(config) | allowed_hosts(Http(listen=self.room.config.listen))
-        self.room.config = config
+        self._allowed = allowed_hosts(config) | allowed_hosts(Http(listen=self._room.config.listen))
+        self._room.config = config
         self.config["MAX_CONTENT_LENGTH"] = int(config.max_body)
         self.config["BODY_TIMEOUT"] = float(config.body_timeout)
 
@@ -85,82 +95,79 @@ class App(QuartTrio):
             "localhost", path_info=request.path, default_method=request.method, query_args=request.args
         )
 
+    def request_context(self, request: Request) -> RequestContext:
+        """There are no sessions."""
+        return RequestContext(self, request, NullSession())
+
+    async def full_dispatch_request(self, request_context: RequestContext | None = None) -> Response:
+        """Answer the request at hand, whatever comes of it, and count it."""
+        began = time.perf_counter()
+        asked = (request_context or request_ctx).request
+        try:
+            response = await self._view(asked)
+        except Exception as error:  # noqa: BLE001 - whatever a view raises is answered, and logged if it is a fault
+            response = _failed(asked, leaves(error)[0])
+        self._finish(asked, response, time.perf_counter() - began)
+        return response
+
+    async def _view(self, asked: Request) -> Response:
+        scope = asked.scope
+        check_target(scope["raw_path"])
+        check_head(scope["raw_path"], scope["query_string"], scope["headers"])
+        check_host(asked.headers.getlist("Host"), self._allowed)
+        if asked.routing_exception is not None:
+            raise asked.routing_exception
+        route = self._routes[asked.endpoint or ""]
+        check_scope(self._room.engine, route.scope)
+        if route.body is not None and asked.method == "POST":
+            check_encoding(asked.headers.get("Content-Encoding", ""))
+            await whole_body()  # kept for the view; BODY_TIMEOUT is its time limit
+        if not route.limited:
+            return await route.view(self._room, **(asked.view_args or {}))
+        limit = self._room.config.request_timeout
+        try:
+            with trio.fail_after(float(limit)):
+                return await route.view(self._room, **(asked.view_args or {}))
+        except trio.TooSlowError:
+            text = f"no answer was ready within {limit}; ask for less, or raise `request_timeout` in [http]"
+            raise Refusal(503, "timeout", text) from None
+
+    def _finish(self, asked: Request, response: Response, duration_s: float) -> None:
+        response.headers.setdefault("Cache-Control", "no-store")
+        route = "" if asked.url_rule is None else asked.url_rule.rule
+        self._room.engine.answered(Answered(asked.method, route, response.status_code, duration_s))
+        if shown.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "http.answered",
+                method=asked.method,
+                path=asked.path,
+                status=response.status_code,
+                duration_ms=round(duration_s * 1000, 1),
+            )
+
 
 def make_app(engine: HttpEngine, config: Http) -> App:
     """Return an app that answers from `engine`, for one `serve`."""
-    room = Room(engine, config)
-    app = App(room)
-    routes = {route.name: route for route in all_routes()}
-    for route in routes.values():
-        _add(app, room, route)
-    _guard(app, room, routes)
-    _finish(app, room)
-    return app
+    return App(Room(engine, config), all_routes())
 
 
-def _add(app: QuartTrio, room: Room, route: Route) -> None:
-    async def endpoint(**path: Any) -> Response:
-        if route.body is not None and request.method == "POST":
-            check_encoding(request.headers.get("Content-Encoding", ""))
-            await whole_body()  # kept for the view; BODY_TIMEOUT is its time limit
-        if not route.limited:
-            return await route.view(room, **path)
-        try:
-            with trio.fail_after(float(room.config.request_timeout)):
-                return await route.view(room, **path)
-        except trio.TooSlowError:
-            limit = f"no answer was ready within {room.config.request_timeout}"
-            raise Refusal(503, "timeout", f"{limit}; ask for less, or raise `request_timeout` in [http]") from None
-
-    app.add_url_rule(route.path, route.name, endpoint, methods=list(route.methods), provide_automatic_options=False)
+def _failed(asked: Request, error: BaseException) -> Response:
+    """Return the answer to what was raised; a fault of ours is logged."""
+    refusal = refusal_of(error)
+    if refusal.status == 500:
+        log.error("http.failed", method=asked.method, path=asked.path, exc_info=error)
+    response = refused(asked.path, refusal)
+    if _has_unread_body(asked) and asked.http_version.startswith("1"):
+        response.headers["Connection"] = "close"  # what is left of the body would be read as the next request
+    return response
 
 
-def _guard(app: App, room: Room, routes: Mapping[str, Route]) -> None:
-    @app.before_request
-    async def guard() -> None:
-        g.began = time.perf_counter()
-        check_target(request.scope["raw_path"])
-        check_head(request.scope["raw_path"], request.scope["query_string"], request.scope["headers"])
-        check_host(request.headers.getlist("Host"), app.allowed)
-        route = routes.get(request.endpoint or "")
-        if route is not None:
-            check_scope(room.engine, route.scope)
-
-
-def _finish(app: QuartTrio, room: Room) -> None:
-    @app.errorhandler(Exception)
-    async def fail(error: Exception) -> Response:
-        refusal = refusal_of(error)
-        if refusal.status == 500:
-            log.error("http.failed", method=request.method, path=request.path, exc_info=error)
-        response = refused(request.path, refusal)
-        if _has_unread_body() and request.http_version.startswith("1"):
-            response.headers["Connection"] = "close"  # what is left of the body would be read as the next request
-        return response
-
-    @app.after_request
-    async def finish(response: Response) -> Response:
-        response.headers.update(SECURITY_HEADERS)
-        response.headers.setdefault("Cache-Control", "no-store")
-        duration_s = time.perf_counter() - g.began
-        route = "" if request.url_rule is None else request.url_rule.rule
-        room.engine.answered(Answered(request.method, route, response.status_code, duration_s))
-        log.debug(
-            "http.answered",
-            method=request.method,
-            path=request.path,
-            status=response.status_code,
-            duration_ms=round(duration_s * 1000, 1),
-        )
-        return response
-
-
-def _has_unread_body() -> bool:
+def _has_unread_body(asked: Request) -> bool:
     """Tell whether the request announced a body that its answer did not wait for."""
-    return bool(request.content_length or request.headers.get("Transfer-Encoding"))
+    return bool(asked.content_length or asked.headers.get("Transfer-Encoding"))
 
 
-def refusal_of(error: Exception) -> Refusal:
+def refusal_of(error: BaseException) -> Refusal:
     """Return what a client is told of whatever a view, a guard or the framework raised."""
     if isinstance(error, Refusal):
         return error

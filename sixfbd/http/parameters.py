@@ -10,6 +10,7 @@ from quart import request
 from werkzeug.datastructures import MultiDict
 
 from sixfbd.http.answers import Refusal
+from sixfbd.http.connection import Body
 from sixfbd.quantities import Duration
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -19,7 +20,8 @@ MAX_FIELDS: Final = 1000
 
 async def whole_body() -> bytes:
     """Return the request's body; the app has waited for it already, within its limits of size and time."""
-    return await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    body = request.body.whole if isinstance(request.body, Body) else None
+    return await request.get_data(cache=True, as_text=False, parse_form_data=False) if body is None else body
 
 
 async def merged() -> "MultiDict[str, str]":

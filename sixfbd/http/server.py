@@ -16,7 +16,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState, LifespanState
+from hypercorn.typing import ConnectionState
 
 from sixfbd.config import Http
 from sixfbd.http.answers import below_the_app
@@ -167,13 +167,11 @@ class HttpServer:
         Reports the bound URL when it accepts. A cancel cuts connections off; stop by `stop`.
         """
         app = self._app = make_app(engine, self._config)
-        wrapped, hypercorn, ended = ASGIWrapper(app), _hypercorn(), WorkerContext(None)
-        state: LifespanState = {}
-        lifespan = Lifespan(wrapped, hypercorn, state)
+        hypercorn, ended = _hypercorn(), WorkerContext(None)
+        lifespan = Lifespan(ASGIWrapper(app), hypercorn, {})
 
         async def connect(gate: _Gate, stream: trio.SocketStream) -> None:
-            own = ConnectionState({**state, "leaving": gate.leaving})
-            await Connection(wrapped, hypercorn, ended, own, stream)
+            await Connection(app, hypercorn, ended, ConnectionState({"leaving": gate.leaving}), stream)
 
         async with trio.open_nursery() as lives:
             await lives.start(lifespan.handle_lifespan)

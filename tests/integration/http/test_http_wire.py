@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from sixfbd.http import server
+from sixfbd.model import Event
 
 HEAD = b"Host: localhost\r\nConnection: close\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -242,3 +243,47 @@ async def test_a_flood_of_connections_takes_no_more_descriptors_than_are_allowed
     with trio.fail_after(10):
         while await get(client, b"/readyz") != 200:  # noqa: ASYNC110 - the server tells nobody when a place is free
             await trio.sleep(0.01)
+
+
+# ---- what an answer costs, and how long a connection may be idle -----------------------------------------------------------
+
+
+async def test_head_and_body_of_an_answer_come_together(client):
+    async with await connected(client) as stream:
+        await stream.send_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with trio.fail_after(10):
+            answer = await stream.receive_some(65536)
+    assert answer.endswith(b'{"ready":true,"reason":""}')
+
+
+async def test_a_client_that_asks_before_it_sends_its_body_is_told_to_go_on(client, engine, shop):
+    head = b"POST /api/events HTTP/1.1\r\n" + HEAD + b"Authorization: " + shop["Authorization"].encode() + b"\r\n"
+    form = b"Content-Type: application/json\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n"
+    async with await connected(client) as stream:
+        await stream.send_all(head + form)
+        with trio.fail_after(10):
+            assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 100 ")
+            await stream.send_all(b'{"type":"a"}')
+            answer = b"".join([piece async for piece in stream])
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert [one.event.type for one in engine.events] == ["a"]
+
+
+async def test_only_a_connection_without_a_request_is_ended_for_being_idle(engine, http_config, serving, monkeypatch):
+    monkeypatch.setattr(server, "SLOW_HEADERS_S", 0.3)
+    one = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with trio.fail_after(20):
+        async with serving(engine, http_config) as client, await connected(client) as stream:
+            for _ in range(6):  # each begins the time anew
+                await stream.send_all(one)
+                assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
+                await trio.sleep(0.1)
+            await stream.send_all(b"GET /api/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"text/event-stream" in await stream.receive_some(65536)
+            await trio.sleep(0.6)
+            await engine.put_events("token:shop", [Event("order-1", "a", 1.0, {})])
+            assert b"order-1" in await stream.receive_some(65536)
+        async with serving(engine, http_config) as client, await connected(client) as stream:
+            await stream.send_all(one)
+            assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
+            assert await stream.receive_some(65536) == b""
