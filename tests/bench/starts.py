@@ -1,12 +1,17 @@
 """Start until ready with millions of samples, beside Prometheus that replays its write-ahead log.
 
-Both have as many series and samples. Ours are written through our own window and store, 15 s apart; Prometheus scrapes its
-own from an exporter, at the shortest interval that it keeps up with, and is killed. Each pass starts both on a copy.
+Both have as many series and samples, two hours at 15 s: what Prometheus holds in its log before it makes the first block of
+it. Ours are written through our own window and store, with such times; Prometheus scrapes its own from an exporter, at the
+shortest interval that it keeps up with. Both writers are killed. Each pass starts both on a copy.
 """
 
+import os
 import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -20,7 +25,7 @@ from sixfbd.model import MetricKind, Series, labels_of
 from sixfbd.window.window import Window
 from tests.bench.loopback import serving
 from tests.bench.passes import BenchError, Effort, Goal, Row, Side, row, take_turns
-from tests.bench.processes import daemon, exchange, make_daemon, prometheus
+from tests.bench.processes import ROOT, daemon, exchange, make_daemon, prometheus
 
 CHECKS: Final = 20
 EVERY_MS: Final = 15_000
@@ -42,7 +47,7 @@ to = 9
 
 
 async def write_samples(path: Path, series: int, reports: int) -> None:
-    """Write the samples of CHECKS checks up to now, as the daemon does."""
+    """Write the samples of CHECKS checks up to now, as the daemon does, and die of SIGKILL when the file has them all."""
     window, chance = Window(), random.Random(SEED)
     now_ms = round(time.time() * 1000)
     checks = {
@@ -61,8 +66,9 @@ async def write_samples(path: Path, series: int, reports: int) -> None:
                 store.put(appended.rows)
             await _written(store, WAITING_SAMPLES)
         await _written(store, 0)
-        if store.dropped:
-            raise BenchError(f"{store.dropped} samples were not written: {store.problem}")
+        if not store.dropped:
+            os.kill(os.getpid(), signal.SIGKILL)
+    raise BenchError(f"{store.dropped} samples were not written: {store.problem}")
 
 
 async def _written(store: SampleStore, waiting: int) -> None:
@@ -74,11 +80,14 @@ async def _written(store: SampleStore, waiting: int) -> None:
 
 
 def fill_ours(run: Path, series: int, reports: int) -> Path:
-    """Return a state directory with the samples in it, as a daemon leaves it; the run directory has none."""
+    """Return a state directory with the samples in it, as a daemon that was killed leaves it; the run directory has none."""
     make_daemon(run, "".join(CHECK.format(number=number) for number in range(CHECKS)))
-    trio.run(write_samples, run / "state" / "samples.db", series, reports)
-    with daemon(run):
-        pass  # it makes the rest of its state
+    with daemon(run) as server:
+        server.kill()  # it has made its state
+    writer = [sys.executable, "-m", __name__, run / "state" / "samples.db", str(series), str(reports)]
+    done = subprocess.run(writer, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=2 * FILL_S)
+    if done.returncode != -signal.SIGKILL:
+        raise BenchError(f"the writer of the samples ended with {done.returncode}: {done.stderr[-2000:]}")
     return (run / "state").rename(run.parent / "our-state")
 
 
@@ -147,3 +156,7 @@ def rows(directory: Path, effort: Effort) -> Sequence[Row]:
         row(f"{what}, CPU", "s", measured, "cpu", "sixfbd", "prometheus", Goal(0.5)),
         row(f"{what}, wall", "s", measured, "wall", "sixfbd", "prometheus"),
     ]
+
+
+if __name__ == "__main__":
+    trio.run(write_samples, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
