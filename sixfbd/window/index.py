@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -107,7 +108,7 @@ class Index:
     def _since(self, selector: Selector, known: int, count: int) -> Iterable[Entry]:
         name = _name(selector)
         if name is None:
-            return self.entries[known:count]
+            return self._since_of_any(selector, known, count)
         positions = self._positions.get(name, [])
         for matcher in selector:
             if matcher.op == "=" and matcher.value and matcher.name != "__name__":
@@ -115,6 +116,15 @@ class Index:
                 positions = min(positions, of_label, key=len)
         first = bisect_left(positions, known)
         return [self.entries[position] for position in positions[first:] if position < count]
+
+    def _since_of_any(self, selector: Selector, known: int, count: int) -> Iterable[Entry]:
+        """The same where a metric is not named: what the matchers say of its name is asked of each metric once."""
+        tests = [_fits(matcher) for matcher in selector if matcher.name == "__name__"]
+        if not tests:
+            return self.entries[known:count]
+        metrics = [metric for metric in list(self._positions) if all(test(metric) for test in tests)]
+        positions = sorted(chain.from_iterable(map(self._positions.__getitem__, metrics)))
+        return [self.entries[position] for position in positions if known <= position < count]
 
     def select(self, selector: Selector, at: int, next_layout: int) -> Selection:
         """Return the selection as of the change numbered `at`, when `next_layout` was the next layout's id."""
@@ -144,15 +154,19 @@ def _name(selector: Selector) -> str | None:
 
 def _test(matcher: Matcher) -> Callable[[Entry], bool]:
     """A matcher as a function; a label that a series does not have is ""."""
-    name, wanted = matcher.name, matcher.op in ("=", "=~")
+    name, fits = matcher.name, _fits(matcher)
+    return lambda entry: fits(entry.labels.get(name, ""))
+
+
+def _fits(matcher: Matcher) -> Callable[[str], bool]:
+    """A matcher as a function of a label's value."""
+    wanted = matcher.op in ("=", "=~")
     if matcher.op in ("=", "!="):
-        value = matcher.value
-        return lambda entry: (entry.labels.get(name, "") == value) is wanted
+        return lambda value: (value == matcher.value) is wanted
     pattern = _pattern(matcher.value)
     known: dict[str, bool] = {}  # a label has few values for many series
 
-    def fits(entry: Entry) -> bool:
-        value = entry.labels.get(name, "")
+    def fits(value: str) -> bool:
         answer = known.get(value)
         if answer is None:
             answer = known[value] = (pattern.fullmatch(value) is not None) is wanted
@@ -198,7 +212,7 @@ def _group(members: Sequence[tuple[Entry, Sequence[Place]]]) -> Group:
 def _part(layout: Layout, columns: Columns) -> Part:
     numbers = columns // BAND
     bands = []
-    for number in np.unique(numbers).tolist():
+    for number in sorted(set(numbers.tolist())):
         into = np.flatnonzero(numbers == number)
         local = columns[into] - number * BAND
         everything = slice(None) if len(into) == len(columns) else into
