@@ -34,7 +34,8 @@ from sixfbd.journal.retention import give_back, used_bytes
 from sixfbd.journal.salvage import Damage, damage_of, set_aside
 from sixfbd.journal.samples_salvage import SamplesSalvage, Slice
 from sixfbd.journal.space import FLOOR_BYTES, MIB, RESUME_BYTES, free_bytes
-from sixfbd.model import LayoutId, MetricKind, Series, SeriesId
+from sixfbd.journal.step_log import stored_series
+from sixfbd.model import LayoutId, SeriesId
 from sixfbd.window.blocks import Times
 from sixfbd.window.chunks import BAND, ChunkDamagedError, decode, encode
 from sixfbd.window.sketches import KEPT_MINUTES, MINUTE_MS, merged, pack, unpack
@@ -672,7 +673,7 @@ def _stored(connection: sqlite3.Connection) -> Stored:
     [newest] = connection.execute("SELECT ifnull(max(minute), 0) FROM sketches").fetchone()
     return Stored(
         series=[
-            (SeriesId(one), _series(metric, labels, kind))
+            (SeriesId(one), stored_series(metric, labels, kind))
             for one, metric, labels, kind in connection.execute(
                 "SELECT id, metric, labels, kind FROM series ORDER BY id"
             )
@@ -698,10 +699,6 @@ def _misfit(stored: Stored) -> str:
     if not known.issuperset(stored.sketched):
         return "there are sketches of a series that is not there"
     return ""
-
-
-def _series(metric: str, labels: str, kind: str) -> Series:
-    return Series(metric, tuple((name, value) for name, value in json.loads(labels)), MetricKind(kind))
 
 
 def _stored_layouts(connection: sqlite3.Connection) -> list[StoredLayout]:

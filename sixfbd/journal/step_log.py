@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sixfbd.model import MetricKind, Series
+from sixfbd.model import Labels, MetricKind, Series
 
 HOUR_MS: Final = 3_600_000
 PART_SIZE: Final = 192  # 3 KiB: with its row's head on one page of the file
@@ -30,6 +30,7 @@ Adds: TypeAlias = list[tuple[int, float]]
 StepHour: TypeAlias = tuple[int, float, npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """Start of the hour in ms, the total before it, times in ms (strictly increasing), increments."""
 
+_LABELS: Final = msgspec.json.Decoder(Labels)
 _PACKED: Final = Struct("<qd")  # INCREMENT, for the few of a commit: numpy's calls cost more than they save there
 
 
@@ -226,8 +227,8 @@ def series_ends(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
 
 
 def stored_series(metric: str, labels: str, kind: str) -> Series:
-    """Return the series of a row."""
-    return Series(metric, tuple((name, value) for name, value in msgspec.json.decode(labels)), MetricKind(kind))
+    """Return the series of a row, here or in samples.db. Raises ValueError if it is none."""
+    return Series(metric, _LABELS.decode(labels), MetricKind(kind))
 
 
 def read_step_hours(connection: sqlite3.Connection, series: Series, lo_ms: int, hi_ms: int) -> list[StepHour]:

@@ -237,7 +237,7 @@ class Layout:
         between = np.searchsorted(self.spans.t0, t_ms, "right")  # how many chunks begin before each row
         seals = []
         last = self.spans.count
-        for number in np.unique(between[between < last]).tolist():
+        for number in sorted(set(between[between < last].tolist())):
             rows = between == number
             seals += self._adopt(t_ms[rows], v[rows], released)
         for at_ms, row in zip(t_ms[between == last].tolist(), v[between == last], strict=True):
