@@ -10,16 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from ddsketch.ddsketch import BaseDDSketch, DDSketch
-from ddsketch.pb import ddsketch_pb2
-from ddsketch.pb.proto import DDSketchProto
-from google.protobuf.message import DecodeError
 
 from sixfbd.model import Series, SeriesId
 from sixfbd.window.writes import SampleSource, SketchMinute
 
 Sketch: TypeAlias = BaseDDSketch
-_PROTO: Final[Any] = DDSketchProto  # without types
-_MESSAGE: Final[Any] = ddsketch_pb2.DDSketch
 
 MINUTE_MS: Final = 60_000
 KEPT_MINUTES: Final = 180
@@ -36,14 +31,23 @@ def new_sketch() -> Sketch:
 
 def pack(sketch: Sketch) -> bytes:
     """Return a sketch as bytes (ddsketch's protobuf message)."""
-    packed: bytes = _PROTO.to_proto(sketch).SerializeToString()
+    from ddsketch.pb.proto import DDSketchProto  # not above: it needs protobuf, which only summaries do
+
+    proto: Any = DDSketchProto  # without types
+    packed: bytes = proto.to_proto(sketch).SerializeToString()
     return packed
 
 
 def unpack(packed: bytes) -> Sketch:
     """Return the sketch of `pack`. Raises ValueError if it is none."""
+    from ddsketch.pb.ddsketch_pb2 import DDSketch as Message  # as in `pack`
+    from ddsketch.pb.proto import DDSketchProto
+    from google.protobuf.message import DecodeError
+
+    proto: Any = DDSketchProto
+    message: Any = Message
     try:
-        sketch: Sketch = _PROTO.from_proto(_MESSAGE.FromString(packed))
+        sketch: Sketch = proto.from_proto(message.FromString(packed))
     except DecodeError as error:
         raise ValueError(f"not a sketch: {error}") from error
     return sketch

@@ -1,6 +1,8 @@
 """Sketches: quantiles within 1 %, minutes that end, late values, threads."""
 
 import math
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -141,3 +143,9 @@ def test_quantiles_may_be_asked_for_while_values_come_in():
     stop.set()
     thread.join(10)
     assert failures == []
+
+
+def test_a_daemon_without_summaries_does_without_protobuf():
+    code = "import sys, sixfbd.daemon; print('google.protobuf' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
