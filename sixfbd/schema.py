@@ -4,6 +4,7 @@ Made from the same shapes and descriptions that the configuration is read by. A 
 fit together (names, routes, files) only `sixfbd check-config` knows.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -191,7 +192,7 @@ class _Writer:
             },
         }
 
-    def _properties(self, fields: list[TableField]) -> dict[str, Any]:
+    def _properties(self, fields: Sequence[TableField]) -> dict[str, Any]:
         return {field.key: self._property(field) for field in fields}
 
     def _property(self, field: TableField) -> dict[str, Any]:

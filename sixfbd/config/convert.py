@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NewType, TypeVar, Union, cast, get_args, get_origin
 
@@ -87,7 +88,8 @@ class TableField(Struct, frozen=True):
     default: Any = None  # None where required
 
 
-def fields_of(table: type[Struct]) -> list[TableField]:
+@lru_cache(maxsize=256)  # the options of a plugin are those of each of its checks, and there may be a thousand
+def fields_of(table: type[Struct]) -> tuple[TableField, ...]:
     """Return the keys of a table. Raises TypeError for a type that configuration cannot give."""
     found = []
     for field in msgspec.structs.fields(table):
@@ -101,7 +103,7 @@ def fields_of(table: type[Struct]) -> list[TableField]:
         except TypeError as error:
             raise TypeError(f"{table.__qualname__}.{field.name}: {error}") from None
         found.append(TableField(field.encode_name, field.name, shape, field.required, None if made is UNSET else made))
-    return found
+    return tuple(found)
 
 
 def shape_of(annotation: Any) -> Shape:
