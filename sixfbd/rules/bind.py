@@ -125,8 +125,10 @@ class BoundRules:
 
         Has to be asked of every series, once: it also learns which checks feed a rule (`checks_of`).
         """
-        labels = dict(series.labels)
         of_metric = self._by_metric.get(series.metric)
+        if of_metric is None and not self._of_any_metric:
+            return frozenset()
+        labels = dict(series.labels)
         candidates = () if of_metric is None else of_metric.that_may_match(labels)
         found = frozenset(
             name for name, matchers in chain(candidates, self._of_any_metric) if matches(matchers, series)

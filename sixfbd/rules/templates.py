@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import jinja2
@@ -17,6 +18,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 MAX_OUTPUT_CHARS: Final = 64 * 1024
 MAX_TEMPLATE_CHARS: Final = 16 * 1024
+REMEMBERED: Final = 4096
 
 _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<label>\$labels\.[a-zA-Z_][a-zA-Z0-9_]*)
@@ -47,27 +49,35 @@ class TemplateError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A compiled template; `render` never raises."""
+    """A template translated for jinja, which compiles it when it is first rendered: most rules never fire.
+
+    `render` never raises.
+    """
 
     text: str
-    compiled: jinja2.Template
+    translated: str
 
     def render(self, labels: Mapping[str, str], value: float, summary: str) -> str:
         """Return the text; an error at rendering becomes a text that names it."""
         try:
-            text = self.compiled.render(labels=_Labels(labels), value=value, summary=summary)
+            text = _compiled(self.translated).render(labels=_Labels(labels), value=value, summary=summary)
         except Exception as error:  # noqa: BLE001 - an alert whose text fails must still be told
             return f"<the template {self.text[:200]!r} failed: {type(error).__name__}: {error}>"
         return text if len(text) <= MAX_OUTPUT_CHARS else text[: MAX_OUTPUT_CHARS - 1] + "…"
 
 
 def compile_template(text: str) -> Template:
-    """Translate and compile a template. Raises TemplateError."""
+    """Translate a template. Raises TemplateError."""
     if len(text) > MAX_TEMPLATE_CHARS:
         raise TemplateError(f"the template is longer than {MAX_TEMPLATE_CHARS} characters", text, 0)
     if "\0" in text:
         raise TemplateError("a template has no NUL characters", text, text.index("\0"))
-    return Template(text, _ENVIRONMENT.from_string(_translated(text)))
+    return Template(text, _translated(text))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _compiled(expression: str) -> jinja2.Template:
+    return _ENVIRONMENT.from_string(expression)
 
 
 # ---- from Go's template syntax to jinja's

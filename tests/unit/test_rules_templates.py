@@ -130,10 +130,10 @@ def test_a_rules_annotations_are_rendered_for_an_alert_whose_value_may_be_a_word
 
 
 @given(st.text(alphabet='{}$|()" -%.labelsvaluhmnizprtf0\n', max_size=60))
-def test_any_text_compiles_and_renders_or_is_refused(text: str) -> None:
+def test_any_text_is_refused_or_renders_without_an_error_of_syntax(text: str) -> None:
     try:
         template = compile_template(text)
     except TemplateError as error:
         assert 1 <= error.line <= text.count("\n") + 1
     else:
-        assert isinstance(template.render(LABELS, 1.0, ""), str)
+        assert "SyntaxError" not in template.render(LABELS, 1.0, "")  # jinja compiles it only now
