@@ -226,10 +226,15 @@ def _listed(directory: Path) -> list[Path]:
 
 def _entry_points() -> Iterator[_Found]:
     points = {(point.name, point.value): point for point in metadata.entry_points(group=ENTRY_POINTS)}
+    known: dict[metadata.Distribution, tuple[str, str]] = {}
     for (name, value), point in sorted(points.items(), key=lambda pair: pair[0]):
-        dist = point.dist
-        origin = value if dist is None else f"{dist.name} {dist.version}"
-        yield _Found(name, point.module, origin, point.load, "" if dist is None else dist.version)
+        origin, version = value, ""
+        if (dist := point.dist) is not None:
+            if dist not in known:
+                known[dist] = (dist.name, dist.version)  # reads the whole of its metadata, each time that it is asked
+            version = known[dist][1]
+            origin = " ".join(known[dist])
+        yield _Found(name, point.module, origin, point.load, version)
 
 
 def _package(path: Path) -> _Found:
