@@ -3,6 +3,7 @@
 Owns words and exit codes. Every command imports what it needs when it runs, so that `--help` answers at once.
 """
 
+import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -87,9 +88,14 @@ def cli() -> None:
 @click.pass_context
 def run(ctx: click.Context, config_path: Path | None) -> None:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
-    from sixfbd.daemon import run_daemon
+    gc.disable()  # until it is ready: what a start makes stays, and to search it again and again for garbage takes 0.2 s
+    try:
+        from sixfbd.daemon import run_daemon
 
-    ctx.exit(run_daemon(find_config(os.environ, config_path)))
+        ended = run_daemon(find_config(os.environ, config_path))
+    finally:
+        gc.enable()
+    ctx.exit(ended)
 
 
 @cli.command()

@@ -30,7 +30,7 @@ ALIVE_S: Final = 2.0
 RETENTION_S: Final = 3600.0
 WORKS_S: Final = 4 * INTERVAL_S  # a daemon that has not reported on itself for longer does not work
 COLLECT_S: Final = 300.0
-COLLECTIONS: Final = 12  # of which the last looks at everything
+COLLECTIONS: Final = 12  # before one that looks at everything
 USUAL: Final = gc.get_threshold()
 YOUNG: Final = (1_000, 10, 2**31 - 1)  # gc.set_threshold: what is old is looked at by `collect_garbage` only
 STEP_S: Final = 1.0  # a wall clock that moves by more than this against engine time has stepped
@@ -198,19 +198,21 @@ async def _let_go_once(running: Running) -> None:
 
 
 async def collect_garbage() -> None:
-    """Look for cycles among what is old now and then, and set aside what is in use.
+    """Look for cycles among what is old now and then, and set aside what is in use; at first all that the start has made.
 
     Left alone, Python does it in the middle of a burst, again and again: with 10,000 alerts each time stops the loop for
     0.1 s. What was set aside is looked at again once in COLLECTIONS, lest it be kept for ever.
     """
     gc.set_threshold(*YOUNG)
+    gc.enable()  # not so during the start: see `sixfbd run`
     try:
         while True:
             for _ in range(COLLECTIONS):
-                gc.collect()
                 gc.freeze()
                 await trio.sleep(COLLECT_S)
+                gc.collect()
             gc.unfreeze()
+            gc.collect()
     finally:
         gc.unfreeze()
         gc.set_threshold(*USUAL)

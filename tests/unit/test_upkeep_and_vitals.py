@@ -1,5 +1,7 @@
 """The daemon's care for itself, part by part: the clock watched, signs of life, its own series and how old they are."""
 
+import gc
+import weakref
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -149,3 +151,39 @@ def test_the_longest_delay_of_the_loop_is_told_once():
     assert first["sixfbd_resident_memory_bytes"] > 1_000_000 and first["sixfbd_open_files"] > 0
     again = {sample.metric: sample.value for sample in vitals.samples("127.0.0.1:9632", 1.0)}
     assert again["sixfbd_loop_delay_seconds"] == 0.0
+
+
+async def test_garbage_is_collected_again_once_the_start_is_over(autojump_clock):
+    class Cycle:
+        pass
+
+    gc.disable()  # as `sixfbd run` does
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upkeep.collect_garbage)
+            await trio.sleep(1)
+            assert gc.isenabled()
+            cycle = Cycle()
+            cycle.itself = cycle
+            left = weakref.ref(cycle)
+            del cycle
+            await trio.sleep(upkeep.COLLECT_S)
+            assert left() is None
+            nursery.cancel_scope.cancel()
+    finally:
+        gc.enable()
+
+
+async def test_garbage_of_the_start_is_collected_within_the_hour(autojump_clock):
+    class Cycle:
+        pass
+
+    cycle = Cycle()
+    cycle.itself = cycle
+    left = weakref.ref(cycle)
+    del cycle
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.collect_garbage)
+        await trio.sleep(upkeep.COLLECT_S * (upkeep.COLLECTIONS + 1))
+        assert left() is None
+        nursery.cancel_scope.cancel()
