@@ -1,5 +1,6 @@
 """The daemon and its neighbours as processes of our own on loopback: started until they are ready, measured, ended."""
 
+import compileall
 import http.client
 import shutil
 import signal
@@ -136,7 +137,12 @@ def _status(port: int, path: str) -> int:
 
 @cache
 def _initial() -> tempfile.TemporaryDirectory[str]:
-    """Return a directory with what `sixfbd init` makes in `run`; made once, for the life of this process."""
+    """Return a directory with what `sixfbd init` makes in `run`; made once, for the life of this process.
+
+    The sources are compiled first, as those of an installed daemon are: Python may have been told to write no bytecode.
+    """
+    for sources in ("sixfbd", "plugins"):
+        compileall.compile_dir(ROOT / sources, quiet=1)
     directory = tempfile.TemporaryDirectory(prefix="sixfbd-bench-init-")
     subprocess.run([BIN / "sixfbd", "init", Path(directory.name, "run")], check=True, capture_output=True)
     return directory
