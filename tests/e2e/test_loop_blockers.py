@@ -152,7 +152,7 @@ def test_a_release_says_when_a_restart_is_needed(daemon):
     folder.mkdir(parents=True)
     (folder / "blocker.json").write_text('{"plugin": "blocker", "at": 0, "blocked_s": 20}')
     daemon.start()
-    daemon.edit("[daemon]", '[daemon]\nevaluation_interval = "7s"')
+    daemon.edit("control.sock", "other.sock")
     released = daemon.run_ctl("plugins", "release", "blocker")
     assert released.returncode == 1 and "restart the daemon to take it in" in released.stdout
     assert not (folder / "blocker.json").exists()
