@@ -92,7 +92,7 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        """Where the daemon that was started last answers; asked once, for asking takes a process."""
+        """Where the daemon answers since it was started or reloaded; asked once, for asking takes a process."""
         if self._url is None:
             self._url = str(self.ctl("status")["http"])
         return self._url
@@ -105,6 +105,8 @@ class Daemon:
 
     def run_ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run sixfbctl as a person would."""
+        if "reload" in args:
+            self._url = None  # a reload may move it
         env = {**os.environ, "SIXFBD_SOCKET": str(self.socket)}
         return subprocess.run(
             [BIN / "sixfbctl", *args], capture_output=True, text=True, timeout=60, env=env, check=False
