@@ -443,7 +443,7 @@ class Intake:
         for index, put, result in zip(places, fresh, taken, strict=True):
             results[index] = result
             if isinstance(result, Accepted):
-                accepted.append((StoredEvent(result.seq, source, now, put[0].event), put))
+                accepted.append((StoredEvent(result.seq, put[0].source or source, now, put[0].event), put))
             else:
                 self.event_outcomes[self._bounded_type(put[0].event), "duplicate"] += 1
         if self._accept(accepted, now):
@@ -461,7 +461,7 @@ class Intake:
         self, source: str, fresh: Sequence["_Put"], cursor: tuple[CheckName, Json] | None
     ) -> list[Accepted | Duplicate]:
         """Write events. What a sender repeats because the answer was lost is shown here if it was written the first time."""
-        keys = [(source, new.event.id) for new, _, _ in fresh]
+        keys = [(new.source or source, new.event.id) for new, _, _ in fresh]
         repeated = {key: self._unanswered.pop(key) for key in dict.fromkeys(keys) if key in self._unanswered}
         above = self._journal.last_event_seq
         try:
@@ -480,7 +480,7 @@ class Intake:
             put, above = repeated.pop(key, (None, 0))
             if put is not None and isinstance(result, Duplicate) and result.seq > above:
                 now = self._clock.now()
-                self._accept([(StoredEvent(result.seq, source, now, put[0].event), put)], now)
+                self._accept([(StoredEvent(result.seq, key[0], now, put[0].event), put)], now)
         return taken
 
     async def _find_unanswered(self) -> None:
@@ -594,7 +594,8 @@ class Intake:
             if series.metric.endswith(("_sum", "_count")):
                 increments.append((series, at_ms, 1.0 if series.metric.endswith("_count") else value))
         observed = [(series, value) for series, value in observed if series.kind is MetricKind.SUMMARY]
-        return None, NewEvent(event, now, tuple(increments)), sets, observed
+        of = f"type:{declared.name}" if declared.shared else ""
+        return None, NewEvent(event, now, tuple(increments), of), sets, observed
 
     def _derive(
         self,

@@ -449,6 +449,9 @@ class EventType:
     Counters whose value is added; `sets` samples of Gauges, set at arrival; `observes` samples of Summaries. Each takes
     the decoded data. `notice` names the notice that the event sends. An exception in one of them is named and counted;
     the event is kept.
+
+    `shared`: an id names the same event whoever brings it, such as a provider's webhook and a check that reads the
+    provider's list: it is taken once, from the first. Otherwise each source has ids of its own.
     """
 
     def __init__(
@@ -461,6 +464,7 @@ class EventType:
         observes: Callable[[Any], Sequence[Sample]] | None = None,
         metrics: Sequence[Metric] = (),
         notice: str | None = None,
+        shared: bool = False,
         doc: str = "",
     ) -> None:
         self.name = name
@@ -470,4 +474,5 @@ class EventType:
         self.observes = observes
         self.metrics = tuple(metrics)
         self.notice = notice
+        self.shared = shared
         self.doc = doc

@@ -36,11 +36,15 @@ _INSERT: Final = (
 
 
 class NewEvent(Struct, frozen=True):
-    """An event to be written. `received_at` is engine time; `increments` are (series, at_ms, add) with `add` >= 0."""
+    """An event to be written. `received_at` is engine time; `increments` are (series, at_ms, add) with `add` >= 0.
+
+    `source`, if given, is what it is known by in place of the source that it is written with.
+    """
 
     event: Event
     received_at: float
     increments: tuple[Increment, ...] = ()
+    source: str = ""
 
 
 class Accepted(Struct, frozen=True):
@@ -114,20 +118,20 @@ def insert_events(
     answers: list[Accepted | Duplicate] = []
     increments: list[Increment] = []
     rows: list[tuple[object, ...]] = []
-    here: dict[str, int] = {}
+    here: dict[tuple[str, str], int] = {}
     [last] = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'").fetchone()
     for new in events:
-        event = new.event
-        day, key = int(new.received_at // DAY), identity_hash(source, event.id)
-        first = here.get(event.id)
+        event, of = new.event, new.source or source
+        day, key = int(new.received_at // DAY), identity_hash(of, event.id)
+        first = here.get((of, event.id))
         if first is None and (known is None or known.note(day, key)):
-            first = _first(connection, source, new, day, key)
+            first = _first(connection, of, new, day, key)
         if first is not None:
             answers.append(Duplicate(first))
             continue
         last += 1
-        here[event.id] = last
-        rows.append((last, source, event.id, event.type, event.timestamp, new.received_at, day, key, _json(event.data)))
+        here[of, event.id] = last
+        rows.append((last, of, event.id, event.type, event.timestamp, new.received_at, day, key, _json(event.data)))
         answers.append(Accepted(last))
         increments += new.increments
     connection.executemany(_INSERT, rows)

@@ -290,6 +290,17 @@ async def test_a_duplicate_is_known_within_the_batch_from_another_and_after_a_re
         assert journal.step_series() == [(SOLD, 5.0, round(NOW * 1000))]
 
 
+async def test_an_event_with_a_source_of_its_own_is_known_by_that_one_whoever_writes_it(path):
+    own = msgspec.structs.replace(sale("a"), source="type:sale")
+    async with JournalDatabase(path) as journal:
+        assert await journal.put_events("shop", [sale("a"), own, own]) == [Accepted(1), Accepted(2), Duplicate(2)]
+        assert await journal.put_events("elsewhere", [own]) == [Duplicate(2)]
+    async with JournalDatabase(path) as journal:
+        assert await journal.put_events("third", [own]) == [Duplicate(2)]
+        assert [stored.source for stored in await journal.events()] == ["shop", "type:sale"]
+        assert journal.step_series() == [(SOLD, 2.0, round(NOW * 1000))]
+
+
 async def test_an_event_is_known_for_seven_days_after_it_was_received(journal):
     await journal.put_events("shop", [new_event("a"), new_event("b")])
     late = NOW + KNOWN_FOR_S

@@ -70,11 +70,12 @@ class FakeJournal:
     def write(self, source: str, events: Any, cursor: Any) -> Any:
         results = []
         for new in events:
-            known = [seq for seq, (s, old) in enumerate(self.taken, 1) if (s, old.event.id) == (source, new.event.id)]
+            key = (new.source or source, new.event.id)
+            known = [seq for seq, (s, old) in enumerate(self.taken, 1) if (s, old.event.id) == key]
             if known:
                 results.append(Duplicate(known[0]))
             else:
-                self.taken.append((source, new))
+                self.taken.append((key[0], new))
                 results.append(Accepted(len(self.taken)))
         if cursor:
             self.cursors.append(cursor)
@@ -373,3 +374,28 @@ async def test_events_without_an_answer_are_kept_in_mind_within_a_limit(door, wo
             await door.intake.events("shop", [sold(number, world.clock.now())])
     await door.intake.events("shop", [sold(5, world.clock.now())])
     assert counted(door) == [5.0, 1.0, 2.0]
+
+
+async def test_an_event_whose_id_is_shared_is_taken_once_whoever_brings_it(door):
+    shared = EventType("paid", Sale, counts=SALE.counts, metrics=(SOLD,), shared=True)
+    door.intake.declare_types([SALE, shared])
+    paid = Event("p1", "paid", 1_800_000_000.0, {"tier": "ga", "quantity": 2})
+    sale = Event("p1", "sale", 1_800_000_000.0, {"tier": "vip", "quantity": 1})
+    assert [type(one) for one in await door.intake.events("inbound:provider", [paid, sale])] == [Accepted, Accepted]
+    assert [type(one) for one in await door.intake.events("check:web", [paid, sale])] == [Duplicate, Accepted]
+    assert [(labels["tier"], add) for name, labels, _, add in door.window.steps if name == SOLD.name] == [
+        ("ga", 2.0),
+        ("vip", 1.0),
+        ("vip", 1.0),
+    ]
+
+
+async def test_a_shared_event_whose_answer_was_lost_is_shown_when_another_brings_it(door):
+    shared = EventType("paid", Sale, counts=SALE.counts, metrics=(SOLD,), shared=True)
+    door.intake.declare_types([shared])
+    paid = Event("p1", "paid", 1_800_000_000.0, {"tier": "ga", "quantity": 2})
+    door.journal.lost = "written"
+    with pytest.raises(JournalBroken):
+        await door.intake.events("inbound:provider", [paid])
+    assert [type(one) for one in await door.intake.events("check:web", [paid])] == [Duplicate]
+    assert [add for *_, add in door.window.steps] == [2.0]
