@@ -14,7 +14,7 @@ from sixfbd.promql.aggregate import PICKING, aggregate
 from sixfbd.promql.errors import QueryError, Stop
 from sixfbd.promql.fetch import Fetch, span, window_reads
 from sixfbd.promql.nodes import Aggregate, Binary, Call, Negate, Node, Number, Selector, Text
-from sixfbd.promql.operators import binary
+from sixfbd.promql.operators import COMPARISONS, binary, holds
 from sixfbd.promql.parse import Query
 from sixfbd.promql.value import Reads, Value, any_row, concatenated, empty, merged, scalar
 from sixfbd.promql.windows import KEEPS_NAMES, RANGE_FUNCTIONS, quantile_over_time
@@ -107,6 +107,10 @@ class _Evaluation:
                 return aggregate(node, self.value(node.operand), param)
             case Negate():
                 return self._negated(self.value(node.operand))
+            case Binary(op=op, left=Selector() as selector, right=Number() as number, return_bool=False) if (
+                op in COMPARISONS
+            ):
+                return self._fetch.instant(selector, lambda values: holds(op, values, number.value))
             case Binary():
                 return binary(node, self.value(node.left), self.value(node.right))
 

@@ -4,7 +4,7 @@ Times of a block are searched once for all its series and all steps. Windows are
 Prometheus 3 (https://prometheus.io/docs/prometheus/latest/migration/#range-selectors-and-lookback-exclude-samples-coinciding-with-the-left-boundary).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,13 +71,16 @@ class Fetch:
             self._blocks[selector] = found
         return self._blocks[selector]
 
-    def instant(self, selector: Selector) -> Value:
-        """Return the vector of the values that hold at each step."""
-        return self._vector(selector, times=False)
+    def instant(self, selector: Selector, where: Callable[[Values], Mask] | None = None) -> Value:
+        """Return the vector of the values that hold at each step, of those only for which `where` is true.
+
+        What `where` leaves out is not looked at further: of a rule that finds nothing no evidence is gathered.
+        """
+        return self._vector(selector, where, times=False)
 
     def timestamps(self, selector: Selector) -> Value:
         """Return for each step the times of the samples that hold, in seconds; of a step series the step's own time."""
-        return self._vector(selector, times=True)
+        return self._vector(selector, None, times=True)
 
     def windows(self, selector: Selector) -> Iterator[Window]:
         """Yield the windows of a range selector; each series is in exactly one."""
@@ -86,12 +89,16 @@ class Fetch:
             self._stop.check()
             yield from _windows(block, at, selector.range_ms)
 
-    def _vector(self, selector: Selector, *, times: bool) -> Value:
+    def _vector(self, selector: Selector, where: Callable[[Values], Mask] | None, *, times: bool) -> Value:
         at = self.steps_ms - selector.offset_ms
         parts = []
         for block in self.blocks(selector):
             self._stop.check()
             values, when, present = _held_step(block, at) if block.step else _held(block, at)
+            if where is not None:
+                present = present & where(values)
+            if not present.any():
+                continue
             parts.append(
                 Value(
                     "vector",
@@ -117,19 +124,23 @@ def _held(block: Block, at: Times) -> tuple[Values, Times, Mask]:
     k, steps = len(block.series), len(at)
     if len(block.t_ms) == 0:
         return np.zeros((k, steps)), np.zeros((k, steps), dtype=np.int64), np.zeros((k, steps), dtype=np.bool_)
-    row = np.searchsorted(block.t_ms, at, side="right") - 1
+    row = block.t_ms.searchsorted(at, side="right") - 1
+    first = np.maximum(row, 0)
+    values = block.v[first]
+    if not np.isnan(values).any():  # each row holds a sample of every series
+        when, present = np.empty((k, steps), dtype=np.int64), np.empty((k, steps), dtype=np.bool_)
+        when[:] = at_row = block.t_ms[first]
+        present[:] = (row >= 0) & (at_row > at - block.stale_after_ms)
+        return np.ascontiguousarray(values.T), when, present
     found = np.broadcast_to((row >= 0)[:, None], (steps, k))
-    rows = np.broadcast_to(np.maximum(row, 0)[:, None], (steps, k))
-    values = block.v[rows[:, 0]]
-    if np.isnan(values).any() and is_absent(values).any():
-        last = _last_sample_rows(block.v)[rows[:, 0]]
+    rows = np.broadcast_to(first[:, None], (steps, k))
+    if is_absent(values).any():
+        last = _last_sample_rows(block.v)[first]
         found = found & (last >= 0)
         rows = np.maximum(last, 0)
         values = np.take_along_axis(block.v, rows, axis=0)
     when = block.t_ms[rows]
-    present = found & (when > (at - block.stale_after_ms)[:, None])
-    if np.isnan(values).any():
-        present = present & ~is_stale(values) & ~is_absent(values)
+    present = found & (when > (at - block.stale_after_ms)[:, None]) & ~is_stale(values) & ~is_absent(values)
     return np.ascontiguousarray(values.T), when.T, present.T
 
 

@@ -33,6 +33,12 @@ COMPARISONS: Final[dict[str, np.ufunc]] = {
 }
 
 
+def holds(op: str, left: Values, right: Values | float) -> Mask:
+    """Tell where a comparison is true."""
+    found: Mask = COMPARISONS[op](left, right)
+    return found
+
+
 def binary(node: Binary, left: Value, right: Value) -> Value:
     """Apply a binary operator. Raises QueryError for matches that are not unique."""
     if node.op in ("and", "or", "unless"):
@@ -51,10 +57,10 @@ def _computed(node: Binary, left: Values, right: Values) -> tuple[Values, Mask |
     """Return values and, for a comparison that filters, where it holds; the values are then the left ones."""
     if node.op in ARITHMETIC:
         return ARITHMETIC[node.op](left, right), None
-    holds: Mask = COMPARISONS[node.op](left, right)
+    found = holds(node.op, left, right)
     if node.return_bool:
-        return holds.astype(np.float64), None
-    return left, holds
+        return found.astype(np.float64), None
+    return left, found
 
 
 def _drops_name(node: Binary) -> bool:
@@ -63,12 +69,12 @@ def _drops_name(node: Binary) -> bool:
 
 def _with_scalar(node: Binary, left: Value, right: Value) -> Value:
     vector = right if left.kind == "scalar" else left
-    values, holds = _computed(node, left.values, right.values)
+    values, found = _computed(node, left.values, right.values)
     rows = range(len(vector))
     zeros = [0] * len(vector)
     reads = _pairwise(left, zeros, right, rows) if vector is right else _pairwise(left, rows, right, zeros)
-    if holds is not None:
-        out = vector.with_values(vector.values, vector.present & holds, keep_names=True)
+    if found is not None:
+        out = vector.with_values(vector.values, vector.present & found, keep_names=True)
     else:
         out = vector.with_values(values, keep_names=not _drops_name(node))
     out.reads = reads

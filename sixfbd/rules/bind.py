@@ -96,11 +96,11 @@ class BoundRules:
     errors: tuple[RuleError, ...] = ()
     _by_metric: dict[str, _Selectors] = field(default_factory=dict)
     _of_any_metric: list[_Selector] = field(default_factory=list)
-    _checks: dict[RuleName, set[str]] = field(default_factory=dict)
+    _checks: dict[RuleName, frozenset[CheckName]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, bound in self.rules.items():
-            self._checks[name] = set()
+            self._checks[name] = frozenset()
             for selector in bound.query.selectors:
                 self._index(name, selector.matchers)
 
@@ -110,7 +110,8 @@ class BoundRules:
             self._of_any_metric.append((name, matchers))
         else:
             self._by_metric.setdefault(metric, _Selectors()).add((name, matchers))
-        self._checks[name].update(m.value for m in matchers if m.name == "check" and m.op == "=" and m.value)
+        named = (CheckName(m.value) for m in matchers if m.name == "check" and m.op == "=" and m.value)
+        self._checks[name] = self._checks[name].union(named)
 
     @property
     def names(self) -> tuple[RuleName, ...]:
@@ -136,12 +137,13 @@ class BoundRules:
         check = labels.get("check")
         if check is not None and not series.metric.startswith(ENGINE_PREFIX):
             for name in found:
-                self._checks[name].add(check)
+                if check not in self._checks[name]:
+                    self._checks[name] |= {CheckName(check)}
         return found
 
     def checks_of(self, name: RuleName) -> frozenset[CheckName]:
         """Return the checks whose series a rule reads: those of the series seen by `touched`, and those it names."""
-        return frozenset(CheckName(check) for check in self._checks[name])
+        return self._checks[name]
 
 
 def bind_rules(rules: Sequence[Rule]) -> BoundRules:

@@ -23,7 +23,7 @@ log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger()
 
 CHANGE_INTERVAL_S: Final = 0.05  # rounds caused by changes are at least this far apart
 INLINE_COST: Final = 2000  # points; a rule above is evaluated in the thread
-INLINE_SLICE_S: Final = 0.002  # of the event loop's time, then others have their turn
+INLINE_SLICE_S: Final = 0.001  # of the event loop's time, then others have their turn
 DEADLINE_S: Final = 5.0
 
 
@@ -73,10 +73,11 @@ class RuleEngine:
         self._again: set[RuleName] = set()  # due while in flight: touched once the thread has answered
         self._not_before = 0.0
         self._ticks: dict[float, float] = {}
+        self._places: dict[RuleName, int] = {}  # of the rules in the configuration
         self.failures: dict[RuleName, int] = {}
         self.errors: dict[RuleName, str] = {}
         self.evaluations = 0
-        self._plan_ticks()
+        self._plan()
 
     # ---- from outside
 
@@ -101,7 +102,7 @@ class RuleEngine:
         self._touched = {name for name, each in bound.rules.items() if each.rule.evaluate == "change"}
         self.failures = {name: count for name, count in self.failures.items() if name in bound.rules}
         self.errors = {}
-        self._plan_ticks()
+        self._plan()
         self._wake.set()
 
     def look_again(self) -> None:
@@ -126,8 +127,9 @@ class RuleEngine:
 
     # ---- time
 
-    def _plan_ticks(self) -> None:
+    def _plan(self) -> None:
         now = self._clock.now()
+        self._places = {name: place for place, name in enumerate(self._bound.rules)}
         intervals = {self._interval_of(each) for each in self._bound.rules.values()}
         self._ticks = {interval: _next_tick(now, interval) for interval in intervals}
 
@@ -149,10 +151,13 @@ class RuleEngine:
 
     def _take_due(self) -> list[RuleName]:
         """Return the rules to evaluate now, in the order of the configuration."""
-        due = set(self._take_touched())
+        touched = self._take_touched()
         now = self._clock.now()
         ticked = {interval for interval, at in self._ticks.items() if at <= now}
+        if not ticked:
+            return touched
         self._ticks.update({interval: _next_tick(now, interval) for interval in ticked})
+        due = set(touched)
         return [name for name, each in self._bound.rules.items() if name in due or self._interval_of(each) in ticked]
 
     def _take_touched(self) -> list[RuleName]:
@@ -162,7 +167,7 @@ class RuleEngine:
             return []
         touched, self._touched = self._touched, set()
         self._not_before = now + CHANGE_INTERVAL_S
-        return [name for name in self._bound.rules if name in touched]
+        return sorted(touched, key=self._places.__getitem__)
 
     # ---- work
 

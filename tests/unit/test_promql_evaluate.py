@@ -448,3 +448,28 @@ def test_how_series_share_blocks_does_not_matter(snapshot_of: Make, expr: str, r
             assert mine == theirs or (
                 mine is not None and theirs is not None and mine == pytest.approx(theirs, nan_ok=True)
             )
+
+
+# ---- comparisons
+
+
+@pytest.mark.parametrize("op", ["==", "!=", ">", "<", ">=", "<="])
+def test_a_series_compared_with_a_number_yields_what_it_does_compared_with_a_computed_one(
+    snapshot_of: Make, op: str
+) -> None:
+    snapshot = snapshot_of('a{x="1"} 1 2 stale _ 5\na{x="2"} 2 NaN 3 _ _\na{x="3"} 7 7 7 7 7')
+    for expr in (f"a {op} %s", f'a{{x="1"}} {op} %s', f"a offset 1m {op} %s", f"a {op} bool %s", f"nothing {op} %s"):
+        written, computed = expr % "2", expr % "scalar(vector(2))"
+        assert repr(over(snapshot, written, 0, 600, 60)) == repr(over(snapshot, computed, 0, 600, 60))
+        assert read_for(snapshot, written, 60) == read_for(snapshot, computed, 60)
+
+
+def read_for(snapshot: Any, expr: str, seconds: float) -> list[str]:
+    """What was read for each row, as text: NaN is not equal to itself."""
+    reads = instant(snapshot, expr, seconds, evidence=True).reads or ()
+    return [repr((sorted(one.checks), list(one.samples()))) for one in reads]
+
+
+def test_a_comparison_with_a_number_counts_only_what_it_finds_as_evidence(snapshot_of: Make) -> None:
+    found = instant(snapshot_of('a{x="1"} 1\na{x="2"} 2'), "a > 1", 0, evidence=True)
+    assert [list(reads.samples()) for reads in found.reads or ()] == [[(Series("a", (("x", "2"),)), 0, 2.0)]]
