@@ -134,7 +134,11 @@ class HttpView:
                 del self._expositions[next(iter(self._expositions))]
             newest = running.window.newest(round(self.now() * 1000))
             key = (id(catalog), lonely, summaries)
-            return await trio.to_thread.run_sync(rendered.render, newest, key, families)
+            if not rendered.fits(newest, key):
+                await trio.to_thread.run_sync(rendered.lay_out, newest, key, families)
+            for _ in rendered.take(newest):
+                await trio.lowlevel.checkpoint()
+            return rendered.page()
 
     # ---- queries ---------------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.exposition import generate_latest as text_form
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_form
+from prometheus_client.utils import floatToGoString
 
 from sixfbd.http.engine import Encoder
 from sixfbd.model import MetricKind, Series, labels_of
-from sixfbd.readers.exposition import Exposition, encode_families
+from sixfbd.readers.exposition import SLICE, Exposition, Families, encode_families, ends_of_lines
 from sixfbd.readers.families import metric_families
 from sixfbd.window.window import Newest, Window
 
@@ -31,6 +33,14 @@ VALUES = st.one_of(
 )
 STALE_MS = 60_000
 forms = pytest.mark.parametrize("encode", [text_form, openmetrics_form])
+
+
+def render(exposition: Exposition, newest: Newest, families: Families) -> bytes:
+    if not exposition.fits(newest, "k"):
+        exposition.lay_out(newest, "k", families)
+    for _ in exposition.take(newest):
+        pass
+    return exposition.page()
 
 
 def families(newest: Newest):
@@ -78,7 +88,7 @@ def test_it_says_what_a_rendering_of_everything_would_say(encode, reports):
         if add is not None:
             window.step(sold, at, add)
         newest = window.newest(at + 500)
-        assert exposition.render(newest, "k", families) == rendered_whole(encode, newest)
+        assert render(exposition, newest, families) == rendered_whole(encode, newest)
 
 
 def steady(encode: Encoder, asked: list[int]) -> tuple[Window, Exposition, Callable[[], bytes]]:
@@ -88,20 +98,20 @@ def steady(encode: Encoder, asked: list[int]) -> tuple[Window, Exposition, Calla
         asked.append(1)
         return families(newest)
 
-    return window, exposition, lambda: exposition.render(window.newest(1_002_000), "k", counted)
+    return window, exposition, lambda: render(exposition, window.newest(1_002_000), counted)
 
 
 @forms
 def test_the_library_is_asked_only_when_there_are_other_series(encode):
     asked: list[int] = []
-    window, _, render = steady(encode, asked)
+    window, _, rendered = steady(encode, asked)
     window.append("c", 1_000_000, [(SERIES[1], 1.0)], complete=True, stale_after_ms=STALE_MS)
-    first = render()
+    first = rendered()
     window.append("c", 1_001_000, [(SERIES[1], 2.5)], complete=True, stale_after_ms=STALE_MS)
-    assert render() == first.replace(b" 1.0\n", b" 2.5\n")
+    assert rendered() == first.replace(b" 1.0\n", b" 2.5\n")
     assert len(asked) == 1
     window.append("c", 1_002_000, [(SERIES[1], 2.5), (SERIES[2], 3.0)], complete=True, stale_after_ms=STALE_MS)
-    assert render().count(b"\ntemperature{") == 2
+    assert rendered().count(b"\ntemperature{") == 2
     assert len(asked) == 2
 
 
@@ -109,5 +119,30 @@ def test_a_series_of_two_checks_is_there_once():
     window = Window()
     for check in ("a", "b"):
         window.append(check, 1_000_000, [(SERIES[3], 1.0)], complete=True, stale_after_ms=STALE_MS)
-    text = Exposition(text_form).render(window.newest(1_000_500), "k", families)
+    text = render(Exposition(text_form), window.newest(1_000_500), families)
     assert text.count(b"temperature{") == 1
+
+
+@given(st.lists(VALUES, min_size=1))
+def test_values_are_written_as_the_library_writes_them(values):
+    assert ends_of_lines(np.array(values)) == [f"{floatToGoString(value)}\n".encode() for value in values]
+
+
+@forms
+def test_what_is_written_in_slices_and_left_in_the_middle_is_written_the_next_time(encode):
+    window, exposition = Window(), Exposition(encode)
+    many = [Series("many", labels_of({"check": "c", "n": str(n)}), MetricKind.GAUGE) for n in range(2 * SLICE + 1)]
+    cut = 0
+    for step in range(7):
+        rows = [(one, 0.5 + step) for one in many[step % 2 :]]
+        window.append("c", 1_000_000 + step, rows, complete=True, stale_after_ms=STALE_MS)
+        newest = window.newest(1_000_100)
+        if not exposition.fits(newest, "k"):
+            exposition.lay_out(newest, "k", families)
+        slices = exposition.take(newest)
+        for _ in zip(range(step), slices, strict=False):
+            pass
+        cut += next(slices, "at its end") is None
+        if step % 3 == 2:
+            assert render(exposition, newest, families) == rendered_whole(encode, newest)
+    assert cut > 2
