@@ -86,7 +86,8 @@ class Exposition:
         count = sum(1 for _ in newest.series())
         self._parts, self._tail, self._comments, self._lines = [], b"", {}, {}
         self._series, self._head, self._part = [b""] * count, [0] * count, np.full(count, -1)
-        self._bits, self._shown, self._valued = (np.zeros(count, kind) for kind in (np.uint64, np.bool_, np.bool_))
+        self._bits = np.zeros(count, np.uint64)
+        self._shown, self._valued = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         comments: list[bytes] = []
         for line in encode_families(self._encode, families(newest)).split(b"\n"):
             if line == b"# EOF":
