@@ -11,7 +11,7 @@ from typing import Any, Final
 import pluggy
 
 from sixfbd.model import Rule
-from sixfbd.plugin import Check, EventType, Notifier, PluginConfig
+from sixfbd.plugin import Check, EventType, Inbound, Notifier, PluginConfig
 
 hookspec: Final = pluggy.HookspecMarker("sixfbd")
 
@@ -34,3 +34,8 @@ def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:  # type: ignore[empty-
 @hookspec
 def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:  # type: ignore[empty-body]  # a hook specification has no body
     """Return the event types that the plugin declares; events of undeclared types pass as they are."""
+
+
+@hookspec
+def sixfbd_inbound(config: PluginConfig) -> Mapping[str, type[Inbound[Any]]]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Return inbound classes by kind, the name that `[inbound.NAME] kind = "..."` takes."""

@@ -28,12 +28,12 @@ from msgspec import Struct
 
 from sixfbd import hookspecs
 from sixfbd.config.convert import bounded_type, fields_of
-from sixfbd.config.tables import CheckKeys, NotifierKeys, PluginSources
+from sixfbd.config.tables import CheckKeys, InboundKeys, NotifierKeys, PluginSources
 from sixfbd.config.text import did_you_mean
 from sixfbd.containment import described, kind_of
-from sixfbd.kept_out import Note, check_stand_ins, notifier_stand_ins, read_notes
+from sixfbd.kept_out import Note, check_stand_ins, inbound_stand_ins, notifier_stand_ins, read_notes
 from sixfbd.model import Rule
-from sixfbd.plugin import ANY, Check, EventType, Metric, Metrics, Notifier, PluginConfig
+from sixfbd.plugin import ANY, Check, EventType, Inbound, Metric, Metrics, Notifier, PluginConfig
 from sixfbd.rules.defaults import ENGINE_RULES
 
 ENTRY_POINTS: Final = "sixfbd.plugins"
@@ -41,6 +41,7 @@ LOAD_LIMIT_S: Final = 20.0  # for one import, one hook
 _ENGINE_KEYS: Final = {
     "check": frozenset(field.key for field in fields_of(CheckKeys)),
     "notifier": frozenset(field.key for field in fields_of(NotifierKeys)),
+    "inbound": frozenset(field.key for field in fields_of(InboundKeys)),
 }
 _HOOKS: Final = {
     name: tuple(inspect.signature(spec).parameters)
@@ -64,6 +65,7 @@ class PluginInfo(Struct, frozen=True, kw_only=True):
     doc: str = ""
     checks: tuple[str, ...] = ()
     notifiers: tuple[str, ...] = ()
+    inbound: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     event_types: tuple[str, ...] = ()
     problem: str | None = None
@@ -72,7 +74,13 @@ class PluginInfo(Struct, frozen=True, kw_only=True):
     @property
     def kinds(self) -> tuple[str, ...]:
         """What it brings, such as ("check", "rules")."""
-        brought = {"check": self.checks, "notifier": self.notifiers, "rules": self.rules, "events": self.event_types}
+        brought = {
+            "check": self.checks,
+            "notifier": self.notifiers,
+            "inbound": self.inbound,
+            "rules": self.rules,
+            "events": self.event_types,
+        }
         return tuple(kind for kind, names in brought.items() if names)
 
 
@@ -97,11 +105,22 @@ class NotifierEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class InboundEntry:
+    """An inbound class by the name that `[inbound.NAME] kind` takes; `plugin` brought it."""
+
+    name: str
+    cls: type[Inbound[Any]]
+    plugin: str
+    kept_out: bool = False  # a stand-in: its plugin is kept out
+
+
+@dataclass(frozen=True, slots=True)
 class PluginCatalog:
     """What may be configured. `rules` are the default rules, the engine's own first; `metrics` all declared metrics."""
 
     checks: Mapping[str, CheckEntry] = field(default_factory=dict)
     notifiers: Mapping[str, NotifierEntry] = field(default_factory=dict)
+    inbound: Mapping[str, InboundEntry] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ENGINE_RULES
     event_types: Mapping[str, EventType] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -135,6 +154,7 @@ class _Brought:
 
     checks: dict[str, type[Check[Any]]] = field(default_factory=dict)
     notifiers: dict[str, type[Notifier[Any]]] = field(default_factory=dict)
+    inbound: dict[str, type[Inbound[Any]]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     event_types: dict[str, EventType] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -146,6 +166,7 @@ class _Shelf:
 
     checks: dict[str, CheckEntry] = field(default_factory=dict)
     notifiers: dict[str, NotifierEntry] = field(default_factory=dict)
+    inbound: dict[str, InboundEntry] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=lambda: {rule.name: rule for rule in ENGINE_RULES})
     event_types: dict[str, EventType] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -184,6 +205,7 @@ def load_plugins(sources: PluginSources) -> PluginCatalog:
     return PluginCatalog(
         checks=shelf.checks,
         notifiers=shelf.notifiers,
+        inbound=shelf.inbound,
         rules=tuple(shelf.rules.values()),
         event_types=shelf.event_types,
         metrics=shelf.metrics,
@@ -197,6 +219,8 @@ def _stand_in(note: Note, sources: PluginSources, shelf: _Shelf) -> None:
         shelf.checks.setdefault(name, CheckEntry(name, check, note.plugin, kept_out=True))
     for name, notifier in notifier_stand_ins(note, dict.fromkeys(sources.notifiers)):
         shelf.notifiers.setdefault(name, NotifierEntry(name, notifier, note.plugin, kept_out=True))
+    for name, inbound in inbound_stand_ins(note, dict.fromkeys(sources.inbound)):
+        shelf.inbound.setdefault(name, InboundEntry(name, inbound, note.plugin, kept_out=True))
     for rule in note.rules:
         shelf.rules.setdefault(rule.name, rule)
 
@@ -291,6 +315,7 @@ def _take(found: _Found, info: PluginInfo, config: PluginConfig, shelf: _Shelf) 
         doc=(doc or "").strip().partition("\n")[0],
         checks=tuple(brought.checks),
         notifiers=tuple(brought.notifiers),
+        inbound=tuple(brought.inbound),
         rules=tuple(str(rule.name) for rule in brought.rules),
         event_types=tuple(brought.event_types),
     )
@@ -423,6 +448,8 @@ def _validated(results: Mapping[str, object]) -> _Brought:
     for name, cls in _mapping(results, "sixfbd_notifiers").items():
         brought.notifiers[name] = _notifier_class(name, cls)
         _declare(brought.metrics, cls.metrics, f"notifier {name}")
+    for name, cls in _mapping(results, "sixfbd_inbound").items():
+        brought.inbound[name] = _inbound_class(name, cls)
     for event_type in _sequence(results, "sixfbd_events", EventType):
         _event_type(event_type, brought)
         _declare(brought.metrics, event_type.metrics, f"event type {event_type.name}")
@@ -487,6 +514,22 @@ def _notifier_class(name: str, cls: object) -> type[Notifier[Any]]:
     return cls
 
 
+def _inbound_class(name: str, cls: object) -> type[Inbound[Any]]:
+    if not (isinstance(cls, type) and issubclass(cls, Inbound)):
+        raise _BrokenError(f"sixfbd_inbound()[{name!r}] is {kind_of(cls)}, not a subclass of Inbound")
+    _check_constructor(cls)
+    mend = "write `def receive(self, request)`"
+    if cls.receive is Inbound.receive:
+        raise _BrokenError(f"{cls.__qualname__} has no method receive()")
+    function = inspect.unwrap(cls.receive) if callable(cls.receive) else cls.receive
+    for is_async in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
+        if is_async(function):
+            raise _BrokenError(f"{cls.__qualname__}.receive() is no plain function; {mend}, which returns its events")
+    _check_arguments(cls, "receive", ("self", "request"), mend)
+    _check_options(cls, "inbound")
+    return cls
+
+
 def _check_method(cls: type, name: str, inherited: object) -> None:
     method = getattr(cls, name)
     if method is inherited:
@@ -540,13 +583,16 @@ def _check_limits(cls: type, names: Sequence[str]) -> None:
             raise _BrokenError(f"{cls.__qualname__}.{name} is {value!r}, not a number above 0")
 
 
-def _check_options(cls: type[Check[Any]] | type[Notifier[Any]], kind: str) -> None:
+def _check_options(cls: type[Check[Any]] | type[Notifier[Any]] | type[Inbound[Any]], kind: str) -> None:
     options = cls.Options
     if not (isinstance(options, type) and issubclass(options, Struct)):
         raise _BrokenError(f"{cls.__qualname__}.Options is {kind_of(options)}, not a msgspec Struct")
     _check_table(options, set())
     if shared := _ENGINE_KEYS[kind] & {option.key for option in fields_of(options)}:
         raise _BrokenError(f"{cls.__qualname__}.Options has the key {min(shared)}, which is the engine's; rename it")
+    urls = getattr(cls, "provider_urls", {})
+    if not isinstance(urls, Mapping) or not set(urls) <= {option.attribute for option in fields_of(options)}:
+        raise _BrokenError(f"{cls.__qualname__}.provider_urls is not a mapping from options to addresses")
 
 
 def _check_table(table: type[Struct], seen: set[type[Struct]]) -> None:
@@ -628,6 +674,7 @@ def _refuse_contradiction(metric: Metric, other: Metric, where: str) -> None:
 def _names(brought: _Brought) -> Iterator[tuple[str, str]]:
     yield from (("check", name) for name in brought.checks)
     yield from (("notifier", name) for name in brought.notifiers)
+    yield from (("inbound kind", name) for name in brought.inbound)
     yield from (("rule", rule.name) for rule in brought.rules)
     yield from (("event type", name) for name in brought.event_types)
 
@@ -646,6 +693,7 @@ def _put(brought: _Brought, plugin: str, shelf: _Shelf) -> None:
     shelf.owners.update(dict.fromkeys(_names(brought), plugin))
     shelf.checks.update({name: CheckEntry(name, cls, plugin) for name, cls in brought.checks.items()})
     shelf.notifiers.update({name: NotifierEntry(name, cls, plugin) for name, cls in brought.notifiers.items()})
+    shelf.inbound.update({name: InboundEntry(name, cls, plugin) for name, cls in brought.inbound.items()})
     shelf.event_types.update(brought.event_types)
     for metric in brought.metrics.values():
         shelf.metrics.setdefault(metric.name, metric)

@@ -20,6 +20,8 @@ from sixfbd.config.tables import (
     Control,
     Daemon,
     Http,
+    HttpPublic,
+    InboundKeys,
     JournalTable,
     Log,
     NotifierKeys,
@@ -30,7 +32,7 @@ from sixfbd.config.tables import (
     WindowTable,
 )
 from sixfbd.host import PluginCatalog, load_plugins
-from sixfbd.plugin import Check, Notifier
+from sixfbd.plugin import Check, Inbound, Notifier
 from sixfbd.schema import OptionDoc, describe_options, toml_value
 
 Place: TypeAlias = Literal["run", "system"]
@@ -39,6 +41,7 @@ Place: TypeAlias = Literal["run", "system"]
 CONFIG_NAME: Final = "sixfbd.toml"
 TOKEN_NAME: Final = "events"
 _LISTEN: Final = toml_value(Http().listen)
+_PUBLIC: Final = {"listen": "127.0.0.1:9633", "url": "https://hooks.example.com"}
 _WIDTH: Final = 110
 
 _HEAD: Final = """\
@@ -70,6 +73,7 @@ def initial_config(place: Place, catalog: PluginCatalog) -> str:
         _section("site", Site, {"name": site.name, "environment": site.environment, "timezone": site.timezone}),
         _section("daemon", Daemon, daemon),
         _section("http", Http, {"listen": _LISTEN}),
+        _section("http.public", HttpPublic, _PUBLIC, "what providers may call from outside", example=True),
         _section("control", Control, control),
         _section("window", WindowTable, {}),
         _section("journal", JournalTable, {}),
@@ -77,6 +81,7 @@ def initial_config(place: Place, catalog: PluginCatalog) -> str:
         _SECRETS + _section(f"tokens.{TOKEN_NAME}", Token, token, "what may post events", example=not run),
         *_checks(catalog),
         *_notifiers(catalog),
+        *_inbound(catalog),
         *_receivers(),
         _rule(),
     ]
@@ -156,6 +161,13 @@ def _notifiers(catalog: PluginCatalog) -> list[str]:
     return sections
 
 
+def _inbound(catalog: PluginCatalog) -> list[str]:
+    if (entry := catalog.inbound.get("standard")) is None:
+        return []
+    values = {"kind": "standard", "secrets": [{"file": "tokens/shop-webhooks"}]}
+    return [_example("inbound.shop", InboundKeys, entry.cls, values)]
+
+
 def _receivers() -> list[str]:
     """Who is told, channel by channel; without a [route] everything goes to primary, critical alerts to secondary too."""
     options = describe_options(Channel)
@@ -188,7 +200,10 @@ def _plugin_section(
 
 
 def _example(
-    header: str, keys: type[Struct], cls: type[Check[Any]] | type[Notifier[Any]], values: Mapping[str, Any]
+    header: str,
+    keys: type[Struct],
+    cls: type[Check[Any]] | type[Notifier[Any]] | type[Inbound[Any]],
+    values: Mapping[str, Any],
 ) -> str:
     """A table that is commented out, only the keys that it sets."""
     options = [*describe_options(keys), *describe_options(cls.Options)]
@@ -212,6 +227,8 @@ def _section(
         return "\n".join(lines) + "\n"
     lines = [title, f"[{header}]"]
     for option in describe_options(struct):
+        if option.type == "table":
+            continue  # it has a section of its own
         lines += _key_lines(option, option.default, values)
     return "\n".join(lines) + "\n"
 

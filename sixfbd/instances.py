@@ -11,11 +11,11 @@ import structlog
 import trio
 
 from sixfbd import __version__
-from sixfbd.config import CheckTable, NotifierTable
+from sixfbd.config import CheckTable, InboundTable, NotifierTable
 from sixfbd.containment import call_guarded, described
 from sixfbd.kept_out import KeptOut
 from sixfbd.model import CheckName
-from sixfbd.plugin import Check, Clock, Log, Notifier, Outbound, Reader
+from sixfbd.plugin import Check, Clock, Inbound, Log, Notifier, Outbound, Reader
 from sixfbd.world import World
 
 T = TypeVar("T")
@@ -28,13 +28,14 @@ CLOSE_LIMIT_S: Final = 2.0
 class InstanceContext:
     """`sixfbd.plugin.Context` for one instance: its own threads, its own outbound slots, its own bound log."""
 
-    def __init__(self, kind: str, name: str, world: World, read: Reader, site: str) -> None:
+    def __init__(self, kind: str, name: str, world: World, read: Reader, site: str, sandbox: bool = False) -> None:
         self.name = name
         self.http: Outbound = world.outbound(f"{kind}.{name}")
         self.clock: Clock = world.clock
         self.log: Log = structlog.get_logger(f"sixfbd.plugin.{kind}").bind(**{kind: name})
         self.read = read
         self.site = site
+        self.sandbox = sandbox
         self.version = __version__
         self._limiter = trio.CapacityLimiter(THREADS_PER_INSTANCE)
 
@@ -68,9 +69,22 @@ class NotifierInstance:
     problem: str = ""
 
 
-def make_check(table: CheckTable, plugin: type[Check[Any]], world: World, read: Reader, site: str) -> CheckInstance:
+@dataclass(slots=True)
+class InboundInstance:
+    """An inbound as configured; `inbound` is None if it could not be made, and `problem` says why."""
+
+    name: str
+    kind: str
+    table: InboundTable
+    inbound: Inbound[Any] | None
+    problem: str = ""
+
+
+def make_check(
+    table: CheckTable, plugin: type[Check[Any]], world: World, read: Reader, site: str, *, sandbox: bool = False
+) -> CheckInstance:
     """Make one check; never raises for what the plugin does."""
-    context = InstanceContext("check", table.name, world, read, site)
+    context = InstanceContext("check", table.name, world, read, site, sandbox)
     made, problem = _make(lambda: plugin(table.options, context), f"check {table.name}", table.plugin)
     return CheckInstance(
         CheckName(table.name),
@@ -86,12 +100,21 @@ def make_check(table: CheckTable, plugin: type[Check[Any]], world: World, read: 
 
 
 def make_notifier(
-    table: NotifierTable, plugin: type[Notifier[Any]], world: World, read: Reader, site: str
+    table: NotifierTable, plugin: type[Notifier[Any]], world: World, read: Reader, site: str, *, sandbox: bool = False
 ) -> NotifierInstance:
     """Make one notifier; never raises for what the plugin does."""
-    context = InstanceContext("notifier", table.name, world, read, site)
+    context = InstanceContext("notifier", table.name, world, read, site, sandbox)
     made, problem = _make(lambda: plugin(table.options, context), f"notifier {table.name}", table.plugin)
     return NotifierInstance(table.name, table.plugin, table, made, problem)
+
+
+def make_inbound(
+    table: InboundTable, plugin: type[Inbound[Any]], world: World, read: Reader, site: str, *, sandbox: bool = False
+) -> InboundInstance:
+    """Make one inbound; never raises for what the plugin does."""
+    context = InstanceContext("inbound", table.name, world, read, site, sandbox)
+    made, problem = _make(lambda: plugin(table.options, context), f"inbound {table.name}", table.kind)
+    return InboundInstance(table.name, table.kind, table, made, problem)
 
 
 def _make(construct: Callable[[], T], whose: str, plugin: str) -> tuple[T | None, str]:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from sixfbd.model import Rule
-from sixfbd.plugin import Check, Context, NoOptions, Notifier
+from sixfbd.plugin import Check, Context, Inbound, NoOptions, Notifier
 
 FOLDER: Final = "kept-out"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -45,6 +45,7 @@ class Note(Struct, frozen=True, kw_only=True):
     brings: bool = False
     checks: dict[str, CheckNote] = {}
     notifiers: tuple[str, ...] = ()
+    inbound: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
 
     @property
@@ -127,6 +128,13 @@ def notifier_stand_ins(note: Note, wanted: Mapping[str, None]) -> Iterator[tuple
     names = note.notifiers if note.brings else tuple(wanted)
     for name in names:
         yield name, type("KeptOutNotifier", (Notifier,), {"__init__": _refusing(note), "__doc__": note.reason})
+
+
+def inbound_stand_ins(note: Note, wanted: Mapping[str, None]) -> Iterator[tuple[str, type[Inbound[Any]]]]:
+    """Yield an inbound class that cannot be made for each kind that the plugin brought: `wanted` ones if nobody knows."""
+    names = note.inbound if note.brings else tuple(wanted)
+    for name in names:
+        yield name, type("KeptOutInbound", (Inbound,), {"__init__": _refusing(note), "__doc__": note.reason})
 
 
 def _refusing(note: Note) -> Any:

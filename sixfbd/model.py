@@ -360,15 +360,19 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
-    """The provider took the message (`accepted`) or says that it arrived (`delivered`).
+    """The provider took the message (`accepted`), says that it arrived (`delivered`), or that it did not (`failed`).
 
-    `message_id` is ours, `provider_id` the provider's; one of the two is enough to find the message.
+    `message_id` is ours, `provider_id` the provider's; one of the two is enough to find the message. `detail` says more,
+    in one line. Of a failure `temporary` tells whether another try may do, after `retry_after_s` at the earliest; only
+    what comes later says `failed`: a try or a look-up that fails raises.
     """
 
-    state: Literal["accepted", "delivered"] = "accepted"
+    state: Literal["accepted", "delivered", "failed"] = "accepted"
     message_id: MessageId | None = None
     provider_id: str | None = None
     detail: str = ""
+    temporary: bool = False
+    retry_after_s: float | None = None
 
 
 # ---- commands ----------------------------------------------------------------------------------------------------------

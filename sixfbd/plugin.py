@@ -1,4 +1,4 @@
-"""All that a plugin author imports: checks, notifiers, metrics, event types, rules, options, failures.
+"""All that a plugin author imports: checks, notifiers, inbound webhooks, metrics, event types, rules, options, failures.
 
 A plugin module implements one or more hooks of `sixfbd.hookspecs` and imports nothing else of sixfbd (a test keeps our
 own plugins to that as well). A check is one class::
@@ -28,6 +28,7 @@ own plugins to that as well). A check is one class::
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
+from importlib.util import find_spec
 from ssl import SSLContext
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -41,6 +42,7 @@ from sixfbd.model import (
     Json,
     Labels,
     Level,
+    Message,
     MessageId,
     MetricKind,
     Receipt,
@@ -70,10 +72,15 @@ __all__ = [
     "EventType",
     "FilePath",
     "Gauge",
+    "Inbound",
+    "InboundRefused",
+    "InboundRequest",
     "InvalidOptions",
     "Json",
     "Labels",
     "Level",
+    "Message",
+    "MessageId",
     "Metric",
     "MetricKind",
     "Metrics",
@@ -97,6 +104,7 @@ __all__ = [
     "Summary",
     "TemporaryFailure",
     "hookimpl",
+    "installed",
     "labels_of",
     "show_duration",
 ]
@@ -240,6 +248,14 @@ class Reader(Protocol):
         """Return the pending and firing alerts whose labels equal all of `matchers`."""
         ...
 
+    async def messages(self, notifier: str, start: float, end: float) -> Sequence[Message]:
+        """Return our messages through one notifier that changed at `start <= time < end`, oldest change first.
+
+        Each is as its last change of that time left it; `provider_id` is what the provider calls it. Of more than 10,000
+        those that changed last.
+        """
+        ...
+
 
 class Log(Protocol):
     """A structlog logger bound to the plugin instance: a fixed event name, facts as keywords."""
@@ -259,6 +275,7 @@ class Context(Protocol):
     log: Log
     read: Reader
     site: str
+    sandbox: bool  # providers are doubles on this machine (`[daemon] sandbox = true`)
     version: str
 
     async def to_thread(self, fn: Callable[..., T], *args: object) -> T:
@@ -273,9 +290,11 @@ class PluginConfig(msgspec.Struct, frozen=True):
     environment: str = ""
     checks: tuple[str, ...] = ()
     notifiers: tuple[str, ...] = ()
+    inbound: tuple[str, ...] = ()
+    sandbox: bool = False
 
 
-# ---- checks ------------------------------------------------------------------------------------------------------------
+# ---- options ------------------------------------------------------------------------------------------------------------
 
 
 class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -322,16 +341,36 @@ class OptionFaults:
             self._found.append((key, str(error)))
 
 
+def installed(module: str, *, extra: str) -> None:
+    """Raise ValueError, with the extra of sixfbd to install, if a package that some options need is not there.
+
+    For `Options.__post_init__`, so that it is a fault of the configuration; imports nothing. The plugin imports the package
+    itself in the constructor of its check, notifier or inbound, never at the top of its module: only who configures it
+    pays for it::
+
+        with OptionFaults() as faults, faults.at("kind"):
+            installed("acme_sdk", extra="acme")
+    """
+    if find_spec(module) is None:
+        raise ValueError(f"needs the package {module}, which is not installed; pip install 'sixfbd[{extra}]'")
+
+
+# ---- checks ------------------------------------------------------------------------------------------------------------
+
+
 class Check(Generic[O]):
     """One configured instance of a check plugin (`[checks.NAME]`). The class docstring's first line describes it to users.
 
     `Options` is a frozen msgspec Struct; `metrics` declares what `run` may report (other names are refused and named).
     `service` and `external` name the entries of /api/health that the check fills; `[checks.NAME]` may set them.
     `interval` and `timeout` are the defaults that `[checks.NAME]` overrides.
+    `provider_urls` gives, by option, the address at which a provider serves everybody, such as
+    {"url": "https://api.example.com"}: another one is a fault of the configuration unless `[daemon] sandbox = true`.
     """
 
     Options: ClassVar[type] = NoOptions
     metrics: ClassVar[Metrics] = ()
+    provider_urls: ClassVar[Mapping[str, str]] = {}
     service: ClassVar[str | None] = None
     external: ClassVar[str | None] = None
     interval: ClassVar[Duration] = Duration(MINUTE)
@@ -414,12 +453,16 @@ class Notifier(Generic[O]):
 
     `idempotent`: a repeat with the same `id` is dropped by the far side. `can_look_up`: `lookup` tells whether a message
     whose answer was lost had arrived. With neither, such a message is sent once more, marked `possibly_repeated`.
+    `receipts`: the provider tells later what became of a message, by an event type's `receipt` (see EventType).
+    `provider_urls` as a check's.
     """
 
     Options: ClassVar[type] = NoOptions
     metrics: ClassVar[Metrics] = ()
+    provider_urls: ClassVar[Mapping[str, str]] = {}
     idempotent: ClassVar[bool] = False
     can_look_up: ClassVar[bool] = False
+    receipts: ClassVar[bool] = False
     concurrency: ClassVar[int] = 4
     timeout: ClassVar[Duration] = Duration(15 * SECOND)
 
@@ -437,6 +480,67 @@ class Notifier(Generic[O]):
 
     async def close(self) -> None:
         """Let go of what the instance holds. Called once, after the last delivery."""
+
+
+# ---- webhooks of providers ---------------------------------------------------------------------------------------------
+
+
+class InboundRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to `/webhooks/NAME`, whole, as `Inbound.receive` gets it.
+
+    `url` is what the provider called as far as we know: `[http.public] url`, `/webhooks/NAME` and the query string as it
+    came; never made of the request's Host. `path` and `query` are its parts. `headers` are case-insensitive;
+    `headers.get_list(name)` has all values of one that came more than once. `body` is as it came. `received_at` is the wall
+    clock in unix seconds, which is what a provider's times are compared with.
+    """
+
+    name: str
+    url: str
+    body: bytes
+    received_at: float
+    headers: httpx.Headers = msgspec.field(default_factory=httpx.Headers)
+    method: str = "POST"
+    path: str = ""
+    query: str = ""
+
+    def __repr__(self) -> str:
+        return f"InboundRequest({self.method} {self.path}, {len(self.body)} bytes)"
+
+
+class InboundRefused(Exception):  # noqa: N818 - the contract's word: the request is refused, the program did not fail
+    """The request is not from whom it says, is too old or cannot be read: answered 400, and counted.
+
+    The text says which, such as "the signature fits none of the secrets"; it goes to the log, never to the sender, and
+    holds nothing of the body, of the signature or of a secret.
+    """
+
+
+class Inbound(Generic[O]):
+    """One configured source of webhooks (`[inbound.NAME] kind = "..."`), served at `/webhooks/NAME` of `[http.public]`.
+
+    The class docstring's first line describes it to users. Options that hold what requests are signed with are called
+    `secrets: tuple[Secret, ...]`, at least one, the newest first: during a rotation each is tried, and one that fits is
+    enough. The engine limits size, time and rate before `receive` is called, and answers 200 once the events are durable.
+    """
+
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: O, ctx: Context) -> None:
+        self.options = options
+        self.ctx = ctx
+
+    def receive(self, request: InboundRequest) -> Sequence[Event]:
+        """Verify a request and return its events; nothing to say is (). A pure function of the request and the options.
+
+        Called in the loop: it neither waits nor blocks. Raises InboundRefused for whatever the sender got wrong: a header
+        that is missing or given twice, a time too far from `received_at` either way, a signature that fits no secret, a
+        body that cannot be read. Verify before you parse. Any other exception is a fault of the plugin: it is named, and
+        answered 503, so that the provider tries again.
+
+        An event's `id` is the provider's, or made of what does not change when it is sent again: a repeat is recognised
+        by it, for 7 days, within this inbound. Its `timestamp` is when it happened; events may come in any order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no receive()")
 
 
 # ---- events ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,15 @@ from sixfbd.containment import described
 from sixfbd.control.protocol import Refused
 from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.http.server import ListenError, begin_listening, bind_listener
-from sixfbd.instances import CheckInstance, NotifierInstance, close_all, make_check, make_notifier
+from sixfbd.instances import (
+    CheckInstance,
+    InboundInstance,
+    NotifierInstance,
+    close_all,
+    make_check,
+    make_inbound,
+    make_notifier,
+)
 from sixfbd.intake import Intake, declare
 from sixfbd.logs import configure_logging
 from sixfbd.model import Actor, CheckName, Found, Rule
@@ -129,13 +137,36 @@ def make_instances(
     for name, table in config.checks.items():
         if table.enabled and CheckName(name) not in checks:
             cls = catalog.checks[table.plugin].cls
-            checks[CheckName(name)] = make_check(table, cls, world, read, config.site.name)
+            made_check = make_check(table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox)
+            checks[CheckName(name)] = made_check
     notifiers = dict(kept_notifiers or {})
     for name, notifier in config.notifiers.items():
         if name not in notifiers:
-            made = make_notifier(notifier, catalog.notifiers[notifier.plugin].cls, world, read, config.site.name)
-            notifiers[name] = made
+            notifiers[name] = make_notifier(
+                notifier,
+                catalog.notifiers[notifier.plugin].cls,
+                world,
+                read,
+                config.site.name,
+                sandbox=config.daemon.sandbox,
+            )
     return checks, notifiers
+
+
+def make_inbounds(
+    config: Config,
+    catalog: PluginCatalog,
+    world: World,
+    read: Reader,
+    kept: Mapping[str, InboundInstance] | None = None,
+) -> dict[str, InboundInstance]:
+    """Make the inbounds of a configuration that are enabled, but for those given, which are taken as they are."""
+    made = dict(kept or {})
+    for name, table in config.inbound.items():
+        if table.enabled and name not in made:
+            cls = catalog.inbound[table.kind].cls
+            made[name] = make_inbound(table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox)
+    return made
 
 
 def declare_checks(

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sixfbd.config.convert import Shape, TableField, fields_of
-from sixfbd.config.tables import TABLES, Channel, CheckKeys, NotifierKeys
+from sixfbd.config.tables import TABLES, Channel, CheckKeys, InboundKeys, NotifierKeys
 from sixfbd.host import PluginCatalog
 from sixfbd.model import Severity
 from sixfbd.quantities import DURATION_PATTERN, SIZE_PATTERN, Duration, Secret, Size
@@ -76,6 +76,9 @@ def config_schema(catalog: PluginCatalog) -> dict[str, Any]:
         elif table.struct is NotifierKeys:
             classes = {name: entry.cls for name, entry in catalog.notifiers.items()}
             body = writer.plugin_table(NotifierKeys, classes, "notifier")
+        elif table.struct is InboundKeys:
+            kinds = {name: entry.cls for name, entry in catalog.inbound.items()}
+            body = writer.plugin_table(InboundKeys, kinds, "source of webhooks", "kind")
         properties[table.header] = _repeated(body, table.header, table.repeats)
     channels = {"type": "object", "additionalProperties": writer.reference(Channel)}
     properties["receivers"] = _repeated(channels, "receivers", "named")
@@ -167,24 +170,27 @@ class _Writer:
             }
         return {"$ref": f"#/$defs/{name}"}
 
-    def plugin_table(self, keys: type[Struct], classes: dict[str, Any], kind: str) -> dict[str, Any]:
-        """Return the schema of `[checks.NAME]`: the engine's keys, and for each plugin its options."""
+    def plugin_table(
+        self, keys: type[Struct], classes: dict[str, Any], kind: str, by: str = "plugin"
+    ) -> dict[str, Any]:
+        """Return the schema of `[checks.NAME]`: the engine's keys, and for each plugin, named by the key `by`, its options."""
         fields = fields_of(keys)
         properties = self._properties(fields)
-        properties["plugin"]["enum"] = sorted(classes)
+        properties[by]["enum"] = sorted(classes)
+        options = [self._options_of(name, cls, by) for name, cls in sorted(classes.items())]
         return {
             "type": "object",
             "properties": properties,
-            "required": ["plugin"],
-            "allOf": [self._options_of(name, cls) for name, cls in sorted(classes.items())],
+            "required": [by],
+            **({"allOf": options} if options else {}),  # which may not be empty
             "unevaluatedProperties": False,
             "title": f"A {kind}",
         }
 
-    def _options_of(self, name: str, cls: Any) -> dict[str, Any]:
+    def _options_of(self, name: str, cls: Any, by: str) -> dict[str, Any]:
         fields = fields_of(cls.Options)
         return {
-            "if": {"properties": {"plugin": {"const": name}}, "required": ["plugin"]},
+            "if": {"properties": {by: {"const": name}}, "required": [by]},
             "then": {
                 **_description(cls),
                 "properties": self._properties(fields),

@@ -21,7 +21,19 @@ from sixfbd.host import PluginCatalog
 from sixfbd.instances import CLOSE_LIMIT_S, CheckInstance, close_instance, make_check
 from sixfbd.intake import Appended, Intake
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
-from sixfbd.model import Alert, CheckName, Event, Json, Labels, Report, RuleName, Series, Status, StoredEvent
+from sixfbd.model import (
+    Alert,
+    CheckName,
+    Event,
+    Json,
+    Labels,
+    Message,
+    Report,
+    RuleName,
+    Series,
+    Status,
+    StoredEvent,
+)
 from sixfbd.readers.check_run import check_run
 from sixfbd.reload import declare_checks
 from sixfbd.schedule import GRACE_S, Ran, run_guarded
@@ -47,6 +59,9 @@ class _NothingToRead:
         return []
 
     async def alerts(self, matchers: Mapping[str, str]) -> Sequence[Alert]:
+        return []
+
+    async def messages(self, notifier: str, start: float, end: float) -> Sequence[Message]:
         return []
 
 
@@ -142,7 +157,7 @@ def _place(frame: FrameType | None, plugin: type[Any]) -> str:
 async def _run_once(table: CheckTable, catalog: PluginCatalog, config: Config) -> CheckRun:
     async with RealWorld() as world:
         plugin = catalog.checks[table.plugin].cls
-        instance = make_check(table, plugin, world, _NothingToRead(), config.site.name)
+        instance = make_check(table, plugin, world, _NothingToRead(), config.site.name, sandbox=config.daemon.sandbox)
         if instance.check is None:
             raise NotMadeError(instance.problem)
         intake = Intake(

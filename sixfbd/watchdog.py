@@ -25,7 +25,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from sixfbd.host import CheckEntry, NotifierEntry, PluginCatalog
+from sixfbd.host import CheckEntry, InboundEntry, NotifierEntry, PluginCatalog
 from sixfbd.kept_out import CheckNote, Note, write_note
 
 log = structlog.get_logger("sixfbd.watchdog")
@@ -70,7 +70,11 @@ Owners = Mapping[str, str]
 def owners_of(catalog: PluginCatalog) -> dict[str, str]:
     """Return the modules of loaded plugins: their own, and those of the classes that they brought."""
     found: dict[str, str] = {}
-    entries: list[CheckEntry | NotifierEntry] = [*catalog.checks.values(), *catalog.notifiers.values()]
+    entries: list[CheckEntry | NotifierEntry | InboundEntry] = [
+        *catalog.checks.values(),
+        *catalog.notifiers.values(),
+        *catalog.inbound.values(),
+    ]
     for entry in entries:
         if not entry.kept_out:
             found[entry.cls.__module__] = entry.plugin
@@ -375,6 +379,7 @@ class Watchdog:
                 if entry.plugin == blame.plugin
             },
             notifiers=tuple(name for name, entry in catalog.notifiers.items() if entry.plugin == blame.plugin),
+            inbound=tuple(name for name, entry in catalog.inbound.items() if entry.plugin == blame.plugin),
             rules=tuple(rule for rule in catalog.rules if rule.name in names),
         )
 

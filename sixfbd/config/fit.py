@@ -7,11 +7,13 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from typing import Any, Final
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from sixfbd.config.convert import Walk
-from sixfbd.config.tables import Channel, CheckKeys, Config, Http, RouteTable
+from sixfbd.config.tables import Channel, CheckKeys, Config, Http, HttpPublic, RouteTable
 from sixfbd.config.text import KeyPath, did_you_mean, show_value
 from sixfbd.quantities import show_duration
 
@@ -105,20 +107,69 @@ def refuse_bad_labels(labels: Mapping[str, str], path: KeyPath, walk: Walk) -> N
 
 
 def _fit_http(config: Config, walk: Walk) -> None:
-    path = ("http", "listen")
-    listen = config.http.listen
+    mend = "listen on 127.0.0.1 behind a proxy that has TLS, or set insecure_bind = true"
+    _fit_listen(config.http.listen, ("http", "listen"), walk, "" if config.http.insecure_bind else mend)
+    for place, name in enumerate(config.http.hosts):
+        if not _HOST.fullmatch(name):
+            walk.note(("http", "hosts", place), "is not a host name", 'write "monitor.example.com"', show_value(name))
+    public = config.http.public
+    if public is not None:
+        _fit_public(public, config.http.listen, walk)
+    elif not walk.failed(("http", "public")):
+        for name in config.inbound:
+            walk.absent(("inbound", name), "cannot be reached", "add [http.public] with its url")
+
+
+def _fit_listen(listen: str, path: KeyPath, walk: Walk, mend: str) -> None:
+    """Note an address that is none, or that is open to the outside without TLS; `mend` "": that is meant so."""
     try:
         host, _ = parse_listen(listen)
     except ValueError as error:
         message, _, hint = str(error).partition("; ")
         walk.note(path, message, hint, show_value(listen))
         return
-    if not is_loopback(host) and not config.http.insecure_bind:
-        mend = "listen on 127.0.0.1 behind a proxy that has TLS, or set insecure_bind = true"
+    if mend and not is_loopback(host):
         walk.note(path, "can be reached from outside, without TLS", mend, show_value(listen))
-    for place, name in enumerate(config.http.hosts):
-        if not _HOST.fullmatch(name):
-            walk.note(("http", "hosts", place), "is not a host name", 'write "monitor.example.com"', show_value(name))
+
+
+def _fit_public(public: HttpPublic, local: str, walk: Walk) -> None:
+    path = ("http", "public")
+    mend = "set cert_file and key_file, listen on 127.0.0.1 behind a proxy that has TLS, or set insecure_bind = true"
+    safe = public.insecure_bind or public.cert_file is not None
+    _fit_listen(public.listen, (*path, "listen"), walk, "" if safe else mend)
+    if public.listen == local and not local.endswith(":0"):
+        walk.note((*path, "listen"), "is where [http] listens", "choose another port", show_value(local))
+    try:
+        url = urlsplit(public.url)
+        whole = url.scheme in ("http", "https") and _HOST.fullmatch(url.hostname or "") and (url.port or 1)
+    except ValueError:
+        whole = None
+    if not whole or url.query or url.fragment or url.username or not public.url.isascii():
+        hint = 'write "https://hooks.example.com"'
+        walk.note((*path, "url"), "is not an address without a query", hint, show_value(public.url))
+    if (public.cert_file is None) != (public.key_file is None):
+        missing, there = ("key_file", "cert_file") if public.key_file is None else ("cert_file", "key_file")
+        walk.note((*path, missing), "is missing", f"{there} is set; TLS needs both")
+        return
+    try:
+        tls_context(public)
+    except (OSError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        walk.note((*path, "cert_file"), f"cannot be used with key_file: {text}", "", show_value(str(public.cert_file)))
+
+
+def tls_context(public: HttpPublic) -> SSLContext | None:
+    """Return the TLS context of a listener, None if it has none. Reads the files; raises OSError (SSLError is one)."""
+    if public.cert_file is None or public.key_file is None:
+        return None
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public.cert_file, public.key_file, password=_no_password)
+    return context
+
+
+def _no_password() -> str:
+    """Stand in for the prompt: a daemon has nobody to ask for the password of a key."""
+    raise ValueError("the key is protected by a password; give one that is not")
 
 
 def _fit_paths(config: Config, walk: Walk) -> None:
@@ -173,6 +224,10 @@ def _quantities(config: Config) -> Iterator[tuple[KeyPath, float]]:
     yield ("http", "max_body"), http.max_body
     yield ("http", "body_timeout"), http.body_timeout
     yield ("http", "request_timeout"), http.request_timeout
+    if (public := http.public) is not None:
+        yield ("http", "public", "max_body"), public.max_body
+        yield ("http", "public", "body_timeout"), public.body_timeout
+        yield ("http", "public", "request_timeout"), public.request_timeout
     yield ("journal", "samples"), journal.samples
     yield ("journal", "events"), journal.events
     yield ("journal", "alerts"), journal.alerts

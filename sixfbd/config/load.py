@@ -25,6 +25,8 @@ from sixfbd.config.tables import (
     Config,
     Control,
     Daemon,
+    InboundKeys,
+    InboundTable,
     NotifierKeys,
     NotifierTable,
     PluginSources,
@@ -48,6 +50,7 @@ _ONCE: Final = {table.header: table.struct for table in TABLES if table.repeats 
 _HEADERS: Final = frozenset({table.header for table in TABLES} | {"receivers"})
 _CHECK_KEYS: Final = frozenset(field.key for field in fields_of(CheckKeys))
 _NOTIFIER_KEYS: Final = frozenset(field.key for field in fields_of(NotifierKeys))
+_INBOUND_KEYS: Final = frozenset(field.key for field in fields_of(InboundKeys))
 
 
 class ConfigError(Exception):
@@ -112,18 +115,21 @@ def plugin_sources(path: Path) -> PluginSources:
             environment=(*_texts([site.get("environment")]), "")[0],
             checks=tuple(_table(tree.values, "checks")),
             notifiers=tuple(_table(tree.values, "notifiers")),
+            inbound=tuple(_table(tree.values, "inbound")),
+            sandbox=daemon.get("sandbox") is True,
         ),
         state_directory=Path(
             _absolute(directory, (*_texts([daemon.get("state_directory")]), defaults.state_directory)[0])
         ),
         checks=_plugins_asked_for(tree.values, "checks"),
         notifiers=_plugins_asked_for(tree.values, "notifiers"),
+        inbound=_plugins_asked_for(tree.values, "inbound", "kind"),
     )
 
 
-def _plugins_asked_for(values: Mapping[str, Any], header: str) -> tuple[str, ...]:
+def _plugins_asked_for(values: Mapping[str, Any], header: str, key: str = "plugin") -> tuple[str, ...]:
     tables = _table(values, header)
-    return tuple(dict.fromkeys(_texts([_table(tables, name).get("plugin") for name in tables])))
+    return tuple(dict.fromkeys(_texts([_table(tables, name).get(key) for name in tables])))
 
 
 def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -163,6 +169,7 @@ class _Reader:
         self._walk = walk
         self._plugins = plugins
         self._directory = directory
+        self._sandbox = _table(tree.values, "daemon").get("sandbox") is True
         self.wrong_rule_keys: list[frozenset[str]] = []
         """Of each rule of the Config made, the keys that something is wrong with."""
 
@@ -175,6 +182,7 @@ class _Reader:
             tokens=self._made("tokens", Token),
             checks=self._present(self._check(name, raw) for name, raw in self._named("checks")),
             notifiers=self._present(self._notifier(name, raw) for name, raw in self._named("notifiers")),
+            inbound=self._present(self._inbound(name, raw) for name, raw in self._named("inbound")),
             receivers=receivers,
             route=self._route(tuple(receivers)),
             severities=self._severities(),
@@ -263,13 +271,35 @@ class _Reader:
             where=self._tree.file_of(path),
         )
 
+    def _inbound(self, name: str, raw: object) -> InboundTable | None:
+        path = ("inbound", name)
+        keys, options = self._split(InboundKeys, _INBOUND_KEYS, raw, path)
+        entry = self._entry(self._plugins.inbound, keys, "inbound", name)
+        if keys is None or entry is None:
+            return None
+        made = self._options(entry, options, path, _INBOUND_KEYS)
+        if made is None:
+            return None
+        where = self._tree.file_of(path)
+        return InboundTable(name=name, kind=keys.kind, enabled=keys.enabled, options=made, where=where)
+
     def _options(
         self, entry: Any, options: dict[str, Any], path: tuple[str, ...], further: frozenset[str]
     ) -> Struct | None:
         """Make a plugin's options; those of one that is kept out are nobody's to judge."""
         options = {} if entry.kept_out else options
         made: Struct | None = self._walk.table(entry.cls.Options, options, path, further=further)
+        if made is not None and not self._sandbox and not entry.kept_out:
+            self._refuse_doubles(getattr(entry.cls, "provider_urls", {}), made, path)
         return made
+
+    def _refuse_doubles(self, provider_urls: Mapping[str, str], made: Struct, path: tuple[str, ...]) -> None:
+        """Note each address that is not its provider's own: what looks like an outage there, or like none, would be a lie."""
+        for key, url in provider_urls.items():
+            given = getattr(made, key)
+            if given is not None and str(given).rstrip("/") != url.rstrip("/"):
+                mend = f'leave it out (it is "{url}"), or set sandbox = true in [daemon] if no real provider is meant'
+                self._walk.note((*path, key), "is not the provider's address", mend, show_value(given))
 
     def _split(
         self, struct: type[S], own: frozenset[str], raw: object, path: tuple[str, ...]
@@ -286,12 +316,16 @@ class _Reader:
         """Return the plugin that a table names; an unknown one is noted with the nearest known one."""
         if keys is None:
             return None
-        entry = known.get(keys.plugin)
+        asked, path, what = (
+            (keys.kind, ("inbound", name, "kind"), "a kind of inbound webhooks")
+            if isinstance(keys, InboundKeys)
+            else (keys.plugin, (f"{kind}s", name, "plugin"), f"a {kind} plugin")
+        )
+        entry = known.get(asked)
         if entry is None:
-            hint = did_you_mean(keys.plugin, known) or "`sixfbd plugins` lists what is installed"
-            path = (f"{kind}s", name, "plugin")
+            hint = did_you_mean(asked, known) or "`sixfbd plugins` lists what is installed"
             note = self._walk.note if hint.startswith("did") else self._walk.absent
-            note(path, f"is not a {kind} plugin", hint, show_value(keys.plugin))
+            note(path, f"is not {what}", hint, show_value(asked))
         return entry
 
     def _receiver(self, name: str, raw: object) -> dict[str, Channel]:

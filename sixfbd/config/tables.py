@@ -4,13 +4,13 @@ Schema and the error messages show. No reading, no checking."""
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct, field
 
 from sixfbd.model import Level, Severity
 from sixfbd.plugin import PluginConfig
-from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, Secret, Size
+from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, FilePath, Secret, Size
 
 
 class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,17 +49,45 @@ class Daemon(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     plugins_d: Annotated[str, Meta(description="Directory of single-file plugins; relative to this file.")] = (
         "plugins.d"
     )
+    sandbox: Annotated[
+        bool, Meta(description="Providers are doubles on this machine: every message and page says so.")
+    ] = False
+
+
+class HttpPublic(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[http.public]`: the port for the outside, which serves webhooks and nothing else."""
+
+    header: ClassVar[str] = "[http.public]"
+    listen: Annotated[str, Meta(description="Address and port; port 0 takes a free one.")] = "127.0.0.1:9633"
+    url: Annotated[
+        str,
+        Meta(
+            description="What providers call it, before /webhooks/NAME; signatures are checked against it.",
+            examples=["https://hooks.example.com"],
+        ),
+    ]
+    cert_file: Annotated[FilePath | None, Meta(description="PEM file of the certificate and its chain.")] = None
+    key_file: Annotated[FilePath | None, Meta(description="PEM file of the certificate's key.")] = None
+    insecure_bind: Annotated[bool, Meta(description="Allow an address that is not loopback without TLS.")] = False
+    max_body: Annotated[Size, Meta(description="Largest request body.")] = Size(1024 * 1024)
+    max_rate: Annotated[int, Meta(description="Requests a second to one webhook, in the long run.", ge=1)] = 100
+    body_timeout: Annotated[Duration, Meta(description="Time limit for reading a body.")] = Duration(5 * SECOND)
+    request_timeout: Annotated[
+        Duration, Meta(description="Time limit for answering; shorter than the providers' own.")
+    ] = Duration(8 * SECOND)
 
 
 class Http(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[http]`: the local port."""
 
+    header: ClassVar[str] = "[http]"
     listen: Annotated[str, Meta(description="Address and port; port 0 takes a free one.")] = "127.0.0.1:9632"
     hosts: Annotated[tuple[str, ...], Meta(description="Host names accepted besides loopback's.")] = ()
     insecure_bind: Annotated[bool, Meta(description="Allow an address that is not loopback without TLS.")] = False
     max_body: Annotated[Size, Meta(description="Largest request body.")] = Size(4 * 1024 * 1024)
     body_timeout: Annotated[Duration, Meta(description="Time limit for reading a body.")] = Duration(30 * SECOND)
     request_timeout: Annotated[Duration, Meta(description="Time limit for answering.")] = Duration(30 * SECOND)
+    public: Annotated[HttpPublic | None, Meta(description="The port for the outside.")] = None
 
 
 class Control(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +165,13 @@ class NotifierKeys(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True
     retry_most: Annotated[Duration, Meta(description="Longest wait between two tries.")] = Duration(5 * MINUTE)
 
 
+class InboundKeys(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The engine's own keys of `[inbound.NAME]`; every other key is an option of the plugin."""
+
+    kind: Annotated[str, Meta(description="Kind of webhooks, which a plugin verifies and reads.")]
+    enabled: Annotated[bool, Meta(description="Whether /webhooks/NAME is served.")] = True
+
+
 class CheckTable(Struct, frozen=True, kw_only=True):
     """`[checks.NAME]` as loaded: defaults of the plugin filled in, the plugin's keys in `options`."""
 
@@ -162,6 +197,16 @@ class NotifierTable(Struct, frozen=True, kw_only=True):
     expiry: Duration = Duration(24 * HOUR)
     retry_first: Duration = Duration(1 * SECOND)
     retry_most: Duration = Duration(5 * MINUTE)
+    options: Any = None
+    where: str = ""
+
+
+class InboundTable(Struct, frozen=True, kw_only=True):
+    """`[inbound.NAME]` as loaded: the plugin's keys in `options`."""
+
+    name: str
+    kind: str
+    enabled: bool = True
     options: Any = None
     where: str = ""
 
@@ -269,6 +314,7 @@ class Config(Struct, frozen=True, kw_only=True):
     tokens: dict[str, Token] = field(default_factory=dict)
     checks: dict[str, CheckTable] = field(default_factory=dict)
     notifiers: dict[str, NotifierTable] = field(default_factory=dict)
+    inbound: dict[str, InboundTable] = field(default_factory=dict)
     receivers: dict[str, dict[str, Channel]] = field(default_factory=dict)
     route: RouteTable = RouteTable()
     severities: dict[Severity, SeverityTable] = field(default_factory=lambda: dict(DEFAULT_SEVERITIES))
@@ -285,8 +331,9 @@ class PluginSources(Struct, frozen=True, kw_only=True):
     files_in: Path | None = None
     config: PluginConfig = PluginConfig()
     state_directory: Path | None = None  # where notes of plugins that are kept out are
-    checks: tuple[str, ...] = ()  # the names of plugins that [checks.NAME] and [notifiers.NAME] ask for
+    checks: tuple[str, ...] = ()  # what [checks.NAME], [notifiers.NAME] and [inbound.NAME] ask for
     notifiers: tuple[str, ...] = ()
+    inbound: tuple[str, ...] = ()
 
 
 class TableInfo(Struct, frozen=True):
@@ -308,6 +355,7 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("tokens", Token, "named"),
     TableInfo("checks", CheckKeys, "named"),
     TableInfo("notifiers", NotifierKeys, "named"),
+    TableInfo("inbound", InboundKeys, "named"),
     TableInfo("route", RouteTable),
     TableInfo("severities", SeverityTable, "named"),
     TableInfo("rules", RuleTable, "list"),

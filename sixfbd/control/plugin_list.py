@@ -12,12 +12,13 @@ def plugin_views(
     catalog: PluginCatalog,
     checks: Mapping[str, str] | None = None,
     notifiers: Mapping[str, str] | None = None,
+    inbound: Mapping[str, str] | None = None,
 ) -> list[PluginView]:
     """Return a view for each name that a plugin brings, and one for each plugin that is left out.
 
-    `checks` and `notifiers` have the plugin of each configured instance by the instance's name.
+    `checks`, `notifiers` and `inbound` have the plugin (or kind) of each configured instance by the instance's name.
     """
-    users = {"check": checks or {}, "notifier": notifiers or {}}
+    users = {"check": checks or {}, "notifier": notifiers or {}, "inbound": inbound or {}}
     return [view for info in catalog.plugins for view in _views(info, catalog, users)]
 
 
@@ -31,6 +32,8 @@ def _views(info: PluginInfo, catalog: PluginCatalog, users: Mapping[str, Mapping
         yield _class_view(info, "check", name, catalog.checks[name].cls, users["check"])
     for name in info.notifiers:
         yield _class_view(info, "notifier", name, catalog.notifiers[name].cls, users["notifier"])
+    for name in info.inbound:
+        yield _class_view(info, "inbound", name, catalog.inbound[name].cls, users["inbound"])
     for kind, names in (("rules", info.rules), ("events", info.event_types)):
         if names:
             yield PluginView(name=info.name, kind=kind, origin=info.origin, version=info.version, doc=", ".join(names))

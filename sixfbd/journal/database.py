@@ -43,7 +43,7 @@ from sixfbd.journal.salvage import Damage, names_set_aside
 from sixfbd.journal.schema import connect_writer, read_meta, write_meta
 from sixfbd.journal.space import MIB, Reserve, free_bytes
 from sixfbd.journal.writer import Numbers, Request, Writer, last_numbers
-from sixfbd.model import Alert, CheckName, Json, Series, StoredEvent
+from sixfbd.model import Alert, CheckName, Json, Message, Series, StoredEvent
 from sixfbd.quantities import DAY
 
 __all__ = [
@@ -453,6 +453,10 @@ class JournalDatabase:
     async def recent_alerts(self, limit: int = 50) -> list[Alert]:
         """Return the last form of the incidents that changed last, latest first."""
         return await self._read(lambda connection: record_log.read_recent_alerts(connection, limit))
+
+    async def messages(self, notifier: str, start: float, end: float, limit: int) -> list[Message]:
+        """Return a notifier's messages that changed at `start <= at < end`, each as it was then last, oldest change first."""
+        return await self._read(lambda connection: record_log.read_messages(connection, notifier, start, end, limit))
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         def borrow() -> T:

@@ -13,9 +13,11 @@ from msgspec import Struct
 
 from sixfbd.journal.records import Acked, AlertChanged, Base, MessageChanged, ObligationChanged, Owed, Record
 from sixfbd.journal.schema import read_meta, write_meta
-from sixfbd.model import Alert
+from sixfbd.model import Alert, Message, MessageId
+from sixfbd.quantities import DAY
 
 SCAN_LIMIT: Final = 20_000  # alert records looked at for the list of recent incidents
+SET_BACK_S: Final = DAY  # as far as a clock that was set back between two starts may put times out of their order
 PREFIX_END: Final = "\U0010ffff"
 BASE_SEQ: Final = "base_seq"
 BASE_UPTO: Final = "base_upto"
@@ -183,3 +185,24 @@ def read_recent_alerts(connection: sqlite3.Connection, limit: int) -> list[Alert
         assert isinstance(record, AlertChanged)
         found.setdefault(record.alert.id, record.alert)
     return list(found.values())
+
+
+def read_messages(connection: sqlite3.Connection, notifier: str, start: float, end: float, limit: int) -> list[Message]:
+    """Return a notifier's messages that changed at `start <= at < end`, each as it was then last, the oldest change first.
+
+    Of more than `limit` those that changed last.
+    """
+    found: dict[MessageId, Message] = {}
+    rows = connection.execute(
+        "SELECT at, body FROM records INDEXED BY records_kind WHERE kind = 'message' ORDER BY seq DESC"
+    )
+    for at, body in rows:
+        if at < start - SET_BACK_S or len(found) >= limit:
+            break
+        if not start <= at < end:
+            continue
+        record = decode(body)
+        assert isinstance(record, MessageChanged)
+        if record.message.target.notifier == notifier:
+            found.setdefault(record.message.id, record.message)
+    return list(found.values())[::-1]

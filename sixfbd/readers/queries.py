@@ -6,7 +6,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 import trio
 
 from sixfbd import promql
-from sixfbd.model import Alert, Event, Labels, Series, StoredEvent
+from sixfbd.model import Alert, Event, Labels, Message, Series, StoredEvent
 from sixfbd.promql import PromQLError, Query, QueryError, Stop, Value
 from sixfbd.promql.nodes import Selector
 from sixfbd.window.snapshot import Matcher, Snapshot
@@ -17,6 +17,7 @@ QUERY_LIMIT_S: Final = 20.0
 MAX_POINTS: Final = 20_000_000  # samples that one query may read
 QUERY_THREADS: Final = 2
 MAX_EVENTS: Final = 10_000  # events that a plugin's read returns at most
+MAX_MESSAGES: Final = 10_000
 
 Latest: TypeAlias = Sequence[tuple[Series, int, float, str]]
 
@@ -28,7 +29,7 @@ class Window(Protocol):
     def latest(self, matchers: Sequence[Matcher] = ()) -> Latest: ...
 
 
-class EventLog(Protocol):
+class Journal(Protocol):
     """What readers need of journal.db."""
 
     async def events(
@@ -41,12 +42,13 @@ class EventLog(Protocol):
         limit: int = 1000,
         newest_first: bool = False,
     ) -> list[StoredEvent]: ...
+    async def messages(self, notifier: str, start: float, end: float, limit: int) -> list[Message]: ...
 
 
 class EngineReader:
     """The read access of everybody; also `sixfbd.plugin.Reader`."""
 
-    def __init__(self, window: Window, journal: EventLog, alerts: Callable[[], Iterable[Alert]]) -> None:
+    def __init__(self, window: Window, journal: Journal, alerts: Callable[[], Iterable[Alert]]) -> None:
         self._window = window
         self._journal = journal
         self._alerts = alerts
@@ -101,6 +103,9 @@ class EngineReader:
     async def alerts(self, matchers: Mapping[str, str]) -> Sequence[Alert]:
         await trio.lowlevel.checkpoint()
         return [alert for alert in self._alerts() if matchers.items() <= alert.labels.items()]
+
+    async def messages(self, notifier: str, start: float, end: float) -> Sequence[Message]:
+        return await self._journal.messages(notifier, start, end, MAX_MESSAGES)
 
 
 def selector_matchers(selector: str) -> tuple[Matcher, ...]:

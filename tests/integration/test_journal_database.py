@@ -254,6 +254,32 @@ async def test_recent_alerts_are_the_last_form_of_each_latest_first(journal):
     assert [found.id for found in await journal.recent_alerts()] == ["c", "a", "b"]
 
 
+async def test_messages_of_a_notifier_are_as_they_were_last_in_a_span_oldest_change_first(journal):
+    def changed(name, at, state):
+        return msgspec.structs.replace(sent(name, state=state), at=at)
+
+    other = sent("other", state="accepted")
+    other = msgspec.structs.replace(other, message=msgspec.structs.replace(other.message, target=Target("p", "mail")))
+    await journal.commit(
+        [
+            changed("old", NOW - 90_000, "accepted"),
+            changed("a", NOW, "sending"),
+            changed("b", NOW + 1, "sending"),
+            other,
+            changed("a", NOW + 2, "accepted"),
+            changed("b", NOW + 10, "accepted"),
+        ]
+    )
+
+    async def told(start, end, limit=10):
+        return [(one.id, one.state) for one in await journal.messages("hook", start, end, limit)]
+
+    assert await told(NOW, NOW + 10) == [("b", "sending"), ("a", "accepted")]
+    assert await told(NOW, NOW + 11) == [("a", "accepted"), ("b", "accepted")]
+    assert await told(NOW - 90_000, NOW + 11, limit=2) == [("a", "accepted"), ("b", "accepted")]
+    assert await told(NOW + 11, NOW + 99) == []
+
+
 # ---- events ------------------------------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,8 @@ class Clone:
         self.stubs.mkdir()
         for name in ("run", "pyproject.toml", "requirements.lock", "requirements-dev.lock"):
             shutil.copy2(ROOT / name, self.root / name)
-        (self.stubs / "toml").write_text('[http]\nlisten = "127.0.0.1:1234"\n')
+        text = '[http]\nlisten = "127.0.0.1:1234"\n[http.public]\nlisten = "127.0.0.1:1235"\n'
+        (self.stubs / "toml").write_text(text)
         for name in ("sixfbd", "sixfbctl"):
             self.add_command(name, SIXFBD_STUB)
         for tool in (

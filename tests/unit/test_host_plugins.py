@@ -81,6 +81,7 @@ def test_our_own_plugins_load_by_entry_point(load):
     catalog = load()
     assert {"system", "webhook", "scrape"} <= set(catalog.checks)
     assert {"log", "webhook"} <= set(catalog.notifiers)
+    assert {"standard"} <= set(catalog.inbound)
     assert {"ticket_sale", "request"} <= set(catalog.event_types)
     assert catalog.failed == ()
     assert plugin(catalog, "system").version
@@ -101,6 +102,11 @@ class Pigeon(Notifier):
 @hookimpl
 def sixfbd_notifiers(config):
     return {"pigeon": Pigeon}
+class Hook(Inbound):
+    def receive(self, request): ...
+@hookimpl
+def sixfbd_inbound(config):
+    return {"hook": Hook}
 @hookimpl
 def sixfbd_rules():
     return [Rule(name="R", expr="1", severity=Severity.LOW)]
@@ -113,7 +119,8 @@ def sixfbd_events(config):
 
 def test_every_kind_is_collected_with_its_origin(load):
     catalog = load(many=check_called("queue") + MANY)
-    assert plugin(catalog, "many").kinds == ("check", "notifier", "rules", "events")
+    assert plugin(catalog, "many").kinds == ("check", "notifier", "inbound", "rules", "events")
+    assert catalog.inbound["hook"].plugin == "many"
     assert catalog.rules[-1].origin == "plugin many"
     assert catalog.metrics["sold_total"].kind == "counter"
     assert catalog.event_types["sold"].name == "sold"
@@ -365,6 +372,41 @@ for _name, _deliver, _said in (
     )
 
 
+for _name, _body, _said in (
+    ("no receive", "pass", "N has no method receive()"),
+    (
+        "a receive that is async",
+        "async def receive(self, request): ...",
+        "N.receive() is no plain function; write `def receive(self, request)`",
+    ),
+    ("a receive that yields", "def receive(self, request): yield 1", "N.receive() is no plain function"),
+    ("a receive without arguments", "def receive(self): ...", "N.receive() has the arguments (self); write"),
+    (
+        "an inbound that wants more",
+        "def __init__(self, options): ...\n    def receive(self, request): ...",
+        "N.__init__() has the arguments (self, options); write `def __init__(self, options, ctx)`",
+    ),
+    (
+        "an option that is the engine's",
+        "class Options(msgspec.Struct):\n        kind: str\n    def receive(self, request): ...",
+        "N.Options has the key kind, which is the engine's; rename it",
+    ),
+):
+    BROKEN[f"inbound: {_name}"] = (
+        f"class N(Inbound):\n    {_body}\n@hookimpl\ndef sixfbd_inbound(config): return {{'a': N}}\n",
+        _said,
+    )
+BROKEN["a class that is no inbound"] = (
+    "@hookimpl\ndef sixfbd_inbound(config): return {'a': Check}\n",
+    "sixfbd_inbound()['a'] is the class Check, not a subclass of Inbound",
+)
+BROKEN["an address of no option"] = (
+    "class N(Notifier):\n    provider_urls = {'url': 'https://x.test'}\n    async def deliver(self, n): ...\n"
+    "@hookimpl\ndef sixfbd_notifiers(config): return {'a': N}\n",
+    "N.provider_urls is not a mapping from options to addresses",
+)
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_each_broken_kind_is_named_and_left_out_and_the_others_load(load, tmp_path, kind):
     text, said = BROKEN[kind]
@@ -375,7 +417,7 @@ def test_each_broken_kind_is_named_and_left_out_and_the_others_load(load, tmp_pa
     assert info.file == info.origin == str(tmp_path / "broken.py")
     assert info.kinds == ()
     assert "fine" in catalog.checks
-    assert "a" not in catalog.checks and "a" not in catalog.notifiers
+    assert "a" not in catalog.checks and "a" not in catalog.notifiers and "a" not in catalog.inbound
     assert [rule.name for rule in catalog.rules if rule.origin == "plugin broken"] == []
 
 

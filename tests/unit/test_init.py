@@ -123,8 +123,9 @@ def test_the_commented_examples_are_valid(tmp_path, catalog):
     path = tmp_path / "sixfbd.toml"
     parts = path.read_text().split("\n\n")
     path.write_text("\n\n".join(re.sub(r"(?m)^#(?! )", "", part) if "# Example" in part else part for part in parts))
-    (tmp_path / "tokens" / "webhook-url").write_text("https://example.com/hook\n")
-    (tmp_path / "tokens" / "webhook-url").chmod(0o600)
+    for name, secret in (("webhook-url", "https://example.com/hook\n"), ("shop-webhooks", f"whsec_{'A' * 32}\n")):
+        (tmp_path / "tokens" / name).write_text(secret)
+        (tmp_path / "tokens" / name).chmod(0o600)
     config, problems = check_config(path, catalog)
     assert config is not None, [str(problem) for problem in problems]
     assert {"shop", "own-metrics"} < set(config.checks)

@@ -5,7 +5,6 @@ Owns the payload's form and the meaning of the far side's answer. A notice, whic
 (https://www.standardwebhooks.com) when a secret is set. Address, headers and secret appear in no log and no error.
 """
 
-import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ import httpx
 import msgspec
 from msgspec import Meta, field
 from msgspec.structs import force_setattr
-from standardwebhooks import Webhook
 
 from sixfbd.plugin import (
     Json,
@@ -31,13 +29,12 @@ from sixfbd.plugin import (
     TemporaryFailure,
     hookimpl,
 )
+from sixfbd_plugins.standard_webhooks import signer
 
 ZERO_TIME: Final = "0001-01-01T00:00:00Z"  # Go's zero time: what Alertmanager sends as `endsAt` while an alert fires
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_EXCERPT: Final = 120  # characters of a refusal's body that are shown
 TRY_AGAIN: Final = frozenset({408, 425, 429})  # RFC 9110, RFC 8470, RFC 6585; and every 5xx
-MIN_KEY_BYTES: Final = 24  # Standard Webhooks, "Signature scheme"
-MAX_KEY_BYTES: Final = 64
 MIN_HIDDEN: Final = 4  # characters; replacing shorter pieces would make errors unreadable and hide nothing
 OURS: Final = frozenset(
     {"content-type", "content-length", "host", "webhook-id", "webhook-timestamp", "webhook-signature"}
@@ -72,11 +69,11 @@ class WebhookNotifier(Notifier["WebhookNotifier.Options"]):
                     _validate_headers({name: _plain(value) for name, value in masked.items()})
                 with faults.at("secret"):
                     if self.secret is not None:
-                        _signer(self.secret)
+                        signer(self.secret)
 
     def __init__(self, options: Options, ctx: Any) -> None:
         super().__init__(options, ctx)
-        self._signer = None if options.secret is None else _signer(options.secret)
+        self._signer = None if options.secret is None else signer(options.secret)
 
     async def deliver(self, notification: Notification) -> Receipt:
         body = json.dumps(payload(notification, self.options.max_alerts), ensure_ascii=False, separators=(",", ":"))
@@ -194,16 +191,6 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     except ValueError:
         return None
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
-
-
-def _signer(secret: Secret) -> Webhook:
-    try:
-        key = base64.b64decode(secret.reveal().removeprefix("whsec_"), validate=True)
-    except ValueError:
-        key = b""
-    if not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
-        raise ValueError('is not one of Standard Webhooks; write "whsec_" and base64 of 24 to 64 bytes')
-    return Webhook(key)
 
 
 def _masked(value: Secret | str) -> Secret:

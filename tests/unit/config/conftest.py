@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
 from msgspec import Meta, Struct
 
 from sixfbd.config import Config, Problem, check_config
-from sixfbd.host import CheckEntry, NotifierEntry, PluginCatalog
+from sixfbd.host import CheckEntry, InboundEntry, NotifierEntry, PluginCatalog
 from sixfbd.model import Rule, RuleName, Severity
-from sixfbd.plugin import Check, Duration, Notifier, Secret, Size
+from sixfbd.plugin import Check, Duration, Inbound, Notifier, OptionFaults, Secret, Size, installed
 from sixfbd.rules.defaults import ENGINE_RULES
 
 
@@ -46,11 +46,32 @@ class SmsCheck(Check[SmsOptions]):
         raise AssertionError("configuration starts nothing")
 
 
+class PlainOptions(Struct, frozen=True, kw_only=True):
+    url: str = "https://api.example.com"
+
+
 class PlainNotifier(Notifier[Any]):
     """Tells nobody."""
 
+    Options = PlainOptions
+    provider_urls: ClassVar = {"url": "https://api.example.com"}
     concurrency = 3
     timeout = Duration(7)
+
+
+class HookOptions(Struct, frozen=True, kw_only=True):
+    secrets: Annotated[tuple[Secret, ...], Meta(min_length=1)]
+    package: str = "json"
+
+    def __post_init__(self) -> None:
+        with OptionFaults() as faults, faults.at("package"):
+            installed(self.package, extra="pigeons")
+
+
+class HookInbound(Inbound[HookOptions]):
+    """Takes nothing in."""
+
+    Options = HookOptions
 
 
 DISK_RULE = Rule(
@@ -81,6 +102,7 @@ def catalog() -> PluginCatalog:
     return PluginCatalog(
         checks={"sms": CheckEntry("sms", SmsCheck, "fixture")},
         notifiers={"plain": NotifierEntry("plain", PlainNotifier, "fixture")},
+        inbound={"hook": InboundEntry("hook", HookInbound, "fixture")},
         rules=(*ENGINE_RULES, DISK_RULE),
     )
 
