@@ -23,7 +23,20 @@ from typing import Final
 import psutil
 
 from sixfbd.logs import configure_logging
-from tests.bench import alerts, burst, chain, checks, ingest, journal, memory, pages, probes, rules, starts
+from tests.bench import (
+    alerts,
+    burst,
+    chain,
+    checks,
+    design_point,
+    ingest,
+    journal,
+    memory,
+    pages,
+    probes,
+    rules,
+    starts,
+)
 from tests.bench.passes import NOT_REACHED, REACHED, BenchError, Effort, Row, table
 
 PASSES: Final = 5
@@ -43,6 +56,7 @@ PARTS: Final[Mapping[str, Callable[[Path, Effort], Sequence[Row]]]] = {
     "starts": starts.rows,
     "memory": memory.rows,
     "rules": rules.rows,
+    "design-point": design_point.rows,
 }
 
 

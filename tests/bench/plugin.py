@@ -24,6 +24,8 @@ TELL_S: Final = 0.2
 FAULT: Final = Gauge("bench_fault", "1 while there is a fault.")
 REPORTED: Final = Gauge("bench_report", "1 and 0 by turns.")
 UP: Final = Gauge("bench_up", "1 after the burst.", labels=("id",))
+VALUE: Final = Gauge("bench_value", "Between 0 and 1.", labels=("group", "id"))
+GROUPS: Final = 5
 
 _out: Final = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 _out.setblocking(False)
@@ -37,6 +39,7 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     to: Annotated[int, msgspec.Meta(description="Port of the bench.")]
     series: Annotated[int, msgspec.Meta(description="How many series to report.")] = 1
     run_s: Annotated[float, msgspec.Meta(description="How long a run lasts, of one that lasts.")] = 0.0
+    after_s: Annotated[float, msgspec.Meta(description="How long such a run waits before it begins.")] = 0.0
 
 
 class _Telling(Check[BenchOptions]):
@@ -116,10 +119,32 @@ class Page(_Telling):
         return Report(Status.HEALTHY, "", tuple(self._samples))
 
 
+class Values(_Telling):
+    """Reports series in groups, a tenth of them changed in each run; tells nothing."""
+
+    metrics = (VALUE,)
+
+    def __init__(self, options: BenchOptions, ctx: Any) -> None:
+        super().__init__(options, ctx)
+        self._chance = random.Random(ctx.name)
+        self._name = ctx.name
+        self._samples = [self._sample(number) for number in range(options.series)]
+
+    def _sample(self, number: int) -> Sample:
+        return VALUE(self._chance.random(), group=str(number % GROUPS), id=f"{self._name}-{number}")
+
+    async def run(self, cursor: Json | None) -> Report:
+        self.runs += 1
+        for number in range(self.runs % 10, self.options.series, 10):
+            self._samples[number] = self._sample(number)
+        return Report(Status.HEALTHY, "", tuple(self._samples))
+
+
 class Sleeper(_Telling):
     """Sleeps a millisecond again and again; tells (time, how late it woke, both in seconds), many at once."""
 
     async def run(self, cursor: Json | None) -> Report:
+        await trio.sleep(self.options.after_s)
         end, told = trio.current_time() + self.options.run_s, list[tuple[float, float]]()
         tell_at = trio.current_time() + TELL_S
         while (due := trio.current_time() + SLEEP_S) < end:
@@ -152,6 +177,7 @@ def sixfbd_checks(config: PluginConfig) -> Mapping[str, type[Check[Any]]]:
         "bench-burst": Burst,
         "bench-tick": Tick,
         "bench-page": Page,
+        "bench-values": Values,
         "bench-sleeper": Sleeper,
     }
 
