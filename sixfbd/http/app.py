@@ -6,29 +6,29 @@ Made new for each `serve` (an app object serves once). Holds nothing but the roo
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 import structlog
 import trio
+from hypercorn.typing import HTTPScope
 from quart import Response
 from quart.ctx import RequestContext
 from quart.globals import request_ctx
 from quart.sessions import NullSession
 from quart.wrappers import BaseRequestWebsocket, Request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge, RequestTimeout
 from werkzeug.routing import MapAdapter, RequestRedirect
 
 from sixfbd.config import Http
 from sixfbd.containment import leaves
 from sixfbd.http import openapi
-from sixfbd.http.answers import Refusal, refused
+from sixfbd.http.answers import Ready, Refusal, refused
 from sixfbd.http.api import alerts, events, health, metrics, query
-from sixfbd.http.connection import AppRequest
+from sixfbd.http.asked import AppRequest, Asked, Body
 from sixfbd.http.dashboard import page
 from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
 from sixfbd.http.guard import allowed_hosts, check_encoding, check_head, check_host, check_scope, check_target
-from sixfbd.http.parameters import whole_body
 from sixfbd.http.routes import Room, Route
 
 log = structlog.get_logger("sixfbd.http")
@@ -60,8 +60,8 @@ def all_routes() -> Sequence[Route]:
 class App(QuartTrio):
     """Quart's routing, requests and responses, and a way through them of our own: guard, view, error form, headers.
 
-    quart's own way (signals, sessions, hooks by blueprint) would cost a request as much as its work does. `take` puts
-    another `[http]` table in force while it serves.
+    quart's own way (signals, sessions, hooks by blueprint) would cost a request as much as its work does; plain routes
+    take nothing of it. `take` puts another `[http]` table in force while it serves.
     """
 
     request_class = AppRequest
@@ -70,6 +70,12 @@ class App(QuartTrio):
         super().__init__("sixfbd", static_folder=None)
         self._room = room
         self._routes = {route.name: route for route in routes}
+        self._plain = {
+            (method, route.path): route
+            for route in routes
+            if route.plain and "<" not in route.path
+            for method in route.methods
+        }
         self._allowed: frozenset[tuple[str, str]] = frozenset()
         self.config["RESPONSE_TIMEOUT"] = RESPONSE_TIMEOUT_S
         self.config["PROPAGATE_EXCEPTIONS"] = False
@@ -99,49 +105,73 @@ class App(QuartTrio):
         """There are no sessions."""
         return RequestContext(self, request, NullSession())
 
+    def plain_route(self, scope: HTTPScope) -> Route | None:
+        """Return the route of a request that is answered without quart, if there is one for exactly this path."""
+        return self._plain.get((scope["method"], scope["path"]))
+
+    def body_of(self, scope: HTTPScope) -> Body:
+        """Return what takes the body of a request, which is limited as every request's is."""
+        lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
+        return Body(lengths[0] if lengths else None, self.config["MAX_CONTENT_LENGTH"])
+
     async def full_dispatch_request(self, request_context: RequestContext | None = None) -> Response:
         """Answer the request at hand, whatever comes of it, and count it."""
+        request = (request_context or request_ctx).request
+        route = self._routes.get(request.endpoint or "")
+        failed, arguments = request.routing_exception, request.view_args or {}
+        asked = Asked(cast(HTTPScope, request.scope), cast(Body, request.body))
+        answer = await self._answer(asked, route, arguments, failed)
+        return Response(answer.body, content_type=answer.content_type) if isinstance(answer, Ready) else answer
+
+    async def answer_plainly(self, asked: Asked, route: Route) -> Response | Ready:
+        """Answer a request of a plain route, whatever comes of it, and count it."""
+        return await self._answer(asked, route, {}, None)
+
+    async def _answer(
+        self, asked: Asked, route: Route | None, arguments: Mapping[str, Any], failed: Exception | None
+    ) -> Response | Ready:
         began = time.perf_counter()
-        asked = (request_context or request_ctx).request
+        answer: Response | Ready
         try:
-            response = await self._view(asked)
+            answer = await self._view(asked, route, arguments, failed)
         except Exception as error:  # noqa: BLE001 - whatever a view raises is answered, and logged if it is a fault
-            response = _failed(asked, leaves(error)[0])
-        self._finish(asked, response, time.perf_counter() - began)
-        return response
+            answer = _failed(asked, leaves(error)[0])
+        self._finish(asked, route, answer, time.perf_counter() - began)
+        return answer
 
-    async def _view(self, asked: Request) -> Response:
-        scope = asked.scope
-        check_target(scope["raw_path"])
-        check_head(scope["raw_path"], scope["query_string"], scope["headers"])
-        check_host(asked.headers.getlist("Host"), self._allowed)
-        if asked.routing_exception is not None:
-            raise asked.routing_exception
-        route = self._routes[asked.endpoint or ""]
-        check_scope(self._room.engine, route.scope)
+    async def _view(
+        self, asked: Asked, route: Route | None, arguments: Mapping[str, Any], failed: Exception | None
+    ) -> Response | Ready:
+        check_target(asked.target)
+        check_head(asked.target, asked.query, asked.headers)
+        check_host(asked.all_headers(b"host"), self._allowed)
+        if route is None or failed is not None:
+            raise failed or NotFound
+        check_scope(self._room.engine, route.scope, asked)
         if route.body is not None and asked.method == "POST":
-            check_encoding(asked.headers.get("Content-Encoding", ""))
-            await whole_body()  # kept for the view; BODY_TIMEOUT is its time limit
+            check_encoding(asked.header(b"content-encoding"))
+            await asked.body.wait(self.config["BODY_TIMEOUT"])  # kept for the view
         if not route.limited:
-            return await route.view(self._room, **(asked.view_args or {}))
+            return await route.call(self._room, asked, arguments)
         limit = self._room.config.request_timeout
-        try:
-            with trio.fail_after(float(limit)):
-                return await route.view(self._room, **(asked.view_args or {}))
-        except trio.TooSlowError:
-            text = f"no answer was ready within {limit}; ask for less, or raise `request_timeout` in [http]"
-            raise Refusal(503, "timeout", text) from None
+        with trio.CancelScope(deadline=trio.current_time() + float(limit)) as scope:
+            return await route.call(self._room, asked, arguments)
+        assert scope.cancelled_caught
+        text = f"no answer was ready within {limit}; ask for less, or raise `request_timeout` in [http]"
+        raise Refusal(503, "timeout", text)
 
-    def _finish(self, asked: Request, response: Response, duration_s: float) -> None:
-        response.headers.setdefault("Cache-Control", "no-store")
-        route = "" if asked.url_rule is None else asked.url_rule.rule
-        self._room.engine.answered(Answered(asked.method, route, response.status_code, duration_s))
+    def _finish(self, asked: Asked, route: Route | None, answer: Response | Ready, duration_s: float) -> None:
+        status = 200
+        if not isinstance(answer, Ready):
+            status = answer.status_code
+            answer.headers.setdefault("Cache-Control", "no-store")
+        self._room.engine.answered(Answered(asked.method, "" if route is None else route.path, status, duration_s))
         if shown.isEnabledFor(logging.DEBUG):
             log.debug(
                 "http.answered",
                 method=asked.method,
                 path=asked.path,
-                status=response.status_code,
+                status=status,
                 duration_ms=round(duration_s * 1000, 1),
             )
 
@@ -151,20 +181,15 @@ def make_app(engine: HttpEngine, config: Http) -> App:
     return App(Room(engine, config), all_routes())
 
 
-def _failed(asked: Request, error: BaseException) -> Response:
+def _failed(asked: Asked, error: BaseException) -> Response:
     """Return the answer to what was raised; a fault of ours is logged."""
     refusal = refusal_of(error)
     if refusal.status == 500:
         log.error("http.failed", method=asked.method, path=asked.path, exc_info=error)
     response = refused(asked.path, refusal)
-    if _has_unread_body(asked) and asked.http_version.startswith("1"):
+    if asked.has_body and asked.http_version.startswith("1"):
         response.headers["Connection"] = "close"  # what is left of the body would be read as the next request
     return response
-
-
-def _has_unread_body(asked: Request) -> bool:
-    """Tell whether the request announced a body that its answer did not wait for."""
-    return bool(asked.content_length or asked.headers.get("Transfer-Encoding"))
 
 
 def refusal_of(error: BaseException) -> Refusal:

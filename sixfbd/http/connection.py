@@ -15,44 +15,54 @@ Owns nothing beyond its connection, and never decides what a request may do.
 """
 
 import math
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
-from urllib.parse import unquote_to_bytes
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final, cast
+from urllib.parse import unquote
 
 import h11
 import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body as BodyPiece
+from hypercorn.protocol.events import EndBody, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response as ResponseHead
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, H11SendableEvent, HTTPScope, Scope
-from hypercorn.utils import parse_socket_addr
+from hypercorn.typing import ASGISendEvent, ConnectionState, H11SendableEvent, HTTPScope
+from hypercorn.utils import parse_socket_addr, suppress_body
 from quart import Response
 from quart.utils import encode_headers
 from quart.wrappers.response import DataBody
-from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
-from quart_trio.wrappers.request import TrioBody, TrioRequest
 
-from sixfbd.http.answers import SECURITY_HEADERS, below_the_app
+from sixfbd.http.answers import SECURITY_HEADERS, Ready, below_the_app
+from sixfbd.http.app import App
+from sixfbd.http.asked import Asked, Body, origin_form
 
 log = structlog.get_logger("sixfbd.http")
 
 LINGER_S: Final = 2.0
-NO_TARGET: Final = "*"  # the path of a target that names none: no route has it
-ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]+)(/[^?#]*)?", re.IGNORECASE)
+COPIED_BYTES: Final = 64 * 1024  # up to this size a body is copied behind its head, to leave with it
+CLOSING: Final = ((b"connection", b"close"),)
+CUT_OFF: Final = ((b"content-length", b"0"), *CLOSING)
 ALWAYS: Final = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 REFUSED: Final[Mapping[int, tuple[str, str]]] = {
     400: ("malformed", "the request is not HTTP/1.1: its first line, a header or the framing of its body is malformed"),
     431: ("head_too_large", "the first line and the headers together are too large"),
     501: ("not_implemented", "a body may have the transfer encoding `chunked` or none"),
 }  # what h11 refuses by itself
+
+
+@lru_cache(maxsize=64)
+def head_of(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> h11.Response:
+    """Return the head of an answer, checked by h11 once for all answers that are alike."""
+    return h11.Response(status_code=status, headers=list(headers))
 
 
 class Wire(H11Protocol):
@@ -62,20 +72,28 @@ class Wire(H11Protocol):
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
-            data = self._held + (self.connection.send(event) or b"")
+            data = self.connection.send(event) or b""
         except h11.LocalProtocolError:
             if self.connection.their_state is not h11.ERROR:
                 raise
             return
-        self._held = data if isinstance(event, h11.Response) else b""
-        if data and not self._held:
+        if isinstance(event, h11.Response):
+            self._held = data
+            return
+        if self._held and len(data) > COPIED_BYTES:
+            await self._send_held()
+        data, self._held = self._held + data, b""
+        if data:
             await self.send(RawData(data=data))
 
     async def _maybe_recycle(self) -> None:
         if self._held:  # an app that failed between the head and the first piece
-            held, self._held = self._held, b""
-            await self.send(RawData(data=held))
+            await self._send_held()
         await super()._maybe_recycle()
+
+    async def _send_held(self) -> None:
+        held, self._held = self._held, b""
+        await self.send(RawData(data=held))
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, ResponseHead) and self.connection_state["leaving"].is_set():
@@ -87,13 +105,47 @@ class Wire(H11Protocol):
         """Stay with HTTP/1.1."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if not any(name == b"upgrade" for name, _ in request.headers):
-            await super()._create_stream(request)
-            return
-        kept = [(name, value) for name, value in request.headers if name != b"upgrade"]
-        await super()._create_stream(
-            h11.Request(method=request.method, target=request.target, headers=kept, http_version=request.http_version)
-        )
+        path, _, query = request.target.partition(b"?")
+        scope: HTTPScope = {
+            "type": "http",
+            "http_version": request.http_version.decode(),
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": request.method.decode("ascii").upper(),
+            "scheme": "http",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": [pair for pair in request.headers if pair[0] != b"upgrade"],
+            "client": self.client,
+            "server": self.server,
+            "state": self.connection_state,
+            "extensions": {},
+        }
+        exchange = Exchange(cast(App, self.app), self, origin_form(scope))
+        self.stream = exchange  # type: ignore[assignment]  # in place of a stream that would call the app by ASGI
+        self.task_group.spawn(exchange.run)
+        self.keep_alive_requests += 1
+
+    async def answer(
+        self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes, *, has_body: bool
+    ) -> None:
+        """Send a whole answer in one write, a large body in one of its own, and make ready for the next request."""
+        headers += tuple(self.config.response_headers("h11"))
+        if self.connection_state["leaving"].is_set() or self.keep_alive_requests >= self.config.keep_alive_max_requests:
+            headers += CLOSING
+        await self._send_h11_event(head_of(status, headers))
+        if body and has_body:
+            await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+        await self._maybe_recycle()
+
+    async def give_up(self) -> None:
+        """End an exchange that failed: with a bare 500 if its answer has not begun, else by ending the connection."""
+        if self.connection.our_state is h11.SEND_RESPONSE:
+            await self.answer(500, CUT_OFF, b"", has_body=True)
+        else:
+            await self._maybe_recycle()
 
     async def _send_error_response(self, status_code: int) -> None:
         headers, body = below_the_app(*REFUSED.get(status_code, REFUSED[400]))
@@ -108,13 +160,13 @@ class Connection(TCPServer):
 
     def __init__(
         self,
-        app: QuartTrio,
+        app: App,
         config: Config,
         context: WorkerContext,
         state: ConnectionState,
         stream: trio.SocketStream,
     ) -> None:
-        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # for `Exchanges`, and no TLS
+        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # there is no TLS
         self._reading = trio.CancelScope()
         self._watching = trio.CancelScope()
         self._idle_until = math.inf
@@ -127,7 +179,7 @@ class Connection(TCPServer):
             socket = self.stream.socket
             client = parse_socket_addr(socket.family, socket.getpeername())
             server = parse_socket_addr(socket.family, socket.getsockname())
-            async with Exchanges() as group:
+            async with TaskGroup() as group:
                 self.protocol = Wire(  # type: ignore[assignment]  # in place of the wrapper that would change protocols
                     self.app,
                     self.config,
@@ -152,11 +204,26 @@ class Connection(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData):
-            await super().protocol_send(event)
+            await self._write(event.data)
         elif isinstance(event, Updated):
             self._wait_until(trio.current_time() + self.config.keep_alive_timeout if event.idle else math.inf)
         elif isinstance(event, Closed):
             await self._end()
+
+    async def _write(self, data: bytes) -> None:
+        """Send; what the socket takes at once costs no turn of the loop."""
+        sent = 0
+        if not self.send_lock.locked():
+            try:
+                sent = os.write(self.stream.socket.fileno(), data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                log.debug("http.connection_lost", error=str(error))
+                await self.protocol.handle(Closed())
+                return
+        if sent < len(data):
+            await super().protocol_send(RawData(data[sent:]))
 
     async def _end(self) -> None:
         self._ended = True
@@ -197,97 +264,83 @@ class Connection(TCPServer):
         await self.protocol.handle(Closed())
 
 
-class Exchanges(TaskGroup):
-    """The tasks of one connection. What comes for an exchange is put into it, without a queue in between."""
-
-    async def spawn_app(
-        self, app: Any, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
-    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        exchange = Exchange(app, cast(HTTPScope, scope), send)
-        self.spawn(exchange.run)
-        return exchange.take
-
-
 class Exchange(TrioASGIHTTPConnection):
-    """One request and its answer, in one task; `take` is called with the pieces of the body, and when the client leaves.
+    """One request and its answer, in one task; it is the stream of its connection.
 
-    When an answer is out, hypercorn reports the end of its stream as a client that left, and closes or recycles the
-    connection, both within the call that sends the last piece: after that piece a client that leaves cancels nothing.
+    When an answer is out, the connection says so as of a client that left: after the last piece that cancels nothing.
     """
 
-    def __init__(
-        self, app: QuartTrio, scope: HTTPScope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
-    ) -> None:
-        super().__init__(app, origin_form(scope))
-        self._send = send
-        self._request = self._create_request_from_scope(self._send_on)
-        self._running = trio.CancelScope()
-        self._ending = False
+    idle = False  # what hypercorn asks of a stream
 
-    async def take(self, message: ASGIReceiveEvent) -> None:
-        if message["type"] == "http.request":
-            self._request.body.append(message["body"])
-            if not message["more_body"]:
-                self._request.body.set_complete()
-        elif not self._ending:
-            self._running.cancel()
+    def __init__(self, app: App, wire: Wire, scope: HTTPScope) -> None:
+        super().__init__(app, scope)
+        self._app = app
+        self._wire = wire
+        self._route = app.plain_route(scope)
+        if self._route is None:
+            self._request = self._create_request_from_scope(self._send_on)
+            self._body = cast(Body, self._request.body)
+        else:
+            self._body = app.body_of(scope)
+        self._running = trio.CancelScope()
+        self._ending = self._closed = False
+
+    async def handle(self, event: StreamEvent) -> None:
+        """Take a piece of the body, or the end of the client or of the exchange."""
+        if isinstance(event, BodyPiece):
+            self._body.append(event.data)
+        elif isinstance(event, EndBody):
+            self._body.set_complete()
+        elif isinstance(event, StreamClosed):
+            self._closed = True
+            if not self._ending:
+                self._running.cancel()
 
     async def run(self) -> None:
+        """Answer; what goes wrong past the app's own error forms the client sees as a bare 500 or a cut answer."""
         try:
             with self._running:
                 await self._answer()
         except* Exception:
-            log.exception("http.failed")  # past the app's own error forms: the client sees a bare 500 or a cut answer
+            log.exception("http.failed")
         finally:
-            await self._send(None)
+            if not self._closed:
+                await self._wire.give_up()
 
     async def _answer(self) -> None:
-        response = await self.app.handle_request(self._request)
-        if isinstance(response, Response) and isinstance(response.response, DataBody):
-            headers = encode_headers(response.headers)
-            await self._send_on({"type": "http.response.start", "status": response.status_code, "headers": headers})
-            await self._send_on({"type": "http.response.body", "body": response.response.data, "more_body": False})
-            return
-        timeout_s = getattr(response, "timeout", ...)  # None: no limit
-        if timeout_s is ...:
-            timeout_s = self.app.config["RESPONSE_TIMEOUT"]
-        with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
-            await self._send_response(self._send_on, response)
+        response: object
+        if self._route is not None:
+            response = await self._app.answer_plainly(Asked(self.scope, self._body), self._route)
+        else:
+            response = await self._app.handle_request(self._request)
+        if isinstance(response, Ready):
+            await self._send_whole(200, response.headers, response.body)
+        elif isinstance(response, Response) and isinstance(response.response, DataBody):
+            await self._send_whole(response.status_code, encode_headers(response.headers), response.response.data)
+        else:
+            timeout_s = getattr(response, "timeout", ...)  # None: no limit
+            if timeout_s is ...:
+                timeout_s = self._app.config["RESPONSE_TIMEOUT"]
+            with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
+                await self._send_response(self._send_on, response)
+
+    async def _send_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        self._ending = True
+        has_body = not suppress_body(self.scope["method"], status)
+        await self._wire.answer(status, (*headers, *ALWAYS), body, has_body=has_body)
 
     async def _send_on(self, message: ASGISendEvent) -> None:
+        """Send a piece of an answer that is made while it is sent."""
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *ALWAYS]
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._ending = True
-        await self._send(message)
-
-
-class Body(TrioBody):
-    """A body that can be had without a turn of the loop."""
-
-    @property
-    def whole(self) -> bytes | None:
-        """The body, None if it is not all there or not to be had."""
-        return bytes(self._data) if self._complete.is_set() and self._must_raise is None else None
-
-
-class AppRequest(TrioRequest):
-    """A request of the app."""
-
-    body_class = Body
-
-
-def origin_form(scope: HTTPScope) -> HTTPScope:
-    """Return the scope of a request whose target is a path.
-
-    Of an absolute target ("http://host/path") the host replaces the Host header (RFC 9112 section 3.2.2), so that what
-    is checked is what was asked for. Any other target gets the path NO_TARGET; `raw_path` stays as it came.
-    """
-    if scope["raw_path"].startswith(b"/"):
-        return scope
-    absolute = ABSOLUTE_FORM.fullmatch(scope["raw_path"])
-    if absolute is None:
-        return {**scope, "path": NO_TARGET}
-    path = absolute[2] or b"/"
-    headers = [(b"host", absolute[1]), *(pair for pair in scope["headers"] if pair[0].lower() != b"host")]
-    return {**scope, "raw_path": path, "path": unquote_to_bytes(path).decode("utf-8", "replace"), "headers": headers}
+            headers = [*message["headers"], *ALWAYS]
+            await self._wire.stream_send(
+                ResponseHead(stream_id=STREAM_ID, headers=headers, status_code=message["status"])
+            )
+        elif message["type"] == "http.response.body":
+            if message["body"]:
+                await self._wire.stream_send(BodyPiece(stream_id=STREAM_ID, data=message["body"]))
+                await trio.lowlevel.checkpoint()  # who has much to say gives way to others
+            if not message.get("more_body", False):
+                self._ending = True
+                await self._wire.stream_send(EndBody(stream_id=STREAM_ID))
+                await self._wire.stream_send(StreamClosed(stream_id=STREAM_ID))

@@ -7,10 +7,9 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-from quart import g, request
-
 from sixfbd.config import Http
 from sixfbd.http.answers import Refusal
+from sixfbd.http.asked import Asked
 from sixfbd.http.engine import HttpEngine, TokenInfo
 from sixfbd.http.routes import Scope
 
@@ -84,13 +83,13 @@ def is_direct(client: str | None, header_names: Iterable[str]) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def check_scope(engine: HttpEngine, scope: Scope) -> None:
-    """Raise Refusal unless the request at hand may do what needs `scope`; notes whose token it was for `caller`."""
-    peer = request.scope.get("client")
-    client = None if peer is None else str(peer[0])
-    if scope == "open" or (scope == "read" and is_direct(client, request.headers.keys())):
+def check_scope(engine: HttpEngine, scope: Scope, asked: Asked) -> None:
+    """Raise Refusal unless a request may do what needs `scope`; notes whose token it came with."""
+    if scope == "open" or (
+        scope == "read" and is_direct(asked.client, (name.decode("latin-1") for name, _ in asked.headers))
+    ):
         return
-    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
+    kind, _, secret = asked.header(b"authorization").partition(" ")
     if kind.lower() != "bearer" or not secret.strip():
         raise Refusal(
             401,
@@ -104,10 +103,10 @@ def check_scope(engine: HttpEngine, scope: Scope) -> None:
         raise Refusal(401, "token_unknown", "no token like this is known; it may have been revoked", headers=CHALLENGE)
     if scope not in token.scopes:
         raise Refusal(403, "token_scope", f"the token {token.name!r} does not have the scope {scope!r}")
-    g.token = token
+    asked.token = token
 
 
-def caller() -> TokenInfo:
-    """Return whose token let the request at hand in; only in views whose scope always needs one."""
-    token: TokenInfo = g.token
-    return token
+def caller(asked: Asked) -> TokenInfo:
+    """Return whose token let a request in; only in views whose scope always needs one."""
+    assert asked.token is not None
+    return asked.token

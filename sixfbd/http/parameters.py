@@ -10,7 +10,7 @@ from quart import request
 from werkzeug.datastructures import MultiDict
 
 from sixfbd.http.answers import Refusal
-from sixfbd.http.connection import Body
+from sixfbd.http.asked import Body
 from sixfbd.quantities import Duration
 
 FORM: Final = "application/x-www-form-urlencoded"

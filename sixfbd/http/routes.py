@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, TypeAlias
 from quart import Response
 
 from sixfbd.config import Http
+from sixfbd.http.answers import Ready
+from sixfbd.http.asked import Asked
 from sixfbd.http.dashboard.sparkline import Chart
 from sixfbd.http.engine import HttpEngine
 from sixfbd.http.recent import Recent
@@ -28,8 +30,8 @@ class Room:
         self.streams = 0
 
 
-View: TypeAlias = Callable[..., Awaitable[Response]]
-"""Called with the room and the path's parameters by name."""
+View: TypeAlias = Callable[..., Awaitable[Response | Ready]]
+"""Called with the room and the path's parameters by name; a plain one with the request as well."""
 
 Scope: TypeAlias = Literal["open", "read", "events", "alerts"]
 """What a request needs: `open` nothing, ever; `read` a token unless it comes straight from loopback; others always one."""
@@ -79,6 +81,11 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     limited: bool = True  # False: a stream, which has no time limit
+    plain: bool = False  # the view takes the request itself and needs nothing of quart's
+
+    def call(self, room: Room, asked: Asked, arguments: Mapping[str, Any]) -> Awaitable[Response | Ready]:
+        """Call the view."""
+        return self.view(room, asked, **arguments) if self.plain else self.view(room, **arguments)
 
     @property
     def name(self) -> str:

@@ -7,8 +7,8 @@ from msgspec import Struct
 from quart import Response
 
 from sixfbd.faults import not_json, unfit
-from sixfbd.http import parameters
 from sixfbd.http.answers import Refusal, show_time, show_time_or_none, success
+from sixfbd.http.asked import Asked
 from sixfbd.http.engine import EngineUnavailable
 from sixfbd.http.guard import caller
 from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
@@ -81,8 +81,8 @@ async def alerts(room: Room) -> Response:
     return success(Alerts([view_of(alert) for alert in worst_first(list(room.engine.alerts()))]))
 
 
-async def ack(room: Room, id: str) -> Response:  # noqa: A002 - the name of the path's parameter
-    body = await parameters.whole_body()
+async def ack(room: Room, asked: Asked, id: str) -> Response:  # noqa: A002 - the name of the path's parameter
+    body = asked.content
     try:
         comment = msgspec.json.decode(body, type=AckBody).comment if body else ""
     except msgspec.ValidationError as error:
@@ -91,7 +91,7 @@ async def ack(room: Room, id: str) -> Response:  # noqa: A002 - the name of the 
         raise Refusal(400, "bad_request", f"the body is not JSON: {not_json(error)}") from error
     if not any(alert.id == id for alert in room.engine.alerts()):
         raise Refusal(404, "no_such_alert", f"no alert has the id {id!r:.80}; GET /api/alerts lists them")
-    outcome = await room.engine.ack(id, comment, Actor(f"token:{caller().name}"))
+    outcome = await room.engine.ack(id, comment, Actor(f"token:{caller(asked).name}"))
     if not outcome.ok:
         ready, why = room.engine.ready()
         if not ready:
@@ -115,5 +115,6 @@ ROUTES: Final = (
         scope="alerts",
         parameters=(Parameter("id", "path", "The alert's id.", required=True),),
         body=Body({"application/json": AckBody}, required=False),
+        plain=True,
     ),
 )

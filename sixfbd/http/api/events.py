@@ -14,7 +14,8 @@ from quart import Response, request
 
 from sixfbd.faults import not_json, unfit
 from sixfbd.http import parameters
-from sixfbd.http.answers import Refusal, show_time, success
+from sixfbd.http.answers import Ready, Refusal, ready, show_time, success
+from sixfbd.http.asked import Asked
 from sixfbd.http.engine import EventResult
 from sixfbd.http.guard import caller
 from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
@@ -138,11 +139,11 @@ def read_event(room: Room, index: int, item: Any) -> Event | RefusedView:
     return Event(read.id if isinstance(read.id, str) else room.engine.new_id(), read.type, at, read.data)
 
 
-async def _items() -> list[Any]:
-    media = request.mimetype or MEDIA[0]
+async def _items(asked: Asked) -> list[Any]:
+    media = asked.mimetype or MEDIA[0]
     if media not in MEDIA:
         raise Refusal(415, "unsupported_media_type", f"the body is {media}; send {' or '.join(MEDIA)}")
-    body = await parameters.whole_body()
+    body = asked.content
     items = read_body(body, media) if len(body) <= SMALL else await trio.to_thread.run_sync(read_body, body, media)
     if not items:
         raise Refusal(400, "no_events", "the body holds no event")
@@ -151,15 +152,15 @@ async def _items() -> list[Any]:
     return items
 
 
-async def post(room: Room) -> Response:
-    read = [read_event(room, index, item) for index, item in enumerate(await _items())]
+async def post(room: Room, asked: Asked) -> Ready:
+    read = [read_event(room, index, item) for index, item in enumerate(await _items(asked))]
     events = [(index, one) for index, one in enumerate(read) if isinstance(one, Event)]
     results: Sequence[EventResult] = ()
     if events:
-        results = await room.engine.put_events(f"token:{caller().name}", [event for _, event in events])
+        results = await room.engine.put_events(f"token:{caller(asked).name}", [event for _, event in events])
     taken = account(read, [(index, event, result) for (index, event), result in zip(events, results, strict=True)])
     if taken.accepted or taken.duplicates:
-        return success(taken)
+        return ready(taken)
     first = taken.refused[0]
     summary = f"no event was taken; the first is refused: {first.field + ': ' if first.field else ''}{first.message}"
     raise Refusal(400, "events_refused", summary, more={"refused": taken.refused})
@@ -261,6 +262,7 @@ ROUTES: Final = (
         methods=("POST",),
         scope="events",
         body=Body({MEDIA[0]: EventIn | list[EventIn], NDJSON: {"type": "string"}}, "One event, an array, or lines."),
+        plain=True,
     ),
     Route(
         "/api/events/stream",

@@ -4,8 +4,9 @@ from functools import partial
 from typing import Final, cast
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
-from quart import Response, request
 
+from sixfbd.http.answers import Ready
+from sixfbd.http.asked import Asked
 from sixfbd.http.engine import Encoder
 from sixfbd.http.routes import Answer, Room, Route
 
@@ -19,14 +20,14 @@ def encoder(accept: str) -> tuple[Encoder, str]:
     return cast(tuple[Encoder, str], chosen)
 
 
-async def metrics(room: Room) -> Response:
-    encode, content_type = encoder(request.headers.get("Accept", ""))
+async def metrics(room: Room, asked: Asked) -> Ready:
+    encode, content_type = encoder(asked.header(b"accept"))
     body = await room.metrics.get(content_type, partial(room.engine.exposition, encode, content_type))
-    return Response(body, content_type=content_type)
+    return Ready(body, content_type)
 
 
 TEXT: Final = {200: Answer("Prometheus' text form, or OpenMetrics.", {"type": "string"}, "text/plain")}
 ROUTES: Final = (
-    Route("/metrics", metrics, "All metrics, for Prometheus.", TEXT),
-    Route("/api/metrics", metrics, "The same as /metrics.", TEXT),
+    Route("/metrics", metrics, "All metrics, for Prometheus.", TEXT, plain=True),
+    Route("/api/metrics", metrics, "The same as /metrics.", TEXT, plain=True),
 )

@@ -160,42 +160,51 @@ async def test_the_listener_moves_without_losing_a_request(engine, http_config):
             await more_answers(visitors)
 
 
+class Followed:
+    """A stream of events, read bit by bit."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._unread = b""
+
+    async def until(self, wanted):
+        """Read until something comes."""
+        while wanted not in self._unread:
+            piece = await self._stream.receive_some()
+            assert piece, f"{wanted} did not come: {self._unread}"
+            self._unread += piece
+        self._unread = self._unread.partition(wanted)[2]
+
+
+@asynccontextmanager
 async def follow(server, after):
     """Open a stream of events."""
-    stream = await trio.open_tcp_stream(*server.listener.getsockname())
-    head = f"Host: localhost\r\nLast-Event-ID: {after}\r\n"
-    await stream.send_all(f"GET /api/events/stream HTTP/1.1\r\n{head}\r\n".encode())
-    await until(stream, b"retry: 2000")
-    return stream
-
-
-async def until(stream, wanted):
-    """Read until something comes."""
-    seen = b""
-    while wanted not in seen:
-        piece = await stream.receive_some()
-        assert piece, f"{wanted} did not come: {seen}"
-        seen += piece
+    async with await trio.open_tcp_stream(*server.listener.getsockname()) as stream:
+        head = f"Host: localhost\r\nLast-Event-ID: {after}\r\n"
+        await stream.send_all(f"GET /api/events/stream HTTP/1.1\r\n{head}\r\n".encode())
+        followed = Followed(stream)
+        await followed.until(b"retry: 2000")
+        yield followed
 
 
 async def test_streams_end_with_their_listener_and_with_nothing_else(engine, http_config):
     with trio.fail_after(30):
         async with served(engine, http_config) as server:
-            async with await follow(server, 0) as stream:
+            async with follow(server, 0) as stream:
                 left = server.listener.getsockname()
                 server.change(replace(http_config, max_body=Size(1000)))
                 await happens(engine, "first")
-                await until(stream, b"first")
+                await stream.until(b"first")
                 server.change(http_config, listening("127.0.0.1:0"))
-                await until(stream, b"0\r\n\r\n")  # the last chunk: the answer is whole
+                await stream.until(b"0\r\n\r\n")  # the last chunk: the answer is whole
             with pytest.raises(OSError, match="refused"):
                 socket.create_connection(left, timeout=5)
             await happens(engine, "between")
-            async with await follow(server, 1) as stream:
-                await until(stream, b"between")
+            async with follow(server, 1) as stream:
+                await stream.until(b"between")
                 server.change(replace(http_config, max_body=Size(1000)))
                 await happens(engine, "last")
-                await until(stream, b"last")
+                await stream.until(b"last")
 
 
 async def test_limits_hosts_and_times_hold_from_the_next_request_on(engine, http_config, shop):

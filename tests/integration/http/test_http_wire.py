@@ -287,3 +287,15 @@ async def test_only_a_connection_without_a_request_is_ended_for_being_idle(engin
             await stream.send_all(one)
             assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
             assert await stream.receive_some(65536) == b""
+
+
+async def test_a_fault_past_the_forms_of_errors_is_a_bare_500_and_ends_its_connection_alone(client, engine, capsys):
+    def broken(_answered: object) -> None:
+        raise RuntimeError("counting fails")
+
+    engine.answered, whole = broken, engine.answered
+    answer = await client.get("/metrics")
+    assert (answer.status_code, answer.content, answer.headers["Connection"]) == (500, b"", "close")
+    assert "http.failed" in capsys.readouterr().out
+    engine.answered = whole
+    assert (await client.get("/metrics")).status_code == 200
