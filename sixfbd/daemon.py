@@ -14,12 +14,22 @@ import structlog
 import trio
 
 from sixfbd import __version__, lifetime, systemd, upkeep
-from sixfbd.config import Config, ConfigError, PluginSources, effective_rules, load_config, plugin_sources
+from sixfbd.config import (
+    Config,
+    ConfigError,
+    HttpPublic,
+    PluginSources,
+    effective_rules,
+    load_config,
+    plugin_sources,
+    tls_context,
+)
 from sixfbd.control.address import ControlSocketError
 from sixfbd.control.methods import methods_of
 from sixfbd.control.server import serve_control
 from sixfbd.host import PluginCatalog, load_plugins
-from sixfbd.http.server import HttpServer, ListenError, begin_listening, bind_listener
+from sixfbd.http.server import NO_PUBLIC, HttpServer, ListenError, begin_listening, bind_listener
+from sixfbd.inbound import Inbounds
 from sixfbd.instances import close_all
 from sixfbd.intake import ENGINE_CHECK, SUMMARIES_CHECK, Intake
 from sixfbd.journal.database import JournalDatabase
@@ -38,6 +48,7 @@ from sixfbd.readers.queries import EngineReader
 from sixfbd.reload import (
     bind,
     declare_checks,
+    make_inbounds,
     make_instances,
     place_of,
     plugins_left_out,
@@ -132,6 +143,7 @@ async def _open_and_serve(
         listener = bind_listener(config.http.listen)  # after the lock: a second instance is told so
         server = stack.enter_context(HttpServer(config.http, listener))
         begin_listening(listener)
+        public = stack.enter_context(_public_server(config.http.public))
         store = await stack.enter_async_context(open_samples(state_directory / "samples.db", window))
         upkeep.set_forward(clock, journal.newest_at, window.newest_ms / 1000)
         store.witness = lambda: (journal.last_record_seq, journal.last_event_seq)
@@ -182,10 +194,14 @@ async def _open_and_serve(
         window.bind(bound.touched)
         reader = EngineReader(window, journal, lambda: judge.state.alerts.values())
         checks, notifiers = make_instances(config, catalog, world, reader)
+        inbound = Inbounds(intake, world.clock, make_inbounds(config, catalog, world, reader))
         await stack.enter_async_context(
             judge.running(__version__, config.text_hash, last_alive_at=journal.last_alive_at)
         )
-        remarking = partial(remarks, judge, world.clock)
+
+        def remarking() -> list[str]:
+            return remarks(judge, world.clock, sandbox=running.config.daemon.sandbox)
+
         place = place_of(config, server.url)
         outbox = Outbox(judge, world.clock, notifiers, place, drain_s=DRAIN_S, remarks=remarking)
         running = Running(
@@ -203,7 +219,9 @@ async def _open_and_serve(
             evaluator=evaluator,
             judge=judge,
             outbox=outbox,
+            inbound=inbound,
             server=server,
+            public=public,
             vitals=vitals,
             reader=reader,
             started_at=clock.now(),
@@ -216,6 +234,15 @@ async def _open_and_serve(
         declare_checks(intake, checks, catalog, config)
         stack.push_async_callback(_close_checks, running)
         await _serve(running, runs)
+
+
+def _public_server(config: HttpPublic | None) -> HttpServer:
+    """Return the server of the port for the outside, without a listener if there is none. Raises ListenError."""
+    if config is None:
+        return HttpServer(NO_PUBLIC, None)
+    listener = bind_listener(config.listen, header=config.header)
+    begin_listening(listener, config.header)
+    return HttpServer(config, listener, tls_context(config))
 
 
 async def _close_checks(running: Running) -> None:
@@ -234,10 +261,12 @@ async def _serve(running: Running, runs: trio.Nursery) -> None:
         for name, instance in running.checks.items():  # before the first round: what has not reported yet is blind
             running.schedule.add(instance, paused=name in running.judge.state.paused, before=before.get(name))
         await tasks.start(running.evaluator.run)
+        await tasks.start(running.inbound.run)
         with trio.move_on_after(FIRST_ROUND_S):
             await running.evaluator.evaluate_all()
         async with trio.open_nursery() as servers:
             await servers.start(partial(running.server.serve, view, running.stop, grace_s=SERVERS_GRACE_S))
+            await servers.start(partial(running.public.serve, view, running.stop, grace_s=SERVERS_GRACE_S))
             answer = partial(serve_control, Path(config.control.socket), methods_of(control), stop=running.stop)
             await servers.start(partial(answer, clock=running.world.clock))
             await runs.start(running.schedule.run)
@@ -247,7 +276,13 @@ async def _serve(running: Running, runs: trio.Nursery) -> None:
             upkeep.begin(running, view, tasks)
             running.ready = True
             systemd.ready(f"{len(running.checks)} checks, {len(running.rules)} rules")
-            log.info("daemon.ready", url=running.url, control=config.control.socket, checks=len(running.checks))
+            log.info(
+                "daemon.ready",
+                url=running.url,
+                public=running.public.url or None,
+                control=config.control.socket,
+                checks=len(running.checks),
+            )
             await running.stop.wait()
             running.ready = False
             systemd.stopping()

@@ -166,7 +166,7 @@ def _view(running: Running, plan: Plan, policy: Policy, outcome: _Outcome) -> Pr
     transitions = _transitions(running.judge.policy.routing, policy.routing, outcome, dropped)
     unmade = [
         f"{kind} {name} cannot be made: {one.problem}"
-        for kind, instances in (("check", plan.checks), ("notifier", plan.notifiers))
+        for kind, instances in (("check", plan.checks), ("notifier", plan.notifiers), ("inbound", plan.inbounds))
         for name, one in instances.items()
         if one.problem
     ]
@@ -192,6 +192,7 @@ def _fates(running: Running, plan: Plan) -> Mapping[str, Sequence[str]]:
     instances: tuple[tuple[str, Mapping[Any, object], Mapping[Any, object]], ...] = (
         ("check", running.checks, plan.checks),
         ("notifier", running.notifiers, plan.notifiers),
+        ("inbound", running.inbound.instances, plan.inbounds),
     )
     for kind, old, new in instances:
         for name, fate in _compared(old, new, lambda a, b: a is b):

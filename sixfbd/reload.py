@@ -5,6 +5,7 @@ the swap. An invalid configuration changes nothing; what cannot be taken over wi
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from ssl import SSLContext
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 import msgspec
@@ -13,12 +14,12 @@ import trio
 from msgspec import Struct
 
 from sixfbd.alerting.policy import Policy, build_policy, notifier_policy
-from sixfbd.config import Config, check_config, effective_rules, plugin_sources
+from sixfbd.config import Config, Http, HttpPublic, check_config, effective_rules, plugin_sources, tls_context
 from sixfbd.config.text import show_value
 from sixfbd.containment import described
 from sixfbd.control.protocol import Refused
 from sixfbd.host import PluginCatalog, load_plugins
-from sixfbd.http.server import ListenError, begin_listening, bind_listener
+from sixfbd.http.server import NO_PUBLIC, ListenError, begin_listening, bind_listener
 from sixfbd.instances import (
     CheckInstance,
     InboundInstance,
@@ -49,6 +50,7 @@ NEEDS_RESTART: Final = ("daemon.state_directory", "control.socket")
 SETTINGS: Final = ("daemon", "http", "control", "window", "journal", "log")  # tables of plain values, shown by key
 TABLES: Final = ("site", "tokens", "receivers", "route", "severities")
 REMARKS: Final[Mapping[str, str]] = {
+    "http.public.listen": "the old address closes, requests there are answered",
     "http.listen": "the old address closes, requests there are answered, streams come again at the new one",
     "journal.samples": "what is older is deleted within the hour",
     "journal.events": "what is older is deleted within the hour",
@@ -59,10 +61,12 @@ REMARKS: Final[Mapping[str, str]] = {
 
 
 class Plan(Struct, frozen=True):
-    """What a reload would do. `checks` and `notifiers` are all instances after it: kept ones are the same objects.
+    """What a reload would do. `checks`, `notifiers` and `inbounds` are all instances after it: kept ones are the same
+    objects.
 
     `changed` says it in words; `changed_settings` of these are what is no instance and no rule. What `needs_restart`
-    names keeps the plan from taking effect. `listener` is bound to the new address, if that changes, and does not listen.
+    names keeps the plan from taking effect. `listener` is bound to the new address, if that changes, and does not listen;
+    so is `public_listener` to that of `[http.public]`, whose next connections are made by `tls`.
     """
 
     config: Config
@@ -72,11 +76,14 @@ class Plan(Struct, frozen=True):
     problems: tuple[str, ...]
     checks: dict[CheckName, CheckInstance]
     notifiers: dict[str, NotifierInstance]
+    inbounds: dict[str, InboundInstance]
     changed: tuple[str, ...]
     changed_settings: tuple[str, ...]
     needs_restart: tuple[str, ...]
     warnings: tuple[str, ...]
     listener: socket.socket | None
+    public_listener: socket.socket | None
+    tls: SSLContext | None
 
 
 def summary_of(running_state: Callable[[CheckName], object], found: Found) -> str:
@@ -196,7 +203,7 @@ async def prepare(running: Running, path: Path) -> Plan:
     rules, _ = effective_rules(config, catalog.rules)
     bound, left_out = await _in_thread(bind, rules)
     old = running.config
-    same_site = config.site == old.site
+    same_site = config.site == old.site and config.daemon.sandbox == old.daemon.sandbox
     kept_checks = {
         CheckName(name): running.checks[CheckName(name)]
         for name, table in config.checks.items()
@@ -207,13 +214,20 @@ async def prepare(running: Running, path: Path) -> Plan:
         for name, table in config.notifiers.items()
         if same_site and old.notifiers.get(name) == table and running.notifiers[name].notifier is not None
     }
+    kept_inbounds = {
+        name: one
+        for name, one in running.inbound.instances.items()
+        if same_site and old.inbound.get(name) == config.inbound.get(name) and one.inbound is not None
+    }
     needs_restart = tuple(key for key, *_ in _different(old, config) if key in NEEDS_RESTART)
-    listener = None if needs_restart else await _bind_moved(running, config)
+    listener, public_listener, tls = (None, None, None) if needs_restart else await _bind_moved(running, config)
     checks, notifiers = make_instances(config, catalog, running.world, running.reader, kept_checks, kept_notifiers)
+    inbounds = make_inbounds(config, catalog, running.world, running.reader, kept_inbounds)
     settings = tuple(_settings_changed(old, config))
     changed = (
         *_changes("check", running.checks, checks),
         *_changes("notifier", running.notifiers, notifiers),
+        *_changes("inbound", running.inbound.instances, inbounds),
         *_changes("rule", by_name(running.rules), by_name(rules)),
         *settings,
     )
@@ -227,11 +241,14 @@ async def prepare(running: Running, path: Path) -> Plan:
         left_out,
         checks,
         notifiers,
+        inbounds,
         changed,
         settings,
         needs_restart,
         warnings,
         listener,
+        public_listener,
+        tls,
     )
 
 
@@ -250,14 +267,26 @@ def _moved_code(old: PluginCatalog, new: PluginCatalog) -> list[str]:
     ]
 
 
-async def _bind_moved(running: Running, config: Config) -> socket.socket | None:
-    """Return a socket bound to the address to listen on, None if that does not change. Raises Refused."""
-    listen = config.http.listen
-    if running.server.listens_on(listen):
-        return None
+async def _bind_moved(
+    running: Running, config: Config
+) -> tuple[socket.socket | None, socket.socket | None, SSLContext | None]:
+    """Return sockets bound to the addresses to listen on, None for one that does not change. Raises Refused.
+
+    And the TLS of `[http.public]`, read anew: a certificate that was renewed has the name that it had.
+    """
+    public, listener = config.http.public, None
     try:
-        return await _in_thread(bind_listener, listen, running.server.listener)
-    except ListenError as error:
+        if not running.server.listens_on(config.http.listen):
+            listener = await _in_thread(bind_listener, config.http.listen, running.server.listener)
+        if public is None:
+            return listener, None, None
+        tls = await _in_thread(tls_context, public)
+        if running.public.listens_on(public.listen):
+            return listener, None, tls
+        return listener, await _in_thread(bind_listener, public.listen, running.public.listener, public.header), tls
+    except (ListenError, OSError, ValueError) as error:
+        if listener is not None:
+            listener.close()
         raise Refused(f"{error}; nothing was changed") from error
 
 
@@ -267,12 +296,24 @@ def by_name(rules: Iterable[Rule]) -> dict[str, Rule]:
 
 
 def _different(old: Config, new: Config) -> Iterator[tuple[str, object, object]]:
-    """Yield each key of SETTINGS whose value differs: "table.key", before, after."""
+    """Yield each key of SETTINGS whose value differs: "table.key", before, after; None for one that is not there."""
     for table in SETTINGS:
-        before, after = getattr(old, table), getattr(new, table)
-        for name in before.__struct_fields__:
-            if getattr(before, name) != getattr(after, name):
-                yield f"{table}.{name}", getattr(before, name), getattr(after, name)
+        before, after = _flat(getattr(old, table), table), _flat(getattr(new, table), table)
+        for key in {**before, **after}:
+            if before.get(key) != after.get(key):
+                yield key, before.get(key), after.get(key)
+
+
+def _flat(table: Struct, header: str) -> dict[str, object]:
+    """Return the values of a table, and of those in it, by their whole keys."""
+    found: dict[str, object] = {}
+    for name in table.__struct_fields__:
+        value = getattr(table, name)
+        if isinstance(value, Struct):
+            found |= _flat(value, f"{header}.{name}")
+        else:
+            found[f"{header}.{name}"] = value
+    return found
 
 
 def _settings_changed(old: Config, new: Config) -> Iterator[str]:
@@ -286,6 +327,8 @@ def _settings_changed(old: Config, new: Config) -> Iterator[str]:
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_shown, value))}]"
+    if value is None:
+        return "nothing"
     return str(value) if isinstance(value, Duration | Size) else show_value(value)
 
 
@@ -313,9 +356,10 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
         await discard(plan, running)
         fixed = ", ".join(plan.needs_restart)
         raise Refused(f"{fixed} cannot change in a reload, nothing was changed; restart the daemon")
-    if plan.listener is not None:
+    for listener, header in ((plan.listener, Http.header), (plan.public_listener, HttpPublic.header)):
         try:
-            begin_listening(plan.listener)
+            if listener is not None:
+                begin_listening(listener, header)
         except ListenError as error:
             await discard(plan, running)
             raise Refused(f"{error}; nothing was changed") from error
@@ -350,6 +394,10 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     journal = plan.config.journal
     running.journal.keep(journal.events, journal.alerts, journal.max_size)
     running.server.change(plan.config.http, plan.listener)
+    running.public.change(plan.config.http.public or NO_PUBLIC, plan.public_listener, plan.tls)
+    if plan.config.http.public is None:
+        running.public.close()
+    running.inbound.replace(plan.inbounds)
     if running.config.log != plan.config.log:
         configure_logging(plan.config.log.level, plan.config.log.format)
     running.config, running.rules, running.problems = plan.config, plan.rules, plan.problems
@@ -378,8 +426,9 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
 
 async def discard(plan: Plan, running: Running) -> None:
     """Close what a plan made that did not come into effect."""
-    if plan.listener is not None:
-        plan.listener.close()
+    for listener in (plan.listener, plan.public_listener):
+        if listener is not None:
+            listener.close()
     checks = [one for name, one in plan.checks.items() if running.checks.get(name) is not one]
     notifiers = [one for name, one in plan.notifiers.items() if running.notifiers.get(name) is not one]
     await close_all([*checks, *notifiers])

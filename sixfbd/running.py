@@ -11,6 +11,7 @@ import trio
 from sixfbd.config import Config
 from sixfbd.host import PluginCatalog
 from sixfbd.http.server import HttpServer
+from sixfbd.inbound import Inbounds
 from sixfbd.instances import CheckInstance, NotifierInstance
 from sixfbd.intake import Intake
 from sixfbd.journal.database import JournalDatabase
@@ -46,7 +47,9 @@ class Running:
     evaluator: RuleEngine
     judge: Judge
     outbox: Outbox
+    inbound: Inbounds
     server: HttpServer
+    public: HttpServer  # without a listener where there is no [http.public]
     vitals: Vitals
     reader: EngineReader
     started_at: float

@@ -105,6 +105,9 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
         failures = running.evaluator.failures.get(rule.name, 0)
         yield counter("sixfbd_rule_evaluation_failures_total", failures, rule=rule.name)
     yield from _failed_plugins(running)
+    for (inbound, result), count in running.inbound.requests.items():
+        yield counter("sixfbd_inbound_requests_total", count, inbound=inbound, outcome=result)
+    yield gauge("sixfbd_sandbox", float(running.config.daemon.sandbox))
     yield gauge("sixfbd_clock_offset_seconds", running.clock.wall_offset_s())
     for blame, seconds in running.watchdog.recent().items():
         labels = {"plugin": blame.plugin or "none", "doing": blame.doing, "place": blame.place}
@@ -143,6 +146,9 @@ def _failed_plugins(running: Running) -> Iterable[Sample]:
     for notifier_name, notifier in running.notifiers.items():
         if notifier.notifier is None and not catalog.notifiers[notifier.plugin].kept_out:
             yield gauge("sixfbd_plugin_failed", 1, plugin=notifier.plugin, instance=notifier_name)
+    for inbound_name, inbound in running.inbound.instances.items():
+        if inbound.inbound is None and not catalog.inbound[inbound.kind].kept_out:
+            yield gauge("sixfbd_plugin_failed", 1, plugin=inbound.kind, instance=inbound_name)
 
 
 async def stay_alive(running: Running) -> None:

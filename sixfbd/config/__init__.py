@@ -6,7 +6,7 @@ nothing else of the machine.
 """
 
 from sixfbd.config.convert import fields_of
-from sixfbd.config.fit import is_loopback, parse_listen
+from sixfbd.config.fit import is_loopback, parse_listen, tls_context
 from sixfbd.config.load import ConfigError, check_config, load_config, plugin_sources
 from sixfbd.config.rules import CompileRules, RuleProblem, effective_rules
 from sixfbd.config.tables import (
@@ -65,4 +65,5 @@ __all__ = [
     "load_config",
     "parse_listen",
     "plugin_sources",
+    "tls_context",
 ]

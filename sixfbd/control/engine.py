@@ -53,6 +53,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     config_hash: str = ""
     state_directory: str = ""
     http: str = ""  # URL of the local port, for people and scripts on this machine
+    public: str = ""  # where the port for the outside listens, "" if there is none
+    sandbox: bool = False
     checks: dict[str, int] = field(default_factory=dict)
     paused: tuple[str, ...] = ()
     alerts: dict[str, int] = field(default_factory=dict)

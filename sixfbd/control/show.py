@@ -37,8 +37,9 @@ def show_status(status: StatusView) -> list[str]:
     state = "volatile: the disk takes no writes; nothing is kept" if status.volatile else status.state
     pairs = [
         ("sixfbd", f"{status.version}, {state}, pid {status.pid}, up {shown_span(status.now - status.started_at)}"),
-        ("site", status.site),
+        ("site", f"{status.site}, a sandbox" if status.sandbox else status.site),
         ("dashboard", status.http or "nowhere"),
+        *([("webhooks", status.public)] if status.public else []),
         ("configuration", f"{', '.join(status.config_files)} ({status.config_hash[:12]})"),
         ("state", status.state_directory),
         ("checks", count_line(status.checks) + (f"; paused: {', '.join(status.paused)}" if status.paused else "")),

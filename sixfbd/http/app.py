@@ -20,15 +20,23 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge, RequestTimeout
 from werkzeug.routing import MapAdapter, RequestRedirect
 
-from sixfbd.config import Http
+from sixfbd.config import Http, HttpPublic
 from sixfbd.containment import leaves
 from sixfbd.http import openapi
 from sixfbd.http.answers import Ready, Refusal, refused
-from sixfbd.http.api import alerts, events, health, metrics, query
+from sixfbd.http.api import alerts, events, health, metrics, query, webhooks
 from sixfbd.http.asked import AppRequest, Asked, Body
 from sixfbd.http.dashboard import page
 from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
-from sixfbd.http.guard import allowed_hosts, check_encoding, check_head, check_host, check_scope, check_target
+from sixfbd.http.guard import (
+    allowed_hosts,
+    check_encoding,
+    check_head,
+    check_host,
+    check_scope,
+    check_target,
+    kept_hosts,
+)
 from sixfbd.http.routes import Room, Route
 
 log = structlog.get_logger("sixfbd.http")
@@ -37,15 +45,21 @@ shown = logging.getLogger("sixfbd.http")  # says at once whether a line would be
 RESPONSE_TIMEOUT_S: Final = 60.0
 RETRY_AFTER_S: Final = "5"
 CODES: Final[Mapping[int, tuple[str, str]]] = {
-    404: ("not_found", "there is nothing at this path; GET /openapi.json lists what there is"),
+    404: ("not_found", "there is nothing at this path"),
     405: ("method_not_allowed", "this path does not take this method; `Allow` names those it takes"),
     408: ("body_too_slow", "the body did not come in time"),
-    413: ("body_too_large", "the body is larger than `max_body` in [http]; send it in parts"),
+    413: ("body_too_large", "the body is larger than `max_body` in {header}; send it in parts"),
 }
+MORE_LOCALLY: Final[Mapping[int, str]] = {404: "; GET /openapi.json lists what there is"}
+
+
+def public_routes() -> Sequence[Route]:
+    """Return what the port for the outside serves."""
+    return (health.ALIVE, *webhooks.ROUTES)
 
 
 def all_routes() -> Sequence[Route]:
-    """Return every route of the room."""
+    """Return every route of the local port."""
     routes = (
         *page.ROUTES,
         *health.ROUTES,
@@ -85,10 +99,9 @@ class App(QuartTrio):
             self.add_url_rule(route.path, route.name, methods=list(route.methods), provide_automatic_options=False)
         self.take(room.config)
 
-    def take(self, config: Http) -> None:
-        """Answer by this table from the next request on. A name that the listener had until now still holds: who is
-        connected to it may ask once more."""
-        self._allowed = allowed_hosts(config) | allowed_hosts(Http(listen=self._room.config.listen))
+    def take(self, config: Http | HttpPublic) -> None:
+        """Answer by this table from the next request on."""
+        self._allowed = allowed_hosts(config) | kept_hosts(self._room.config)
         self._room.config = config
         self.config["MAX_CONTENT_LENGTH"] = int(config.max_body)
         self.config["BODY_TIMEOUT"] = float(config.body_timeout)
@@ -135,7 +148,7 @@ class App(QuartTrio):
         try:
             answer = await self._view(asked, route, arguments, failed)
         except Exception as error:  # noqa: BLE001 - whatever a view raises is answered, and logged if it is a fault
-            answer = _failed(asked, leaves(error)[0])
+            answer = _failed(asked, leaves(error)[0], self._room.config)
         self._finish(asked, route, answer, time.perf_counter() - began)
         return answer
 
@@ -144,7 +157,8 @@ class App(QuartTrio):
     ) -> Response | Ready:
         check_target(asked.target)
         check_head(asked.target, asked.query, asked.headers)
-        check_host(asked.all_headers(b"host"), self._allowed)
+        local = isinstance(self._room.config, Http)
+        check_host(asked.all_headers(b"host"), self._allowed, "; add it to `hosts` in [http] if it is" if local else "")
         if route is None or failed is not None:
             raise failed or NotFound
         check_scope(self._room.engine, route.scope, asked)
@@ -157,8 +171,8 @@ class App(QuartTrio):
         with trio.CancelScope(deadline=trio.current_time() + float(limit)) as scope:
             return await route.call(self._room, asked, arguments)
         assert scope.cancelled_caught
-        text = f"no answer was ready within {limit}; ask for less, or raise `request_timeout` in [http]"
-        raise Refusal(503, "timeout", text)
+        mend = f"ask for less, or raise `request_timeout` in {self._room.config.header}"
+        raise Refusal(503, "timeout", f"no answer was ready within {limit}; {mend}")
 
     def _finish(self, asked: Asked, route: Route | None, answer: Response | Ready, duration_s: float) -> None:
         status = 200
@@ -176,14 +190,14 @@ class App(QuartTrio):
             )
 
 
-def make_app(engine: HttpEngine, config: Http) -> App:
-    """Return an app that answers from `engine`, for one `serve`."""
-    return App(Room(engine, config), all_routes())
+def make_app(engine: HttpEngine, config: Http | HttpPublic) -> App:
+    """Return an app that answers from `engine`, for one `serve`; which routes it has the table says."""
+    return App(Room(engine, config), all_routes() if isinstance(config, Http) else public_routes())
 
 
-def _failed(asked: Asked, error: BaseException) -> Response:
+def _failed(asked: Asked, error: BaseException, config: Http | HttpPublic) -> Response:
     """Return the answer to what was raised; a fault of ours is logged."""
-    refusal = refusal_of(error)
+    refusal = refusal_of(error, config)
     if refusal.status == 500:
         log.error("http.failed", method=asked.method, path=asked.path, exc_info=error)
     response = refused(asked.path, refusal)
@@ -192,7 +206,7 @@ def _failed(asked: Asked, error: BaseException) -> Response:
     return response
 
 
-def refusal_of(error: BaseException) -> Refusal:
+def refusal_of(error: BaseException, config: Http | HttpPublic) -> Refusal:
     """Return what a client is told of whatever a view, a guard or the framework raised."""
     if isinstance(error, Refusal):
         return error
@@ -204,6 +218,8 @@ def refusal_of(error: BaseException) -> Refusal:
         isinstance(error, HTTPException) and error.code in CODES and not isinstance(error, RequestRedirect)
     ):
         code, message = CODES[error.code or 500]
+        message = message.format(header=config.header)
+        message += MORE_LOCALLY.get(error.code or 500, "") if isinstance(config, Http) else ""
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
         return Refusal(error.code or 500, code, message, headers=headers)
     if isinstance(error, HTTPException) and error.code is not None and 400 <= error.code < 500:

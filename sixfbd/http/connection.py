@@ -44,6 +44,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from sixfbd.http.answers import SECURITY_HEADERS, Ready, below_the_app
 from sixfbd.http.app import App
 from sixfbd.http.asked import Asked, Body, origin_form
+from sixfbd.http.tls import TlsStream
 
 log = structlog.get_logger("sixfbd.http")
 
@@ -164,9 +165,10 @@ class Connection(TCPServer):
         config: Config,
         context: WorkerContext,
         state: ConnectionState,
-        stream: trio.SocketStream,
+        stream: trio.SocketStream | TlsStream,
     ) -> None:
-        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # there is no TLS
+        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # TLS is below the stream
+        self._encrypted = isinstance(stream, TlsStream)
         self._reading = trio.CancelScope()
         self._watching = trio.CancelScope()
         self._idle_until = math.inf
@@ -211,9 +213,9 @@ class Connection(TCPServer):
             await self._end()
 
     async def _write(self, data: bytes) -> None:
-        """Send; what the socket takes at once costs no turn of the loop."""
+        """Send; what the socket takes at once, as far as there is no TLS, costs no turn of the loop."""
         sent = 0
-        if not self.send_lock.locked():
+        if not (self._encrypted or self.send_lock.locked()):
             try:
                 sent = os.write(self.stream.socket.fileno(), data)
             except BlockingIOError:

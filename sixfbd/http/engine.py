@@ -83,6 +83,24 @@ class Answered(Struct, frozen=True):
     duration_s: float
 
 
+WebhookOutcome: TypeAlias = Literal[
+    "accepted", "duplicate", "refused", "invalid", "failed", "unavailable", "late", "limited"
+]
+
+
+class WebhookTaken(Struct, frozen=True):
+    """What became of one webhook. `events` were taken, all of them durable, the rest were known already.
+
+    `refused`: it is not from whom it says, or cannot be read. `invalid`: its sender is known, but events of it cannot be
+    kept; `detail` names them. `failed`: a fault of the plugin. `unavailable`: the journal cannot be written. `late`: the
+    time is over, and nobody can tell. `limited`: there are too many.
+    """
+
+    outcome: WebhookOutcome
+    events: int = 0
+    detail: str = ""
+
+
 class HttpEngine(Protocol):
     """Everything that the room asks of the daemon. Called in the trio loop; an `async` method may be cancelled at any wait."""
 
@@ -94,6 +112,11 @@ class HttpEngine(Protocol):
     @property
     def site(self) -> Site:
         """Whose shop this is."""
+        ...
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether the providers are doubles on this machine."""
         ...
 
     def now(self) -> float:
@@ -149,6 +172,12 @@ class HttpEngine(Protocol):
 
     async def put_events(self, source: str, events: Sequence[Event]) -> Sequence[EventResult]:
         """Take events, one result for each in their order; durable on return. Raises EngineUnavailable: none was taken."""
+        ...
+
+    async def webhook(
+        self, name: str, url: str, query: str, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> WebhookTaken | None:
+        """Take a request to `/webhooks/NAME`, whose public address is `url`; None if there is no such inbound."""
         ...
 
     def last_seq(self) -> int:

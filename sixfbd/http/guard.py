@@ -6,8 +6,9 @@ Decides from headers and addresses; the engine knows the tokens.
 import ipaddress
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import urlsplit
 
-from sixfbd.config import Http
+from sixfbd.config import Http, HttpPublic
 from sixfbd.http.answers import Refusal
 from sixfbd.http.asked import Asked
 from sixfbd.http.engine import HttpEngine, TokenInfo
@@ -28,8 +29,11 @@ def split_host(host: str) -> tuple[str, str]:
     return name.removesuffix("."), port
 
 
-def allowed_hosts(config: Http) -> frozenset[tuple[str, str]]:
+def allowed_hosts(config: Http | HttpPublic) -> frozenset[tuple[str, str]]:
     """Return the (name, port) pairs that a Host header may have; port "" stands for any."""
+    if isinstance(config, HttpPublic):
+        name, _ = split_host(urlsplit(config.url).netloc)
+        return frozenset({(name, "")})
     listen = split_host(config.listen)[0]
     own = () if listen in NOT_LISTENED_TO else (listen,)
     return frozenset(split_host(host) for host in (*LOOPBACK_NAMES, *own, *config.hosts))
@@ -61,16 +65,19 @@ def check_encoding(encoding: str) -> None:
         )
 
 
-def check_host(hosts: Iterable[str], allowed: frozenset[tuple[str, str]]) -> None:
+def kept_hosts(config: Http | HttpPublic) -> frozenset[tuple[str, str]]:
+    """Return the pairs that still hold when another table takes this one's place: whoever is connected may ask once more."""
+    return allowed_hosts(config if isinstance(config, HttpPublic) else Http(listen=config.listen))
+
+
+def check_host(hosts: Iterable[str], allowed: frozenset[tuple[str, str]], mend: str = "") -> None:
     """Raise Refusal unless there is one Host header and it names us (RFC 9110 sections 7.2 and 15.5.20)."""
     given = [host for host in hosts if host.strip()]
     if len(given) != 1:
         raise Refusal(400, "bad_host", "a request needs one Host header")
     name, port = split_host(given[0])
     if (name, "") not in allowed and (name, port) not in allowed:
-        raise Refusal(
-            421, "unknown_host", f"{given[0]!r:.100} is not a name of this daemon; add it to `hosts` in [http] if it is"
-        )
+        raise Refusal(421, "unknown_host", f"{given[0]!r:.100} is not a name of this daemon{mend}")
 
 
 def is_direct(client: str | None, header_names: Iterable[str]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from quart import Response
 
-from sixfbd.config import Http
+from sixfbd.config import Http, HttpPublic
 from sixfbd.http.answers import Ready
 from sixfbd.http.asked import Asked
 from sixfbd.http.dashboard.sparkline import Chart
@@ -21,7 +21,7 @@ CHARTS_KEEP_S: Final = 5.0
 class Room:
     """What views share: the engine, the limits, what was just rendered, and how many streams are open."""
 
-    def __init__(self, engine: HttpEngine, config: Http) -> None:
+    def __init__(self, engine: HttpEngine, config: Http | HttpPublic) -> None:
         self.engine = engine
         self.config = config
         self.metrics: Recent[bytes] = Recent(METRICS_KEEP_S)

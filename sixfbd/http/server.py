@@ -1,4 +1,4 @@
-"""Serves the room with hypercorn; a reload may give it other limits, names and another address while it serves.
+"""Serves a room with hypercorn; a reload may give it other limits, names and another address while it serves.
 
 Owns how many connections there may be: a flood of them must not take the descriptors that the rest of the daemon needs.
 """
@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from ssl import SSLContext
 from typing import Final, Self
 
 import structlog
@@ -18,12 +19,13 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from sixfbd.config import Http
+from sixfbd.config import Http, HttpPublic
 from sixfbd.http.answers import below_the_app
 from sixfbd.http.app import App, make_app
 from sixfbd.http.connection import Connection
 from sixfbd.http.engine import Answered, HttpEngine
 from sixfbd.http.guard import MAX_HEAD_BYTES, split_host
+from sixfbd.http.tls import secured
 
 GRACE_S: Final = 5.0
 SLOW_HEADERS_S: Final = 5.0
@@ -35,6 +37,8 @@ MAX_PORT: Final = 65535
 EVERYWHERE: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 STALLED_MS: Final = 5000  # hypercorn cannot be made to give up a send: a client that takes nothing is cut by the kernel
 
+NO_PUBLIC: Final = HttpPublic(url="")  # the table of a server that has no listener
+
 log = structlog.get_logger("sixfbd.http")
 
 
@@ -42,16 +46,17 @@ class ListenError(Exception):
     """The address cannot be listened on; the text names it, why, and the mend."""
 
 
-def bind_listener(listen: str, beside: socket.socket | None = None) -> socket.socket:
+def bind_listener(listen: str, beside: socket.socket | None = None, header: str = Http.header) -> socket.socket:
     """Return a socket bound to "HOST:PORT" (port 0: a free one), which does not listen yet; the caller closes it.
 
     With `beside`, a listener of ours, it may have the same port: who moves from one address of it to all, or back, needs
-    both for a moment. Raises ListenError. May ask for a name: call it in a thread where others would have to wait.
+    both for a moment. Raises ListenError, which names the table `header`. May ask for a name: call it in a thread where
+    others would have to wait.
     """
     name, port = split_host(listen)
     host = name.strip("[]")
     if not host or not port or int(port) > MAX_PORT:
-        raise ListenError(f'[http] listen: {listen!r} is not an address; write "127.0.0.1:9632"')
+        raise ListenError(f'{header} listen: {listen!r} is not an address; write "127.0.0.1:9632"')
     with ExitStack() as failing:
         try:
             bound = failing.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
@@ -63,22 +68,22 @@ def bind_listener(listen: str, beside: socket.socket | None = None) -> socket.so
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             bound.bind((host, int(port)))
         except OSError as error:
-            raise _refused(listen, error) from error
+            raise _refused(listen, error, header) from error
         failing.pop_all()
     return bound
 
 
-def begin_listening(bound: socket.socket) -> None:
+def begin_listening(bound: socket.socket, header: str = Http.header) -> None:
     """Have the kernel take connections, which wait until they are accepted. Raises ListenError: somebody else does."""
     try:
         bound.listen(BACKLOG)
     except OSError as error:
-        raise _refused(address_of(bound), error) from error
+        raise _refused(address_of(bound), error, header) from error
 
 
-def _refused(listen: str, error: OSError) -> ListenError:
+def _refused(listen: str, error: OSError, header: str) -> ListenError:
     reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-    return ListenError(f"[http] listen: cannot listen on {listen}: {reason}; choose another address or port")
+    return ListenError(f"{header} listen: cannot listen on {listen}: {reason}; choose another address or port")
 
 
 def address_of(listener: socket.socket) -> str:
@@ -102,14 +107,18 @@ class _Gate:
 
 
 class HttpServer:
-    """The room behind one listener at a time; a reload may change its `[http]` table and its listener while it serves.
+    """A room behind one listener at a time, or none; a reload may change its table and its listener while it serves.
 
-    A context manager: leaving it closes the listener, which is its own from the beginning.
+    The table says which room it is: `[http]` the local one, `[http.public]` the one for the outside. A context manager:
+    leaving it closes the listener, which is its own from the beginning.
     """
 
-    def __init__(self, config: Http, listener: socket.socket) -> None:
+    def __init__(
+        self, config: Http | HttpPublic, listener: socket.socket | None, tls: SSLContext | None = None
+    ) -> None:
         self._config = config
-        self._gate = _Gate(listener)
+        self._gate = None if listener is None else _Gate(listener)
+        self._tls = tls
         self._app: App | None = None
         self._begin: Callable[[_Gate], None] | None = None
 
@@ -117,42 +126,54 @@ class HttpServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gate.listener.close()
+        if self._gate is not None:
+            self._gate.listener.close()
 
     @property
-    def listener(self) -> socket.socket:
+    def listener(self) -> socket.socket | None:
         """Where connections are accepted now."""
-        return self._gate.listener
+        return None if self._gate is None else self._gate.listener
 
     @property
     def url(self) -> str:
-        """The address that it listens on; of all addresses loopback's, by which it can be asked for."""
-        address = address_of(self.listener)
+        """The address that it listens on, "" if none; of all addresses loopback's, by which it can be asked for."""
+        if self._gate is None:
+            return ""
+        address = address_of(self._gate.listener)
         for everywhere, here in EVERYWHERE.items():
             if address.startswith(f"{everywhere}:"):
                 address = address.replace(everywhere, here, 1)
-        return f"http://{address}"
+        return f"{'http' if self._tls is None else 'https'}://{address}"
 
     def listens_on(self, listen: str) -> bool:
         """Tell whether a change to this "HOST:PORT" needs no other listener."""
-        return listen in (self._config.listen, address_of(self.listener))
+        return self._gate is not None and listen in (self._config.listen, address_of(self._gate.listener))
 
-    def change(self, config: Http, listener: socket.socket | None = None) -> None:
+    def change(
+        self, config: Http | HttpPublic, listener: socket.socket | None = None, tls: SSLContext | None = None
+    ) -> None:
         """Serve by another table from the next request on, and from another listener, which listens already, if given.
 
-        Connections stay; those of the listener that is given up have their requests answered and are asked to close.
+        Connections stay; those of the listener that is given up have their requests answered and are asked to close. The
+        next connections are made by `tls`.
         """
-        self._config = config
+        self._config, self._tls = config, tls
         if self._app is not None:
             self._app.take(config)
-        if listener is None:
+        if listener is not None:
+            self.close()
+            self._gate = _Gate(listener)
+            if self._begin is not None:
+                self._begin(self._gate)
+
+    def close(self) -> None:
+        """Accept no more, as if the listener were given up for another; there may be one again."""
+        left, self._gate = self._gate, None
+        if left is None:
             return
-        left, self._gate = self._gate, _Gate(listener)
         left.leave()
-        if self._app is None:
+        if self._begin is None:
             left.listener.close()
-        elif self._begin is not None:
-            self._begin(self._gate)
 
     async def serve(
         self,
@@ -171,7 +192,9 @@ class HttpServer:
         lifespan = Lifespan(ASGIWrapper(app), hypercorn, {})
 
         async def connect(gate: _Gate, stream: trio.SocketStream) -> None:
-            await Connection(app, hypercorn, ended, ConnectionState({"leaving": gate.leaving}), stream)
+            stream_now = stream if self._tls is None else await secured(stream, self._tls)
+            if stream_now is not None:
+                await Connection(app, hypercorn, ended, ConnectionState({"leaving": gate.leaving}), stream_now)
 
         async with trio.open_nursery() as lives:
             await lives.start(lifespan.handle_lifespan)
@@ -180,11 +203,13 @@ class HttpServer:
                 handle = bounded(engine, connect)
                 async with trio.open_nursery() as gates:
                     self._begin = lambda gate: gates.start_soon(_accept, gate, partial(handle, gate), connections)
-                    self._begin(self._gate)
+                    if self._gate is not None:
+                        self._begin(self._gate)
                     task_status.started(self.url)
                     await stop.wait()
                     self._begin = None
-                    self._gate.leave()
+                    if self._gate is not None:
+                        self._gate.leave()
                 await ended.terminated.set()  # connections without a request end at once
                 connections.cancel_scope.deadline = trio.current_time() + grace_s
             await lifespan.wait_for_shutdown()

@@ -13,6 +13,7 @@ from sixfbd.quantities import MINUTE, show_duration
 from sixfbd.running import Running
 
 GAP_S: Final = 10.0  # a restart that took less is none that messages speak of
+SANDBOX: Final = "This is a sandbox: no real provider is meant."
 FIRST_S: Final = 5 * MINUTE  # messages of this time after a start speak of the gap before it, and the first one does
 
 
@@ -23,9 +24,9 @@ def blind_before_start_s(started: Started | None) -> float | None:
     return max(0.0, started.at - started.last_alive_at)
 
 
-def remarks(judge: Judge, clock: Clock) -> list[str]:
+def remarks(judge: Judge, clock: Clock, *, sandbox: bool = False) -> list[str]:
     """Return what every message that is sent now has to say of the daemon itself."""
-    said = []
+    said = [SANDBOX] if sandbox else []
     if judge.failing_since is not None:
         said.append(
             f"sixfbd cannot write its journal since {clock_time(judge.failing_since)} ({judge.last_journal_error}). "

@@ -104,6 +104,8 @@ class ControlView:
             config_hash=running.config.text_hash,
             state_directory=running.config.daemon.state_directory,
             http=running.url,
+            public=running.public.url,
+            sandbox=running.config.daemon.sandbox,
             checks=dict(Counter(check.status.value for check in checks)),
             paused=tuple(check.name for check in checks if check.paused),
             alerts=dict(Counter(alert.severity.value for alert in firing)),
@@ -289,7 +291,9 @@ class ControlView:
         await trio.lowlevel.checkpoint()
         running = self._running
         checks = {str(name): check.plugin for name, check in running.checks.items()}
-        return plugin_views(running.catalog, checks, {name: one.plugin for name, one in running.notifiers.items()})
+        notifiers = {name: one.plugin for name, one in running.notifiers.items()}
+        inbound = {name: one.kind for name, one in running.inbound.instances.items()}
+        return plugin_views(running.catalog, checks, notifiers, inbound)
 
     async def release_plugin(self, name: str, actor: Actor) -> ReleaseView:
         """Remove the plugin's note, then reload; what a reload refuses waits for a restart, and the note is gone."""

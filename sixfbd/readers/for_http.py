@@ -21,6 +21,7 @@ from sixfbd.http.engine import (
     QueryTooLong,
     ResultSeries,
     TokenInfo,
+    WebhookTaken,
 )
 from sixfbd.intake import Refused
 from sixfbd.journal.errors import JournalError
@@ -57,6 +58,10 @@ class HttpView:
     @property
     def site(self) -> Site:
         return self._running.config.site
+
+    @property
+    def sandbox(self) -> bool:
+        return self._running.config.daemon.sandbox
 
     def now(self) -> float:
         return self._running.world.clock.now()
@@ -182,6 +187,16 @@ class HttpView:
         with _unavailable():
             taken = await self._running.intake.events(source, events)
         return [event_result(one) for one in taken]
+
+    async def webhook(
+        self, name: str, url: str, query: str, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> WebhookTaken | None:
+        public = self._running.config.http.public
+        if public is None:  # a reload has taken it away; the connection is the last of it
+            return None
+        return await self._running.inbound.receive(
+            name, url, query, headers, body, rate=public.max_rate, limit_s=float(public.request_timeout)
+        )
 
     def last_seq(self) -> int:
         return self._running.journal.last_event_seq

@@ -16,7 +16,8 @@ import trio
 from sixfbd.config import effective_rules, load_config, plugin_sources
 from sixfbd.control.protocol import Refused
 from sixfbd.host import load_plugins
-from sixfbd.http.server import HttpServer, begin_listening, bind_listener
+from sixfbd.http.server import NO_PUBLIC, HttpServer, begin_listening, bind_listener
+from sixfbd.inbound import Inbounds
 from sixfbd.instances import close_all
 from sixfbd.intake import Intake
 from sixfbd.journal.database import JournalDatabase
@@ -33,6 +34,7 @@ from sixfbd.reload import (
     apply_plan,
     bind,
     declare_checks,
+    make_inbounds,
     make_instances,
     place_of,
     policy_of,
@@ -54,7 +56,9 @@ TOY = '''
 """A toy: a check and a notifier that keep account of their lives."""
 import msgspec
 import trio
-from sixfbd.plugin import Check, Event, Gauge, Notifier, Receipt, Report, Status, hookimpl
+from sixfbd.plugin import (
+    Check, Event, Gauge, Inbound, InboundRefused, Notifier, Receipt, Report, Secret, Status, hookimpl
+)
 
 VALUE = Gauge("toy_value", "A value.", labels=("n",))
 
@@ -118,6 +122,29 @@ class Note(Notifier["Note.Options"]):
         self.closed += 1
 
 
+class Hook(Inbound["Hook.Options"]):
+    """Takes bodies that are a secret of its own."""
+
+    class Options(msgspec.Struct, frozen=True):
+        secrets: tuple[str, ...]
+
+    lives = []
+
+    def __init__(self, options, ctx):
+        super().__init__(options, ctx)
+        self.lives.append(self)
+
+    def receive(self, request):
+        if request.body.decode() not in self.options.secrets:
+            raise InboundRefused("no")
+        return [Event(request.url, "hooked", request.received_at)]
+
+
+@hookimpl
+def sixfbd_inbound(config):
+    return {"hook": Hook}
+
+
 @hookimpl
 def sixfbd_checks(config):
     return {"toy": Toy}
@@ -127,6 +154,11 @@ def sixfbd_checks(config):
 def sixfbd_notifiers(config):
     return {"note": Note}
 '''
+
+
+OTHER = (
+    TOY.replace('"toy": Toy', '"other": Toy').replace('"note": Note', '"other": Note').replace('"hook": ', '"other": ')
+)
 
 
 def text_of(checks, rules, mark="", extra="", http='listen = "127.0.0.1:0"', daemon=""):
@@ -210,6 +242,8 @@ def engine(tmp_path):
             await nursery.start(running.evaluator.run)
             await nursery.start(running.schedule.run)
             await nursery.start(running.server.serve, HttpView(running), running.stop)
+            await nursery.start(running.public.serve, HttpView(running), running.stop)
+            await nursery.start(running.inbound.run)
             running.ready = True
             try:
                 yield Engine(running, tmp_path)
@@ -257,8 +291,10 @@ async def wired(stack, path):
     reader = EngineReader(window, journal, lambda: judge.state.alerts.values())
     checks, notifiers = make_instances(config, catalog, world, reader)
     await stack.enter_async_context(judge.running("1", config.text_hash))
+    inbound = Inbounds(intake, world.clock, make_inbounds(config, catalog, world, reader))
     server = stack.enter_context(HttpServer(config.http, bind_listener(config.http.listen)))
     begin_listening(server.listener)
+    public = stack.enter_context(HttpServer(NO_PUBLIC, None))
     place = place_of(config, server.url)
     outbox = await stack.enter_async_context(Outbox(judge, world.clock, notifiers, place).running())
     declare_checks(intake, checks, catalog, config)
@@ -277,7 +313,9 @@ async def wired(stack, path):
         evaluator=evaluator,
         judge=judge,
         outbox=outbox,
+        inbound=inbound,
         server=server,
+        public=public,
         vitals=Vitals(),
         reader=reader,
         started_at=world.clock.now(),
@@ -585,8 +623,7 @@ async def test_a_directory_of_plugins_that_moves_no_loaded_code_is_taken_over(en
     async with engine({"a": ""}, {}) as made:
         package = made.directory / "more" / "other"
         package.mkdir(parents=True)
-        text = TOY.replace('"toy": Toy', '"other": Toy').replace('"note": Note', '"other": Note')
-        (package / "__init__.py").write_text(text)
+        (package / "__init__.py").write_text(OTHER)
         made.write({"a": "", "b": ""}, {}, daemon='plugin_directories = ["more"]')
         file = made.directory / "sixfbd.toml"
         file.write_text(file.read_text().replace('[checks.b]\nplugin = "toy"', '[checks.b]\nplugin = "other"'))
@@ -606,6 +643,73 @@ async def test_a_plugin_that_would_come_from_another_file_refuses_the_reload_by_
         for attempt in (partial(preview, made.running), partial(reload, made.running, ME)):
             with pytest.raises(Refused, match=said):
                 await attempt()
+
+
+# ---- the port for the outside ------------------------------------------------------------------------------------------------
+
+PUBLIC = '[http.public]\nlisten = "127.0.0.1:0"\nurl = "https://hooks.example.com"\n'
+HOOK = '[inbound.shop]\nkind = "hook"\nsecrets = ["a"]\n'
+
+
+async def posted(url, body, host="hooks.example.com"):
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=20) as client:
+        return (await client.post(f"{url}/webhooks/shop", content=body, headers={"Host": host})).status_code
+
+
+async def test_a_reload_opens_the_port_for_the_outside_moves_it_and_closes_it(engine):
+    async with engine({"a": ""}, {}) as made:
+        assert made.running.public.url == ""
+        changed = await made.reload({"a": ""}, {}, extra=PUBLIC + HOOK)
+        assert "inbound shop added" in changed
+        assert 'http.public.url from nothing to "https://hooks.example.com"' in changed
+        first = made.running.public.url
+        assert await posted(first, "a") == 200
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        await made.reload({"a": ""}, {}, extra=PUBLIC.replace(":0", f":{port}") + HOOK)
+        assert made.running.public.url == f"http://127.0.0.1:{port}"
+        assert await posted(made.running.public.url, "a") == 200
+        assert await posted(made.running.server.url, "a", "localhost") == 404
+        assert "inbound shop removed" in await made.reload({"a": ""}, {})
+        assert made.running.public.url == ""
+        for url in (first, f"http://127.0.0.1:{port}"):
+            with pytest.raises(httpx.ConnectError):
+                await posted(url, "a")
+
+
+async def test_a_secret_is_rotated_by_reloads_without_a_request_lost(engine):
+    async with engine({"a": ""}, {}) as made:
+        hooks = made.running.catalog.inbound["hook"].cls
+        await made.reload({"a": ""}, {}, extra=PUBLIC + HOOK)
+        url, first = made.running.public.url, hooks.lives[-1]
+        await made.reload({"a": ""}, {"R1": ""}, extra=PUBLIC + HOOK)
+        assert hooks.lives[-1] is first and made.running.public.url == url
+        both, new = HOOK.replace('"a"', '"b", "a"'), HOOK.replace('"a"', '"b"')
+        assert [await posted(url, body) for body in "ab"] == [200, 400]
+        assert "inbound shop changed" in await made.reload({"a": ""}, {}, extra=PUBLIC + both)
+        assert [await posted(url, body) for body in "ab"] == [200, 200]
+        await made.reload({"a": ""}, {}, extra=PUBLIC + new)
+        assert [await posted(url, body) for body in "ab"] == [400, 200]
+        assert made.running.inbound.requests["shop", "refused"] == 2
+
+
+async def test_a_port_that_is_taken_refuses_the_reload_and_nothing_is_changed(engine):
+    async with engine({"a": ""}, {}) as made:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(
+                Refused, match=rf"\[http\.public\] listen: cannot listen on 127\.0\.0\.1:{port}: Address"
+            ):
+                await made.reload({"a": ""}, {}, extra=PUBLIC.replace(":0", f":{port}") + HOOK)
+        assert made.running.public.url == "" and not made.running.inbound.instances
+
+
+async def test_a_preview_opens_no_port(engine):
+    async with engine({"a": ""}, {}) as made:
+        made.write({"a": ""}, {}, extra=PUBLIC + HOOK)
+        view = await preview(made.running)
+        assert "inbound shop" in view.added and any(line.startswith("http.public.url from") for line in view.changed)
+        assert made.running.public.url == ""
 
 
 # ---- the plan shown ----------------------------------------------------------------------------------------------------------
@@ -658,7 +762,7 @@ async def test_a_preview_names_what_needs_a_restart_and_refuses_what_is_invalid_
 async def test_a_plugin_file_that_a_preview_has_loaded_may_be_edited_before_the_reload(engine):
     async with engine({"a": ""}, {}) as made:
         file = made.directory / "plugins.d" / "other.py"
-        file.write_text(TOY.replace('"toy": Toy', '"other": Toy').replace('"note": Note', '"other": Note'))
+        file.write_text(OTHER)
         made.write({"a": "", "b": 'plugin = "other"'}, {})
         text = (made.directory / "sixfbd.toml").read_text().replace('[checks.b]\nplugin = "toy"\n', "[checks.b]\n")
         (made.directory / "sixfbd.toml").write_text(text)

@@ -47,14 +47,16 @@ HEALTH: Final[dict[str, Any]] = {
     },
 }
 
+ALIVE: Final = Route(
+    "/healthz",
+    healthz,
+    "The daemon's loop turns.",
+    {200: Answer('"ok".', {"type": "string"}, "text/plain")},
+    scope="open",
+)
+
 ROUTES: Final = (
-    Route(
-        "/healthz",
-        healthz,
-        "The daemon's loop turns.",
-        {200: Answer('"ok".', {"type": "string"}, "text/plain")},
-        scope="open",
-    ),
+    ALIVE,
     Route(
         "/readyz",
         readyz,

@@ -75,6 +75,7 @@ async def _facts(room: Room) -> dict[str, Any]:
     return {
         "now": engine.now(),
         "site": engine.site,
+        "sandbox": engine.sandbox,
         "version": engine.version,
         "glance": glance(engine.ready(), checks, alerts),
         "charts": charts,

@@ -84,6 +84,7 @@ class EngineInMemory:
     def __init__(self) -> None:
         self.version = "1.2.3"
         self.site = Site(name="Workshop <Dallas>", environment="staging")
+        self.sandbox = False
         self.readiness = (True, "")
         self.status = "healthy"
         self.check_states: list[CheckState] = []

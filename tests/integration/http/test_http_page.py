@@ -54,6 +54,14 @@ def words(text: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", text).split())
 
 
+async def test_a_sandbox_says_so_in_title_and_heading(client, busy, engine):
+    assert "andbox" not in (await client.get("/")).text
+    engine.sandbox = True
+    engine.changed()
+    text = (await client.get("/")).text
+    assert "<title>Sandbox · " in text and '<span class="chip">sandbox</span>' in text
+
+
 async def test_the_page_says_how_the_whole_is_in_one_sentence(text):
     assert "<h1>2 alerts firing</h1>" in text
     assert "3 checks: 1 healthy, 1 unhealthy · 1 paused · 1 pending alert" in text
