@@ -8,7 +8,7 @@
 - When its listener is given up (`leaving` in the connection's state), each connection is told to close with its next
   answer: to close it between two requests would lose the one that is on its way.
 - The end of the client's side is the end of the client: whoever wants the answer keeps its side open until then.
-- A request costs one task and one write: hypercorn takes three tasks, two queues and a write for each piece of an answer,
+- A request costs one task at most and one write: hypercorn takes three tasks, two queues and a write for each piece of an answer,
   and each of them turns the loop.
 
 Owns nothing beyond its connection, and never decides what a request may do.
@@ -70,6 +70,7 @@ class Wire(H11Protocol):
     """HTTP/1.1 and nothing else; what h11 refuses is said in JSON. The head of an answer leaves with what follows it."""
 
     _held = b""
+    _exchange: "Exchange | None" = None
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
@@ -123,10 +124,21 @@ class Wire(H11Protocol):
             "state": self.connection_state,
             "extensions": {},
         }
-        exchange = Exchange(cast(App, self.app), self, origin_form(scope))
-        self.stream = exchange  # type: ignore[assignment]  # in place of a stream that would call the app by ASGI
-        self.task_group.spawn(exchange.run)
+        self._exchange = Exchange(cast(App, self.app), self, origin_form(scope))
+        self.stream = self._exchange  # type: ignore[assignment]  # in place of a stream that would call the app by ASGI
         self.keep_alive_requests += 1
+        if not self._exchange.plain:
+            self._exchange.begin()
+
+    async def _handle_events(self) -> None:
+        await super()._handle_events()
+        if self._exchange is not None:  # it may have to say no before its body has come
+            self._exchange.begin()
+
+    @property
+    def has_more(self) -> bool:
+        """Tell whether something has come already behind the request at hand."""
+        return bool(self.connection.trailing_data[0])
 
     async def answer(
         self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes, *, has_body: bool
@@ -267,7 +279,10 @@ class Connection(TCPServer):
 
 
 class Exchange(TrioASGIHTTPConnection):
-    """One request and its answer, in one task; it is the stream of its connection.
+    """One request and its answer; it is the stream of its connection.
+
+    In a task of its own, so that a client that leaves is noticed; but a plain route is answered by the task that reads if
+    the whole request, and nothing behind it, has come: it does not wait long, and does its work whoever is left.
 
     When an answer is out, the connection says so as of a client that left: after the last piece that cancels nothing.
     """
@@ -285,7 +300,18 @@ class Exchange(TrioASGIHTTPConnection):
         else:
             self._body = app.body_of(scope)
         self._running = trio.CancelScope()
-        self._ending = self._closed = False
+        self.begun = self._ending = self._closed = False
+
+    @property
+    def plain(self) -> bool:
+        """Tell whether it is of a plain route."""
+        return self._route is not None
+
+    def begin(self) -> None:
+        """Answer in a task, if that has not begun yet and the client is there."""
+        if not self.begun and not self._closed:
+            self.begun = True
+            self._wire.task_group.spawn(self.run)
 
     async def handle(self, event: StreamEvent) -> None:
         """Take a piece of the body, or the end of the client or of the exchange."""
@@ -293,6 +319,10 @@ class Exchange(TrioASGIHTTPConnection):
             self._body.append(event.data)
         elif isinstance(event, EndBody):
             self._body.set_complete()
+            if not self.begun and not self._wire.has_more:
+                self.begun = True
+                await self.run()
+            self.begin()
         elif isinstance(event, StreamClosed):
             self._closed = True
             if not self._ending:

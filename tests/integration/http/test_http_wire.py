@@ -299,3 +299,28 @@ async def test_a_fault_past_the_forms_of_errors_is_a_bare_500_and_ends_its_conne
     assert "http.failed" in capsys.readouterr().out
     engine.answered = whole
     assert (await client.get("/metrics")).status_code == 200
+
+
+async def test_requests_that_come_at_once_are_answered_one_after_the_other(client, engine):
+    authorized = b"Host: localhost\r\nAuthorization: Bearer token-of-the-shop\r\n"
+    bodies = [b'{"id":"%d","type":"sale"}' % number for number in range(3)]
+    posts = [
+        b"POST /api/events HTTP/1.1\r\n" + authorized + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        for body in bodies
+    ]
+    scrape = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    closing = b"GET /readyz HTTP/1.1\r\n" + HEAD + b"\r\n"
+    answer = await answer_to(
+        client, scrape + posts[0] + posts[1] + scrape + closing.replace(b"close", b"x") + posts[2] + closing
+    )
+    assert answer.count(b"HTTP/1.1 200 ") == 7
+    assert [stored.event.id for stored in engine.events] == ["0", "1", "2"]
+
+
+async def test_a_body_that_is_broken_off_by_what_is_no_http_is_answered_once(client, engine, shop):
+    token = b"Authorization: " + shop["Authorization"].encode() + b"\r\n"
+    request = b"POST /api/events HTTP/1.1\r\n" + HEAD + token + CHUNKED + b"\r\n3\r\n[{}\r\nzz\r\n"
+    answer = await answer_to(client, request)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert read(answer)[2]["error"]["code"] == "malformed"
+    assert not engine.events
