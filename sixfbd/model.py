@@ -75,7 +75,7 @@ class Sample(Struct, frozen=True):
     kind: MetricKind = MetricKind.UNTYPED
 
 
-class Series(Struct, frozen=True):
+class Series(Struct, frozen=True, cache_hash=True):
     """The identity of a series, with the check's label already in `labels`, and the type that it was declared with.
 
     Equality and hash are those of (metric, labels, kind); one metric and label set has one kind for its lifetime.

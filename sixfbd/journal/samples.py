@@ -733,7 +733,7 @@ def _stored_layout(
         chunk_t1=mine["t1"].copy(),
         chunk_rows=mine["n"].copy(),
         frame_t=np.array([t_ms for t_ms, _ in frames], dtype=np.int64),
-        frame_v=values.astype(np.float64),
+        frame_v=values.astype(np.float64, copy=False),
     )
 
 

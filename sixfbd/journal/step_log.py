@@ -7,7 +7,7 @@ Two levels: `step_hours` holds the totals, so that a late event rewrites few of 
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from struct import Struct
 from typing import Any, Final, TypeAlias
@@ -31,6 +31,7 @@ StepHour: TypeAlias = tuple[int, float, npt.NDArray[np.int64], npt.NDArray[np.fl
 """Start of the hour in ms, the total before it, times in ms (strictly increasing), increments."""
 
 _LABELS: Final = msgspec.json.Decoder(Labels)
+_KINDS: Final[Mapping[str, MetricKind]] = {kind.value: kind for kind in MetricKind}  # quicker than to call the type
 _PACKED: Final = Struct("<qd")  # INCREMENT, for the few of a commit: numpy's calls cost more than they save there
 
 
@@ -228,7 +229,7 @@ def series_ends(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
 
 def stored_series(metric: str, labels: str, kind: str) -> Series:
     """Return the series of a row, here or in samples.db. Raises ValueError if it is none."""
-    return Series(metric, _LABELS.decode(labels), MetricKind(kind))
+    return Series(metric, _LABELS.decode(labels), _KINDS.get(kind) or MetricKind(kind))
 
 
 def read_step_hours(connection: sqlite3.Connection, series: Series, lo_ms: int, hi_ms: int) -> list[StepHour]:

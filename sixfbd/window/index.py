@@ -74,7 +74,7 @@ class Index:
         self.changes = 0
         self.entries: list[Entry] = []
         self._positions: dict[str, list[int]] = {}  # by metric
-        self._of_label: dict[tuple[str, str, str], list[int]] = {}  # by metric, label and value
+        self._of_label: dict[str, dict[tuple[str, str], list[int]]] = {}  # by metric, then label and value
         self._changed: dict[str, int] = {}
         self._resolved: dict[Selector, tuple[int, list[Entry]]] = {}
         self._selections: dict[Selector, Selection] = {}
@@ -83,8 +83,12 @@ class Index:
         """Add a series that is not in here."""
         metric, position = entry.series.metric, len(self.entries)
         self._positions.setdefault(metric, []).append(position)
-        for name, value in entry.series.labels:
-            self._of_label.setdefault((metric, name, value), []).append(position)
+        of_label = self._of_label.setdefault(metric, {})
+        for pair in entry.series.labels:
+            if (positions := of_label.get(pair)) is None:
+                of_label[pair] = [position]
+            else:
+                positions.append(position)
         self.entries.append(entry)
         self.note(entry)
 
@@ -112,7 +116,7 @@ class Index:
         positions = self._positions.get(name, [])
         for matcher in selector:
             if matcher.op == "=" and matcher.value and matcher.name != "__name__":
-                of_label = self._of_label.get((name, matcher.name, matcher.value), [])
+                of_label = self._of_label.get(name, {}).get((matcher.name, matcher.value), [])
                 positions = min(positions, of_label, key=len)
         first = bisect_left(positions, known)
         return [self.entries[position] for position in positions[first:] if position < count]
@@ -155,7 +159,7 @@ def _name(selector: Selector) -> str | None:
 def _test(matcher: Matcher) -> Callable[[Entry], bool]:
     """A matcher as a function; a label that a series does not have is ""."""
     name, fits = matcher.name, _fits(matcher)
-    return lambda entry: fits(entry.labels.get(name, ""))
+    return lambda entry: fits(entry.label(name))
 
 
 def _fits(matcher: Matcher) -> Callable[[str], bool]:

@@ -29,13 +29,21 @@ class Place(NamedTuple):
 class Entry:
     """A series as the window knows it. `places` in the order of time; only the last one can be live."""
 
-    __slots__ = ("id", "labels", "places", "series")
+    __slots__ = ("id", "places", "series")
 
     def __init__(self, series_id: SeriesId, series: Series) -> None:
         self.id = series_id
         self.series = series
-        self.labels = {**dict(series.labels), "__name__": series.metric}
         self.places: list[Place] = []
+
+    def label(self, name: str) -> str:
+        """Return the value of a label, `__name__` included; "" if the series does not have it."""
+        if name == "__name__":
+            return self.series.metric
+        for own, value in self.series.labels:
+            if own == name:
+                return value
+        return ""
 
 
 class Head:
@@ -240,11 +248,22 @@ class Layout:
         for number in sorted(set(between[between < last].tolist())):
             rows = between == number
             seals += self._adopt(t_ms[rows], v[rows], released)
-        for at_ms, row in zip(t_ms[between == last].tolist(), v[between == last], strict=True):
-            self.append(at_ms, row, whole=False)
+        for first in range(int(np.searchsorted(between, last)), len(t_ms), BLOCK_ROWS):
+            self._fill(t_ms[first : first + BLOCK_ROWS], v[first : first + BLOCK_ROWS])
             if self.rows == BLOCK_ROWS:
                 seals.append(self.seal(released))
         return seals
+
+    def _fill(self, t_ms: Times, v: Values) -> None:
+        """Write rows into the head, which is empty, all at once."""
+        head, n = self.head, len(t_ms)
+        head.t[:n], head.v[:n], head.times = t_ms, v, t_ms.tolist()
+        self.rows = n
+        present = v.view(np.uint64) != ABSENT_BITS
+        columns = np.flatnonzero(present.any(axis=0))
+        rows = n - 1 - present[::-1].argmax(axis=0)[columns]  # that of each column's last sample
+        self.last[columns] = v[rows, columns]
+        self.last_at[columns] = t_ms[rows]
 
     def _adopt(self, t_ms: Times, v: Values, released: Callable[["Layout", int], None]) -> list[Seal]:
         """Make chunks of rows that lie between two chunks."""

@@ -520,9 +520,10 @@ class Window:
             layout.end()
             state.add_ended(layout)
             return
-        layout.bind(self._bound)
+        if self._bound is not _no_rules:  # else it is bound when there are rules
+            layout.bind(self._bound)
         state.layouts.append(layout)
-        state.places.update((entry.series, entry.places[-1]) for entry in entries)
+        state.places.update([(entry.series, entry.places[-1]) for entry in entries])
         self._views[layout.id] = layout.view
 
     def restore_steps(self, source: StepSource, now_ms: int) -> None:
