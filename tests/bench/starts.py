@@ -1,8 +1,12 @@
 """Start until ready with millions of samples, beside Prometheus that replays its write-ahead log.
 
-Both have as many series and samples, two hours at 15 s: what Prometheus holds in its log before it makes the first block of
-it. Ours are written through our own window and store, with such times; Prometheus scrapes its own from an exporter, at the
-shortest interval that it keeps up with. Both writers are killed. Each pass starts both on a copy.
+Both have as many series and samples, of times 15 s apart. Ours are written through our own window and store, with such
+times; Prometheus scrapes its own from an exporter, at the shortest interval that it keeps up with. Both writers are killed.
+Each pass starts both on a copy.
+
+Both close a chunk of a series at 120 samples, and at a start learn only where it lies. So there are two shapes: many series
+with fewer samples than that, which Prometheus has in its log alone and makes anew from it, and fewer series over two hours,
+of which it skips most of its log.
 """
 
 import os
@@ -28,6 +32,8 @@ from tests.bench.passes import BenchError, Effort, Goal, Row, Side, row, take_tu
 from tests.bench.processes import ROOT, daemon, exchange, make_daemon, prometheus
 
 CHECKS: Final = 20
+SHAPES: Final = ((50_000, 100), (10_000, 500))  # series, reports of each
+TINY: Final = ((400, 5), (200, 10))
 EVERY_MS: Final = 15_000
 STALE_AFTER_MS: Final = 9_000_000  # of a check that runs once an hour
 SCRAPE_MS: Final = 100
@@ -140,8 +146,16 @@ def theirs(directory: Path, filled: Path) -> Side:
 
 
 def rows(directory: Path, effort: Effort) -> Sequence[Row]:
-    """Measure the rows of a start; the data are made once."""
-    series, reports = effort.pick((10_000, 500), (200, 10))
+    """Measure the rows of a start with each shape; the data are made once."""
+    measured: list[Row] = []
+    for series, reports in effort.pick(SHAPES, TINY):
+        place = directory / str(series)
+        place.mkdir()
+        measured += _rows_of(place, effort, series, reports)
+    return measured
+
+
+def _rows_of(directory: Path, effort: Effort, series: int, reports: int) -> Sequence[Row]:
     our_state = fill_ours(directory / "run", series, reports)
     their_data = fill_theirs(directory / "prometheus", series, reports)
     measured = take_turns(
@@ -151,7 +165,7 @@ def rows(directory: Path, effort: Effort) -> Sequence[Row]:
         },
         effort,
     )
-    what = f"start to ready with {series * reports:,} samples"
+    what = f"start to ready with {series * reports:,} samples of {series:,} series"
     return [
         row(f"{what}, CPU", "s", measured, "cpu", "sixfbd", "prometheus", Goal(0.5)),
         row(f"{what}, wall", "s", measured, "wall", "sixfbd", "prometheus"),

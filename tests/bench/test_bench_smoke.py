@@ -15,7 +15,8 @@ ROWS = (
     *("10 % changed, CPU", "all changed, CPU", "10 % changed, longest stall", "all changed, longest stall"),
     *("ingest CPU an event, 1 a request", "ingest CPU an event, 100 a request"),
     *("durable, 1 a commit", "durable, 10 a commit", "durable, 100 a commit", "durable, 1,000 a commit"),
-    *("start to ready .* CPU", "idle memory", "1 value changed → decided, p99"),
+    *("start to ready .* 400 series, CPU", "start to ready .* 200 series, CPU"),
+    *("idle memory", "1 value changed → decided, p99"),
     *("a second, 10 rules, loop delay p99.9", "alerts at once meanwhile, loop delay p99.9"),
 )
 """Each with a goal, as regular expressions."""
