@@ -207,7 +207,10 @@ class Clock(Protocol):
 class Outbound(Protocol):
     """The way out for HTTP: a shared TLS context, no proxies from the environment, a limit on exchanges at once."""
 
-    ssl_context: SSLContext
+    @property
+    def ssl_context(self) -> SSLContext:
+        """The TLS context that all of the daemon share. Whoever is the first to ask reads files: ask in a thread."""
+        ...
 
     async def request(
         self,

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import httpcore
@@ -231,19 +232,21 @@ class _Connection(httpcore.AsyncNetworkStream):
 
 
 class HttpOutbound:
-    """`Outbound` over one httpcore pool (DESIGN section 5, Outbound): redirects, cookies and proxies are nobody's here."""
+    """`Outbound` over one httpcore pool (DESIGN section 5, Outbound): redirects, cookies and proxies are nobody's here.
 
-    def __init__(self, service: str, ssl_context: ssl.SSLContext, slots: int = OUTBOUND_SLOTS) -> None:
+    `context_of` returns the TLS context; asked in a thread, and not before the first exchange.
+    """
+
+    def __init__(self, service: str, context_of: Callable[[], ssl.SSLContext], slots: int = OUTBOUND_SLOTS) -> None:
         self.service = service
-        self.ssl_context = ssl_context
+        self._context_of = context_of
+        self._slots = slots
         self._limiter = trio.CapacityLimiter(slots)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=slots,
-            max_keepalive_connections=KEPT_CONNECTIONS,
-            keepalive_expiry=KEPT_S,
-            network_backend=_Network(),
-        )
+        self._opened: httpcore.AsyncConnectionPool | None = None
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        return self._context_of()
 
     async def request(
         self,
@@ -291,7 +294,8 @@ class HttpOutbound:
             _progress.reset(before)
 
     async def _exchange(self, request: httpx.Request, max_bytes: int) -> httpx.Response:
-        response = await self._pool.handle_async_request(_for_pool(request))
+        pool = await self._pool()
+        response = await pool.handle_async_request(_for_pool(request))
         try:
             body, pieces = bytearray(), 0
             with trio.CancelScope() as scope:  # ends it from below: left from above, httpcore's generators stay open
@@ -321,8 +325,21 @@ class HttpOutbound:
             async with taken(self._limiter):
                 yield
 
+    async def _pool(self) -> httpcore.AsyncConnectionPool:
+        if self._opened is None:
+            context = await trio.to_thread.run_sync(self._context_of, abandon_on_cancel=True)
+            self._opened = self._opened or httpcore.AsyncConnectionPool(  # another exchange may have come first
+                ssl_context=context,
+                max_connections=self._slots,
+                max_keepalive_connections=KEPT_CONNECTIONS,
+                keepalive_expiry=KEPT_S,
+                network_backend=_Network(),
+            )
+        return self._opened
+
     async def close(self) -> None:
-        await self._pool.aclose()
+        if self._opened is not None:
+            await self._opened.aclose()
 
 
 def _for_pool(request: httpx.Request) -> httpcore.Request:
@@ -366,7 +383,7 @@ class RealWorld:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or EngineClock()
         self._entropy = secrets.token_bytes(16)
-        self._ssl_context = ssl.create_default_context()
+        self._context_of = cache(ssl.create_default_context)  # to read the authorities takes longer than all else here
         self._threads = trio.CapacityLimiter(OFFLOAD_THREADS)
         self._outbound: dict[str, HttpOutbound] = {}
 
@@ -390,5 +407,5 @@ class RealWorld:
 
     def outbound(self, service: str) -> Outbound:
         if service not in self._outbound:
-            self._outbound[service] = HttpOutbound(service, self._ssl_context)
+            self._outbound[service] = HttpOutbound(service, self._context_of)
         return self._outbound[service]

@@ -144,7 +144,7 @@ class RealContext:
 
     def __init__(self) -> None:
         self.log = structlog.get_logger("test")
-        self.http = HttpOutbound("check.shop", ssl.create_default_context())
+        self.http = HttpOutbound("check.shop", ssl.create_default_context)
         self.clock = EngineClock()
 
     async def to_thread(self, fn, *args):

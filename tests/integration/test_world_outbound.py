@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from sixfbd.plugin import TemporaryFailure
-from sixfbd.world import MAX_HEAD, READ_SIZE, SLICE, RealWorld
+from sixfbd.world import MAX_HEAD, READ_SIZE, SLICE, HttpOutbound, RealWorld
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def hanging_up():
 async def failure_of(url: str) -> TemporaryFailure:
     async with RealWorld() as world:
         with pytest.raises(TemporaryFailure) as caught:
-            await world.outbound("test").request("POST", url, content="x", timeout_s=0.3)
+            await world.outbound("test").request("POST", url, content="x", timeout_s=1.0)
     return caught.value
 
 
@@ -95,6 +96,23 @@ def echoing():
         yield server.server_address[1]
         server.shutdown()
         thread.join(5)
+
+
+async def test_the_authorities_are_read_for_the_first_exchange_and_not_by_the_loop():
+    readers = []
+
+    def reading() -> ssl.SSLContext:
+        readers.append(threading.current_thread())
+        return ssl.create_default_context()
+
+    unused, outbound = (HttpOutbound(service, reading) for service in ("unused", "test"))
+    with echoing() as port:
+        await outbound.request("GET", f"http://127.0.0.1:{port}/")
+        await outbound.request("GET", f"http://127.0.0.1:{port}/")
+    for one in (unused, outbound):
+        await one.close()
+    assert len(readers) == 1
+    assert readers[0] is not threading.current_thread()
 
 
 async def test_headers_that_are_given_take_the_place_of_the_usual_ones():

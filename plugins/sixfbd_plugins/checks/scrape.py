@@ -161,9 +161,8 @@ class ScrapeCheck(Check[ScrapeOptions]):
     async def run(self, cursor: Json | None) -> Report:
         """Scrape every target once: healthy if all answered, degraded if some did, unhealthy if none did."""
         if self._ssl_context is None:
-            shared = self.ctx.http.ssl_context
             try:
-                self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, shared)
+                self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, self.ctx.http)
             except ValueError as error:  # a file that was there when the configuration was loaded
                 return Report(Status.UNKNOWN, f"tls: {error}"[:_SUMMARY_CHARACTERS])
         tls, deadline = self._ssl_context, run_deadline(self.options.deadline)

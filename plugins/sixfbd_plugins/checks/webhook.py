@@ -176,9 +176,8 @@ class WebhookCheck(Check[WebhookOptions]):
     async def run(self, cursor: Json | None) -> Report:
         """Probe every target once: healthy if all are good, degraded if some are, unhealthy if none is."""
         if self._ssl_context is None:
-            shared = self.ctx.http.ssl_context
             try:
-                self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, shared)
+                self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, self.ctx.http)
             except ValueError as error:  # a file that was there when the configuration was loaded
                 return Report(Status.UNKNOWN, f"tls: {error}"[:_SUMMARY_CHARACTERS])
         deadline = run_deadline(self.options.deadline)

@@ -43,7 +43,7 @@ class RealContext:
         self.site = "workshop"
         self.version = "0.1.0"
         self.log = structlog.get_logger("test")
-        self.http = HttpOutbound("check.shop", ssl.create_default_context())
+        self.http = HttpOutbound("check.shop", ssl.create_default_context)
         self.clock = EngineClock()
         self.read: Any = None
 

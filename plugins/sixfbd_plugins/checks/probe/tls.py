@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from sixfbd.plugin import FilePath, OptionFaults
+from sixfbd.plugin import FilePath, OptionFaults, Outbound
 
 
 class TlsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,13 +29,13 @@ class TlsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                 load_certificate(unverified_context(), self.cert_file, self.key_file)
 
 
-def tls_context(options: TlsOptions, shared: ssl.SSLContext) -> ssl.SSLContext:
+def tls_context(options: TlsOptions, http: Outbound) -> ssl.SSLContext:
     """Return the TLS context of a check: the shared one unless something is its own.
 
     Blocks: it reads files. Raises ValueError that names the file which is no good any more.
     """
     if not (options.insecure_skip_verify or options.ca_file or options.cert_file):
-        return shared
+        return http.ssl_context
     context = unverified_context() if options.insecure_skip_verify else trusting_context(options.ca_file)
     load_certificate(context, options.cert_file, options.key_file)
     return context
