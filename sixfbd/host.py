@@ -13,7 +13,6 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, Final, cast
 
 import msgspec
 import pluggy
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sixfbd import hookspecs
 from sixfbd.config.convert import bounded_type, fields_of
@@ -84,8 +83,7 @@ class PluginInfo(Struct, frozen=True, kw_only=True):
         return tuple(kind for kind, names in brought.items() if names)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckEntry:
+class CheckEntry(Struct, frozen=True):
     """A check class by the name that `[checks.NAME] plugin` takes; `plugin` brought it."""
 
     name: str
@@ -94,8 +92,7 @@ class CheckEntry:
     kept_out: bool = False  # a stand-in: its plugin is kept out
 
 
-@dataclass(frozen=True, slots=True)
-class NotifierEntry:
+class NotifierEntry(Struct, frozen=True):
     """A notifier class by the name that `[notifiers.NAME] plugin` takes; `plugin` brought it."""
 
     name: str
@@ -104,8 +101,7 @@ class NotifierEntry:
     kept_out: bool = False  # a stand-in: its plugin is kept out
 
 
-@dataclass(frozen=True, slots=True)
-class InboundEntry:
+class InboundEntry(Struct, frozen=True):
     """An inbound class by the name that `[inbound.NAME] kind` takes; `plugin` brought it."""
 
     name: str
@@ -114,8 +110,7 @@ class InboundEntry:
     kept_out: bool = False  # a stand-in: its plugin is kept out
 
 
-@dataclass(frozen=True, slots=True)
-class PluginCatalog:
+class PluginCatalog(Struct, frozen=True):
     """What may be configured. `rules` are the default rules, the engine's own first; `metrics` all declared metrics."""
 
     checks: Mapping[str, CheckEntry] = field(default_factory=dict)
@@ -136,8 +131,7 @@ class _BrokenError(Exception):
     """A plugin is broken; the text says what does not match."""
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(Struct):
     """A plugin before it is loaded. `root` is what its own frames' files begin with, "" if only the module tells."""
 
     name: str
@@ -148,8 +142,7 @@ class _Found:
     root: str = ""
 
 
-@dataclass(slots=True)
-class _Brought:
+class _Brought(Struct):
     """What one plugin brings, valid in itself."""
 
     checks: dict[str, type[Check[Any]]] = field(default_factory=dict)
@@ -160,8 +153,7 @@ class _Brought:
     metrics: dict[str, Metric] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Shelf:
+class _Shelf(Struct):
     """The catalog while it fills."""
 
     checks: dict[str, CheckEntry] = field(default_factory=dict)

@@ -4,11 +4,11 @@ A class whose constructor fails gives an instance that says so and never runs; t
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
 import trio
+from msgspec import Struct
 
 from sixfbd import __version__
 from sixfbd.config import CheckTable, InboundTable, NotifierTable
@@ -43,8 +43,7 @@ class InstanceContext:
         return await trio.to_thread.run_sync(lambda: fn(*args), limiter=self._limiter, abandon_on_cancel=True)
 
 
-@dataclass(slots=True)
-class CheckInstance:
+class CheckInstance(Struct):
     """A check as configured; `check` is None if it could not be made, and `problem` says why."""
 
     name: CheckName
@@ -58,8 +57,7 @@ class CheckInstance:
     problem: str = ""
 
 
-@dataclass(slots=True)
-class NotifierInstance:
+class NotifierInstance(Struct):
     """A notifier as configured; `notifier` is None if it could not be made, and `problem` says why."""
 
     name: str
@@ -69,8 +67,7 @@ class NotifierInstance:
     problem: str = ""
 
 
-@dataclass(slots=True)
-class InboundInstance:
+class InboundInstance(Struct):
     """An inbound as configured; `inbound` is None if it could not be made, and `problem` says why."""
 
     name: str

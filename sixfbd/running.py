@@ -3,10 +3,10 @@
 Holds references; starts and closes nothing. Only daemon.py fills it.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from msgspec import Struct, field
 
 from sixfbd.config import Config
 from sixfbd.host import PluginCatalog
@@ -29,8 +29,7 @@ from sixfbd.window.window import Window
 from sixfbd.world import EngineClock, World
 
 
-@dataclass(slots=True)
-class Running:
+class Running(Struct):
     """One daemon. `config`, `rules`, `checks` and `notifiers` are replaced by a reload; the parts stay."""
 
     config_path: Path

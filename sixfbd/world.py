@@ -12,7 +12,6 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -20,6 +19,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import httpcore
 import httpx
 import trio
+from msgspec import Struct
 
 from sixfbd import __version__
 from sixfbd.model import Json
@@ -162,8 +162,7 @@ class EngineClock:
         return self._wall_at_start + (trio_time - self._trio_at_start)
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(Struct):
     """How far one exchange has come."""
 
     sent: bool = False  # from the first byte on a lost answer says nothing of whether the request arrived

@@ -6,11 +6,11 @@ Texts that others wrote (summaries, labels) lose their control characters, so th
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 import click
+from msgspec import Struct
 
 from sixfbd.control.terminal import clean
 from sixfbd.model import Severity
@@ -70,8 +70,7 @@ def table(
     return lines
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     """Which columns a table shows side by side, how wide they are, and which stand below their row.
 
     `text_width`: where the last column goes over several lines, how wide they are.

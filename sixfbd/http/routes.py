@@ -1,9 +1,9 @@
 """A route: its path, its view, who may use it, and what it takes and answers. One table makes the app and its OpenAPI."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from msgspec import Struct
 from quart import Response
 
 from sixfbd.config import Http, HttpPublic
@@ -37,8 +37,7 @@ Scope: TypeAlias = Literal["open", "read", "events", "alerts"]
 """What a request needs: `open` nothing, ever; `read` a token unless it comes straight from loopback; others always one."""
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """One parameter. `form` is a Python type or a JSON Schema."""
 
     name: str
@@ -49,8 +48,7 @@ class Parameter:
     repeated: bool = False
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """One answer: `form` (a Python type or a JSON Schema) as it is, or inside the house's or Prometheus' envelope."""
 
     doc: str
@@ -59,8 +57,7 @@ class Answer:
     envelope: Literal["bare", "house", "prometheus"] = "bare"
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(Struct, frozen=True):
     """What a request's body may be, by media type."""
 
     media: Mapping[str, Any]
@@ -68,8 +65,7 @@ class Body:
     required: bool = True
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(Struct, frozen=True):
     """One path and its methods. `answers` names the successes and the errors of its own; the common ones are added."""
 
     path: str

@@ -5,11 +5,11 @@ Prometheus 3 (https://prometheus.io/docs/prometheus/latest/migration/#range-sele
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from sixfbd.model import Series
 from sixfbd.promql.errors import QueryError, Stop
@@ -24,8 +24,7 @@ BEFORE_ALL_MS: Final = -(2**62)
 Index = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Window:
+class Window(Struct, frozen=True, eq=False):
     """The samples of k series that share their times, and for each of S steps the rows [lo, hi) that its range holds.
 
     `v` has shape (n, k) and holds samples only: no STALE, no ABSENT. `at` are the right edges of the windows.

@@ -1,8 +1,9 @@
 """The syntax tree of a compiled query: immutable, hashable nodes, parentheses gone, durations in milliseconds."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from sixfbd.window.snapshot import Matcher
 
@@ -10,18 +11,15 @@ Kind: TypeAlias = Literal["scalar", "vector", "matrix", "string"]
 Cardinality: TypeAlias = Literal["one-to-one", "many-to-one", "one-to-many", "many-to-many"]
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(Struct, frozen=True):
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(Struct, frozen=True):
     """Series by matchers; with `range_ms` a range vector. A positive `offset_ms` looks back."""
 
     matchers: tuple[Matcher, ...]
@@ -29,14 +27,12 @@ class Selector:
     offset_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     name: str
     args: tuple["Node", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
+class Aggregate(Struct, frozen=True):
     """`op by (labels) (operand)`; neither `by` nor `without` is `by ()`."""
 
     op: str
@@ -46,13 +42,11 @@ class Aggregate:
     without: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Negate:
+class Negate(Struct, frozen=True):
     operand: "Node"
 
 
-@dataclass(frozen=True, slots=True)
-class Matching:
+class Matching(Struct, frozen=True):
     """How the two sides of a binary operator find each other; `include` are the labels of group_left/group_right."""
 
     on: bool = False
@@ -61,8 +55,7 @@ class Matching:
     include: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(Struct, frozen=True):
     op: str
     left: "Node"
     right: "Node"

@@ -6,11 +6,11 @@ Pure. A refusal names the function, operator or clause, its line and column, and
 import ast
 import difflib
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, NoReturn
 
 import promql_parser
+from msgspec import Struct
 
 from sixfbd.promql import places
 from sixfbd.promql.errors import PromQLError
@@ -59,8 +59,7 @@ _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _UNKNOWN_FUNCTION: Final = re.compile(r"unknown function with name '([^']+)'")
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """A compiled expression. Immutable and hashable; usable from any thread.
 
     `selectors` are all it reads, each once. `metrics` are the metric names that it asks for by equality (a selector

@@ -8,8 +8,9 @@ Never decides whether an expression is valid: that is the parser's.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 BINARY_OPERATORS: Final = frozenset(
     ["+", "-", "*", "/", "%", "^", "==", "!=", "<=", "<", ">=", ">", "and", "or", "unless", "atan2"]
@@ -32,8 +33,7 @@ _QUOTED_NAME: Final = re.compile(r"(?:call to function|call to|operator|for) '([
 _LITERAL: Final = re.compile(r"(?:syntax: |after |unexpected character: |string: |brackets: )'?([^']+)'?$")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     kind: str
     text: str
     at: int

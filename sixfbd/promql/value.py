@@ -1,11 +1,11 @@
 """What an evaluation yields: rows (series) by columns (steps), absence as a mask, and what was read for each row."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from sixfbd.model import Labels, Series
 from sixfbd.promql.errors import QueryError
@@ -18,8 +18,7 @@ MAX_PICKS: Final = 32  # series named as evidence of one output row; sums over m
 SAMPLES_PER_PICK: Final = 4
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pick:
+class Pick(Struct, frozen=True, eq=False):
     """Samples of one series that were read for one row: views of a block, oldest first."""
 
     series: Series
@@ -27,8 +26,7 @@ class Pick:
     v: Values
 
 
-@dataclass(frozen=True, slots=True)
-class Reads:
+class Reads(Struct, frozen=True):
     """What was read for one output row: all checks, and the samples of at most MAX_PICKS series."""
 
     checks: frozenset[str] = frozenset()
@@ -45,8 +43,7 @@ class Reads:
                 yield pick.series, int(pick.t_ms[row]), float(pick.v[row])
 
 
-@dataclass(slots=True, eq=False)
-class Value:
+class Value(Struct, eq=False):
     """The result of an evaluation over S steps, or of a part of one.
 
     `values` float64 and `present` bool have shape (n, S); where `present` is False the value means nothing (NaN is a value

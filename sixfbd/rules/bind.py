@@ -7,12 +7,12 @@ calls it caches the answers. Never evaluates.
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, TypeAlias
 
 import msgspec
 import structlog
+from msgspec import Struct, field
 
 from sixfbd.model import CheckName, Level, Rule, RuleName, Series, Severity
 from sixfbd.promql import PromQLError, Query, compile, matches  # noqa: A004 - the name of DESIGN section 6
@@ -33,8 +33,7 @@ RESERVED_LABELS: Final = frozenset(["alertname", "__name__"])
 _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True)
-class RuleError:
+class RuleError(Struct, frozen=True):
     """Why a rule was left out. `text` is whole: what, and where there is a place, the line with a caret below it.
 
     `line` and `column` count from 1 within the expression, condition or annotation that is wrong.
@@ -50,8 +49,7 @@ class RuleError:
         return f"{self.origin or 'rules'}: rule {self.rule!r}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BoundRule:
+class BoundRule(Struct, frozen=True, eq=False):
     """A rule ready for evaluation. `levels` are sorted, highest severity first; empty for a rule with one severity."""
 
     rule: Rule
@@ -88,8 +86,7 @@ class _Selectors:
             yield from by_value.get(labels.get(name, ""), ())
 
 
-@dataclass(slots=True, eq=False)
-class BoundRules:
+class BoundRules(Struct, eq=False):
     """The rules in force, in the order given, and the errors of those left out."""
 
     rules: Mapping[RuleName, BoundRule]

@@ -3,8 +3,9 @@
 import operator
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from sixfbd.model import Severity
 
@@ -19,8 +20,7 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """A comparison of a value with a number."""
 
     op: str
@@ -39,8 +39,7 @@ class Condition:
         return _OPERATORS[self.op](value, self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class BoundLevel:
+class BoundLevel(Struct, frozen=True):
     """One rung: it is reached when `when` holds, and left when `clear` does (None: when `when` no longer does)."""
 
     severity: Severity

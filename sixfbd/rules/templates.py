@@ -9,12 +9,12 @@ https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
+from msgspec import Struct
 
 MAX_OUTPUT_CHARS: Final = 64 * 1024
 MAX_TEMPLATE_CHARS: Final = 16 * 1024
@@ -47,8 +47,7 @@ class TemplateError(Exception):
         self.column = at - (text.rfind("\n", 0, at) + 1) + 1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Template:
+class Template(Struct, frozen=True, eq=False):
     """A template translated for jinja, which compiles it when it is first rendered: most rules never fire.
 
     `render` never raises.

@@ -4,11 +4,11 @@ Two NaN bit patterns have a meaning in a value column: STALE (the series ended h
 (no sample of this series in this row: the row belongs to other series of the layout). Any other NaN is a value.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from sixfbd.model import Series, SeriesId
 
@@ -22,8 +22,7 @@ Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class Block(Struct, frozen=True, eq=False):
     """Samples of K series that share their times. Read-only.
 
     `t_ms` has shape (n,), strictly increasing; `v` has shape (n, K), with STALE and ABSENT by bit pattern.

@@ -6,7 +6,6 @@ that are appended to, up to a length taken before, or a single dict operation.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import re2
+from msgspec import Struct
 
 from sixfbd.model import LayoutId, Series, SeriesId
 from sixfbd.window.chunks import BAND
@@ -30,8 +30,7 @@ _RE2.log_errors = False  # RE2 would write to standard error what we raise
 _RE2.dot_nl = True  # as Prometheus 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Band:
+class Band(Struct, frozen=True, eq=False):
     """Columns of one band of a layout's chunks (None: all of them in order), and where they go in the selection."""
 
     number: int
@@ -39,8 +38,7 @@ class Band:
     into: slice | Columns
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class Part(Struct, frozen=True, eq=False):
     """Columns of one layout (None: all of them in order), as a whole and by band."""
 
     layout: Layout
@@ -48,8 +46,7 @@ class Part:
     bands: tuple[Band, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Group:
+class Group(Struct, frozen=True, eq=False):
     """Series that went through the same layouts in turn: they share their times and become one Block."""
 
     check: str
@@ -58,8 +55,7 @@ class Group:
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Selection:
+class Selection(Struct, frozen=True, eq=False):
     """Where to find what a selector means. `at`: how many changes of the index it knows of."""
 
     at: int

@@ -7,7 +7,6 @@ the rows to persist, in the order in which they must be written. Never asks the 
 
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -51,8 +50,7 @@ class Appended(Struct, frozen=True):
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class _Part(Struct, frozen=True, eq=False):
     """How a report fills one layout: values[sources] is its row, where -1 means that the report lacks the series."""
 
     layout: Layout
@@ -60,8 +58,7 @@ class _Part:
     missing: npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
+class _Plan(Struct, frozen=True, eq=False):
     keys: tuple[Series, ...]
     parts: tuple[_Part, ...]
 

@@ -5,7 +5,6 @@ comes before the first frame that needs it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -87,8 +86,7 @@ class Forget(Struct, frozen=True):
 Write: TypeAlias = NewSeries | NewLayout | Frame | Seal | EndLayout | SetStaleAfter | SketchMinute | Forget
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredLayout:
+class StoredLayout(Struct, frozen=True, eq=False):
     """A layout as it is in the file. Chunk spans and frames are in the order of their times.
 
     `last` is each column's last sample as of the last seal (or the beginning), times (K,) int64 and values (K,) float64
@@ -108,8 +106,7 @@ class StoredLayout:
     frame_v: Values
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class Stored(Struct, frozen=True, eq=False):
     """All that the window needs to go on after a restart."""
 
     series: Sequence[tuple[SeriesId, Series]]

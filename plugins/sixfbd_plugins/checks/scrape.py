@@ -8,7 +8,6 @@ import ssl
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple
 
 import httpx
@@ -117,8 +116,7 @@ class _Meaning(NamedTuple):
     labels: Labels
 
 
-@dataclass(slots=True)
-class _Target:
+class _Target(msgspec.Struct):
     """One target: its address, its labels, and what its series' texts meant in the last scrape."""
 
     url: httpx.URL
@@ -127,8 +125,7 @@ class _Target:
     known: dict[str, _Meaning]
 
 
-@dataclass(frozen=True, slots=True)
-class _Scraped:
+class _Scraped(msgspec.Struct, frozen=True):
     """One scrape: its samples (none if it failed), what failed, how many samples there were before relabelling."""
 
     target: _Target

@@ -7,7 +7,6 @@ server's own certificate, known with verification on or off and also where it fa
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import httpcore
@@ -133,8 +132,7 @@ class WebhookOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                     _proxy(self.proxy, self.proxy_auth)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """One target's probe: what it left, how long it took, and what failed (empty: nothing)."""
 
     instance: str

@@ -5,13 +5,13 @@ A connection is made for each hop and never kept: a probe measures what a new vi
 
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 import httpcore
 import httpx
 import trio
+from msgspec import Struct, field
 from socksio.exceptions import SOCKSError as SocksError
 
 from sixfbd.plugin import DAY, Size, show_duration
@@ -33,8 +33,7 @@ _CERTIFICATE_WORDS: Final[Mapping[int, str]] = {
 _OTHER_NAME: Final = frozenset({62, 64})
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeRequest:
+class ProbeRequest(Struct, frozen=True):
     """What to send and how to get there. `secret_headers` (names in lower case) are not sent to another host."""
 
     method: str
@@ -51,8 +50,7 @@ class ProbeRequest:
     max_body: int = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The last hop's answer, its body whole."""
 
     status: int
@@ -60,8 +58,7 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Hop:
+class _Hop(Struct, frozen=True):
     """One request on the way."""
 
     url: httpx.URL

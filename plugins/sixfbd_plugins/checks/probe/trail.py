@@ -1,8 +1,9 @@
 """What is known of one probe while it runs and after: phases, address, certificate, answer. Values only, no I/O."""
 
 import time
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from sixfbd_plugins.checks.probe.certificate import Validity
 
@@ -32,8 +33,7 @@ class CertificateError(ProbeError):
         self.server_name = server_name
 
 
-@dataclass(slots=True)
-class Trail:
+class Trail(Struct):
     """The trail of one probe. Phases add up over redirects, as blackbox_exporter's do; exactly one is entered at a time."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
