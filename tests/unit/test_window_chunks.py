@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfbd.window.blocks import ABSENT_BITS, STALE_BITS
@@ -23,6 +23,7 @@ bit_patterns = st.one_of(
 )
 
 
+@settings(deadline=None)  # a machine that is busy takes longer
 @given(st.data())
 def test_a_chunk_comes_back_as_it_was_to_the_bit(data):
     rows, columns = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 5))
@@ -63,6 +64,7 @@ def test_slowly_changing_gauges_and_counters_cost_at_most_three_bytes_a_sample(v
     assert len(encode(t_ms, v)) <= 3 * v.size
 
 
+@settings(deadline=None)  # as above
 @given(st.integers(0, 10**6), st.integers(1, 255))
 def test_a_byte_that_was_changed_is_noticed(position, flip):
     v = np.round(np.random.default_rng(6).normal(0, 1, (30, 3)), 2)
