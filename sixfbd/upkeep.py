@@ -99,6 +99,9 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     yield counter("sixfbd_notifications_dead_total", judge.dead)
     for (notifier, outcome), count in running.outbox.attempts.items():
         yield counter("sixfbd_notification_attempts_total", count, notifier=notifier, outcome=outcome)
+    for notifier, (count, seconds) in running.outbox.durations.items():
+        yield counter("sixfbd_notification_duration_seconds_count", count, notifier=notifier)
+        yield counter("sixfbd_notification_duration_seconds_sum", seconds, notifier=notifier)
     yield from _disk_samples(running)
     yield gauge("sixfbd_series", sum(running.window.series_count(name) for name in running.window.checks()))
     for rule in running.rules:  # those that never failed too: a counter that begins above 0 shows no increase

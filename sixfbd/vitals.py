@@ -52,6 +52,8 @@ DOCS: Final = {
     "sixfbd_journal_volatile": "1 while the journal cannot be written: decisions are in memory only.",
     "sixfbd_loop_delay_seconds": "Longest delay of the event loop since the last report.",
     "sixfbd_notification_attempts_total": "Tries to deliver a message, by notifier and outcome.",
+    "sixfbd_notification_duration_seconds_count": "Tries to deliver a message that ended, by notifier.",
+    "sixfbd_notification_duration_seconds_sum": "Time that tries to deliver a message took, by notifier.",
     "sixfbd_notifications_dead_total": "Messages given up.",
     "sixfbd_open_files": "File descriptors in use.",
     "sixfbd_outbox_messages": "Messages by state.",

@@ -75,7 +75,8 @@ class Outbox:
     out; leaving lets what is on its way finish within `drain_s`, then closes the notifiers.
 
     `remarks` says what is to be said in every message that is sent now. `attempts` counts tries by (notifier, outcome):
-    accepted, delivered, temporary, permanent, lost, crashed.
+    accepted, delivered, temporary, permanent, lost, crashed; `durations` is how many there were and the seconds that they
+    took, by notifier.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Outbox:
         remarks: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self.attempts: Counter[tuple[str, str]] = Counter()
+        self.durations = dict.fromkeys(notifiers, (0, 0.0))
         self.place = place
         self._remarks = remarks
         self._judge = judge
@@ -136,6 +138,7 @@ class Outbox:
         """A reload: instances that are the same object go on; others are closed when their last delivery has ended."""
         assert self._nursery is not None
         self.place = place
+        self.durations = dict.fromkeys(notifiers, (0, 0.0)) | self.durations
         before = self._accounts
         self._accounts = {
             name: before[name] if name in before and before[name].instance is instance else _Account(instance)
@@ -197,7 +200,10 @@ class Outbox:
     async def _deliver(
         self, account: _Account, notifier: Notifier[Any], notification: Notification
     ) -> Receipt | TemporaryFailure | PermanentFailure | Lost:
+        began = self._clock.now()
         result = await self._contained(account, lambda: notifier.deliver(notification), lost=True)
+        count, seconds = self.durations[account.instance.name]
+        self.durations[account.instance.name] = (count + 1, seconds + self._clock.now() - began)
         if isinstance(result, TemporaryFailure | PermanentFailure | Lost):
             return result
         receipt = _receipt_of(result)

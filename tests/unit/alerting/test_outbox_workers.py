@@ -68,6 +68,19 @@ async def test_a_receipt_is_handed_back_and_counted(autojump_clock, kit, opened)
     assert double.closed == 1
 
 
+async def test_the_time_that_tries_take_is_added_up_from_nothing_on(autojump_clock, kit, opened):
+    async def slowly(notification, call):
+        await trio.sleep(2.5)
+        return kit.Receipt()
+
+    async with opened(("hook", kit.Double(slowly)), ("idle", kit.Double())) as bench:
+        assert bench.outbox.durations == {"hook": (0, 0.0), "idle": (0, 0.0)}
+        bench.start(deliver(1))
+        bench.start(deliver(2))
+        await trio.sleep(5)
+        assert bench.outbox.durations == {"hook": (2, pytest.approx(5.0)), "idle": (0, 0.0)}
+
+
 def raising(error):
     def act(notification, call):
         raise error
