@@ -21,6 +21,7 @@ from sixfbd.journal.errors import JournalBroken, JournalError
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
 from sixfbd.model import (
     MAX_KINDS,
+    NONE_REFUSED,
     CheckName,
     Event,
     Json,
@@ -218,6 +219,8 @@ class _Refused:
         self._kinds[reason] = (before + times, examples)
 
     def result(self) -> Refusals:
+        if not self.count and not self.cursor_stays:
+            return NONE_REFUSED
         kinds = (Refusal(reason, times, tuple(examples)) for reason, (times, examples) in self._kinds.items())
         return Refusals(self.count, tuple(kinds), self.cursor_stays)
 
@@ -303,7 +306,7 @@ class Intake:
         rows: _Rows = []
         if self._known.get(check) is known:
             known.turn(at)
-            rows = await self._rows(check, known, report.samples, refused)
+            rows = await self._rows(check, known, report.samples, refused) if report.samples else []
         if self._known.get(check) is not known:
             if failure is not None:
                 raise failure

@@ -166,6 +166,9 @@ class Refusals(Struct, frozen=True):
         return Refusals(count, tuple(kinds.values()), cursor_stays)
 
 
+NONE_REFUSED: Final = Refusals()
+
+
 class CheckState(Struct, frozen=True):
     """The last thing known of one check, as `sixfbctl checks` and /api/health show it. Durations in seconds."""
 

@@ -1,4 +1,4 @@
-"""When checks run: one task, a heap of due times, each run a task of its own; no run ever waits for another check.
+"""When checks run: one task, a heap of due times, a task for each check; no run ever waits for another check.
 
 Owns the state of each check (last run, failures, pauses). Knows nothing of what checks measure; hands reports to intake.
 """
@@ -18,6 +18,7 @@ from msgspec import Struct
 from sixfbd.containment import MAX_LINE, call_guarded, described, kind_of, one_line
 from sixfbd.journal.errors import JournalError
 from sixfbd.model import (
+    NONE_REFUSED,
     CheckName,
     CheckState,
     Json,
@@ -71,7 +72,7 @@ class Ran(Struct, frozen=True):
     """How a run went: its report (of several pages the last), and what was refused or cut, of all pages."""
 
     report: Report
-    refused: Refusals = Refusals()
+    refused: Refusals = NONE_REFUSED
     crashed: bool = False
     timed_out: bool = False
 
@@ -91,13 +92,15 @@ class _Entry:
     generation: int
     reported: bool = False  # a report was taken since the check was added or resumed, or the loop stood still
     awaited_until: float = 0.0  # after a stand-still: by when a report would come
-    scope: trio.CancelScope | None = None
+    running: bool = False
+    scope: trio.CancelScope | None = None  # of its task, which the first run begins
+    waiting: trio.lowlevel.Task | None = None  # the same task, while it waits for the next run
     page_at: float = 0.0  # when the page that runs now began
     finished: trio.Event = field(default_factory=trio.Event)
     report: Report | None = None
     ran: Ran | None = None  # the last run that ended
     cursor: bytes | None = None  # the last one committed, as JSON; None: to be read
-    refused: Refusals = field(default_factory=Refusals)  # of the run that goes on, or the last one
+    refused: Refusals = NONE_REFUSED  # of the run that goes on, or the last one
     said: frozenset[str] = frozenset()  # why parts of the last report were refused
 
 
@@ -213,7 +216,7 @@ class Schedule:
                 continue
             if not self._is_overdue(entry, since):
                 entry.state = msgspec.structs.replace(entry.state, awaited_since=until)
-            if entry.due <= until or entry.scope is not None:
+            if entry.due <= until or entry.running:
                 entry.reported = False
                 entry.awaited_until = until + 2 * entry.instance.timeout_s + GRACE_S
 
@@ -227,10 +230,10 @@ class Schedule:
             raise NotRunError(f'there is no check "{name}"; sixfbctl checks lists them')
         if entry.instance.check is None:
             raise NotRunError(f'check "{name}" could not be started: {entry.state.summary}')
-        if entry.scope is None:
+        if not entry.running:
             if self._nursery is None:
                 raise NotRunError("the daemon is starting or stopping")
-            self._begin(entry, self._nursery)
+            self._begin(entry, self._nursery, self._world.clock.now())
         finished = entry.finished
         with trio.move_on_after(entry.instance.timeout_s * MAX_PAGES + GRACE_S):
             await finished.wait()
@@ -280,40 +283,53 @@ class Schedule:
                 continue
             interval = entry.instance.interval_s
             missed = math.floor((now - entry.due) / interval)  # whole intervals slept through are not run after
-            late = missed + (1 if entry.scope is not None else 0)
+            late = missed + entry.running
             entry.due += interval * (missed + 1)
             entry.state = msgspec.structs.replace(
                 entry.state, next_run_at=entry.due, late_runs=entry.state.late_runs + late
             )
             self._push(entry)
-            if entry.scope is None:
-                self._begin(entry, nursery)
+            if not entry.running:
+                self._begin(entry, nursery, now)
             else:
                 log.warning("check.late", check=name, late_runs=entry.state.late_runs)
                 if now > entry.page_at + entry.instance.timeout_s + GRACE_S:
                     nursery.start_soon(self._tell_stuck, entry, entry.page_at)
 
-    def _begin(self, entry: _Entry, nursery: trio.Nursery) -> None:
-        entry.scope = trio.CancelScope()
-        entry.page_at = self._world.clock.now()
+    def _begin(self, entry: _Entry, nursery: trio.Nursery, now: float) -> None:
+        entry.running = True
+        entry.page_at = now
         entry.finished = trio.Event()
         entry.report = None
-        entry.refused = Refusals()
+        entry.refused = NONE_REFUSED
         entry.state = msgspec.structs.replace(entry.state, running=True)
-        nursery.start_soon(self._run_entry, entry, name=f"check {entry.instance.name}")
+        if entry.waiting is not None:
+            trio.lowlevel.reschedule(entry.waiting)
+            entry.waiting = None
+        else:
+            entry.scope = trio.CancelScope()
+            nursery.start_soon(self._run_entry, entry, name=f"check {entry.instance.name}")
 
     # ---- one run -------------------------------------------------------------------------------------------------------
 
     async def _run_entry(self, entry: _Entry) -> None:
+        """Run a check now and whenever `_begin` says so, until it is removed; a task of each run's own would cost more."""
+        structlog.contextvars.clear_contextvars()  # of whoever asked for the first run
+        structlog.contextvars.bind_contextvars(check=str(entry.instance.name))
         assert entry.scope is not None
+        with entry.scope:
+            while True:
+                await self._run_once(entry)
+                await _next_run(entry)
+
+    async def _run_once(self, entry: _Entry) -> None:
         try:
-            with entry.scope, structlog.contextvars.bound_contextvars(check=str(entry.instance.name)):
-                for _ in range(MAX_PAGES):
-                    entry.report = await self._run_page(entry)
-                    if not entry.report.more:
-                        break
+            for _ in range(MAX_PAGES):
+                entry.report = await self._run_page(entry)
+                if not entry.report.more:
+                    break
         finally:
-            entry.scope = None
+            entry.running = False
             entry.ran = None if entry.report is None else Ran(entry.report, entry.refused)
             entry.state = msgspec.structs.replace(entry.state, running=False)
             entry.finished.set()
@@ -325,9 +341,11 @@ class Schedule:
         if self._still_at > entry.page_at and ran.report.status in (Status.UNKNOWN, Status.UNHEALTHY):
             entry.page_at = now  # it may have failed because nothing ran meanwhile: asked once more
             ran = await self._ask(entry)
-        entry.refused += ran.refused
+            now = self._world.clock.now()
+        if ran.refused.count:
+            entry.refused += ran.refused
         facts = {
-            "duration_s": self._world.clock.now() - entry.page_at,
+            "duration_s": now - entry.page_at,
             "runs": entry.state.runs + 1,
             "crashes": entry.state.crashes + ran.crashed,
             "timeouts": entry.state.timeouts + ran.timed_out,
@@ -353,7 +371,7 @@ class Schedule:
         """
         limit = entry.instance.timeout_s
         await trio.sleep(GRACE_S)
-        if entry.scope is None or entry.page_at != page_at:
+        if not entry.running or entry.page_at != page_at:
             return
         report = Report(Status.UNKNOWN, f"its run does not end, though it was cancelled after {limit:g} s")
         log.error("check.stuck", check=entry.instance.name, plugin=entry.instance.plugin, timeout_s=limit)
@@ -368,7 +386,9 @@ class Schedule:
         if self._entries.get(name) is not entry:
             return msgspec.structs.replace(report, more=False)
         facts |= self._known_by(entry.state, report)
-        own = run_samples(msgspec.structs.replace(entry.state, **facts))
+        own = run_samples(
+            name, report.status, facts["consecutive_failures"], facts.get("duration_s", entry.state.duration_s)
+        )
         try:
             entry.cursor = entry.cursor if report.cursor is None else None
             refusals = await self._deliver(name, report, own)
@@ -379,12 +399,12 @@ class Schedule:
         except JournalError as error:  # its samples are there; the next run brings its events again
             log.error("check.events_not_kept", error=str(error), events=len(report.events))
             report = msgspec.structs.replace(report, more=False)
-            entry.reported, refusals = True, Refusals()
+            entry.reported, refusals = True, NONE_REFUSED
         except Exception as error:  # a report that breaks the door ends nobody
             log.error("check.not_taken", error=described(error), exc_info=True)
             report = Report(Status.UNKNOWN, one_line(f"its report was not taken: {error}"), reachable=report.reachable)
             facts |= self._known_by(entry.state, report)
-            refusals = Refusals()
+            refusals = NONE_REFUSED
         else:
             entry.reported = True
         if refusals.count:
@@ -437,11 +457,23 @@ def _with_refusals(summary: str, refusals: Refusals) -> str:
     return one_line(f"{summary[: MAX_LINE - len(said)]}{said}")
 
 
+async def _next_run(entry: _Entry) -> None:
+    """Wait until `Schedule._begin` lets the entry's task go on; an event for each run would cost twice as much."""
+
+    def abort(_: object) -> trio.lowlevel.Abort:
+        entry.waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    entry.waiting = trio.lowlevel.current_task()
+    await trio.lowlevel.wait_task_rescheduled(abort)
+
+
 def _stopped(entry: _Entry | None) -> trio.Event:
-    """Cancel what an entry runs; return an event that is set when that has ended."""
+    """End an entry's task; return an event that is set when what it runs has ended."""
     if entry is not None and entry.scope is not None:
         entry.scope.cancel()
-        return entry.finished
+        if entry.running:
+            return entry.finished
     ended = trio.Event()
     ended.set()
     return ended
@@ -454,17 +486,21 @@ def _own_labels(name: CheckName) -> tuple[Labels, tuple[tuple[Status, Labels], .
     )
 
 
-def run_samples(state: CheckState) -> tuple[Sample, ...]:
-    """The engine's series about one run (DESIGN section 3, check)."""
-    check, of_status = _own_labels(state.name)
-    status = [
-        Sample("sixfbd_check_status", float(state.status is each), labels, MetricKind.GAUGE)
-        for each, labels in of_status
-    ]
+@cache
+def _status_samples(name: CheckName, status: Status) -> tuple[Sample, ...]:
+    return tuple(
+        Sample("sixfbd_check_status", float(status is each), labels, MetricKind.GAUGE)
+        for each, labels in _own_labels(name)[1]
+    )
+
+
+def run_samples(name: CheckName, status: Status, failures: int, duration_s: float | None) -> tuple[Sample, ...]:
+    """The engine's series about one run (DESIGN section 3, check): its status, failures in a row, how long it took."""
+    check, _ = _own_labels(name)
     return (
-        *status,
-        Sample("sixfbd_check_consecutive_failures", float(state.consecutive_failures), check, MetricKind.GAUGE),
-        Sample("sixfbd_check_duration_seconds", state.duration_s or 0.0, check, MetricKind.GAUGE),
+        *_status_samples(name, status),
+        Sample("sixfbd_check_consecutive_failures", float(failures), check, MetricKind.GAUGE),
+        Sample("sixfbd_check_duration_seconds", duration_s or 0.0, check, MetricKind.GAUGE),
     )
 
 
@@ -483,10 +519,14 @@ async def run_guarded(instance: Instance, cursor: Json | None) -> Ran:
     if fault or not isinstance(ended.answer, Report):
         log.error("check.rubbish", plugin=instance.plugin, fault=fault)
         return Ran(Report(Status.UNKNOWN, one_line(f"plugin {instance.plugin} returned {fault}")), crashed=True)
-    summary = ended.answer.summary
+    report, summary = ended.answer, ended.answer.summary
+    line = one_line(summary) if summary else ""
+    if line != summary:
+        report = msgspec.structs.replace(report, summary=line)
+    if len(summary) <= MAX_LINE:
+        return Ran(report)
     cut = f"the summary: has {len(summary)} characters; {MAX_LINE} are kept"
-    refused = Refusals(1, (Refusal(cut),)) if len(summary) > MAX_LINE else Refusals()
-    return Ran(msgspec.structs.replace(ended.answer, summary=one_line(summary)), refused)
+    return Ran(report, Refusals(1, (Refusal(cut),)))
 
 
 def _fault(answer: object) -> str:

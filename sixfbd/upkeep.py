@@ -21,7 +21,16 @@ from sixfbd.readers.condition import damages
 from sixfbd.readers.for_http import HttpView
 from sixfbd.running import Running
 from sixfbd.schedule import stale_after_s
-from sixfbd.vitals import INTERVAL_S, SUMMARY_STALE_S, check_samples, counter, gauge, quantile_samples
+from sixfbd.vitals import (
+    COUNTER,
+    INTERVAL_S,
+    SUMMARY_STALE_S,
+    check_samples,
+    counter,
+    gauge,
+    one_label,
+    quantile_samples,
+)
 from sixfbd.world import EngineClock
 
 log = structlog.get_logger("sixfbd.upkeep")
@@ -106,7 +115,7 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     yield gauge("sixfbd_series", sum(running.window.series_count(name) for name in running.window.checks()))
     for rule in running.rules:  # those that never failed too: a counter that begins above 0 shows no increase
         failures = running.evaluator.failures.get(rule.name, 0)
-        yield counter("sixfbd_rule_evaluation_failures_total", failures, rule=rule.name)
+        yield Sample("sixfbd_rule_evaluation_failures_total", failures, one_label("rule", rule.name), COUNTER)
     yield from _failed_plugins(running)
     for (inbound, result), count in running.inbound.requests.items():
         yield counter("sixfbd_inbound_requests_total", count, inbound=inbound, outcome=result)

@@ -6,12 +6,13 @@ summaries that event types observe, and `up` for the daemon itself.
 
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Final, Protocol
 
 import psutil
 
 from sixfbd import __version__
-from sixfbd.model import CheckName, CheckState, MetricKind, Sample, Series, labels_of
+from sixfbd.model import CheckName, CheckState, Labels, MetricKind, Sample, Series, labels_of
 from sixfbd.plugin import Summary
 from sixfbd.schedule import Before
 
@@ -88,17 +89,23 @@ def counter(name: str, value: float, **labels: str) -> Sample:
     return Sample(name, value, labels_of(labels), COUNTER)
 
 
+@cache
+def one_label(name: str, value: str) -> Labels:
+    """Return the labels of what has one of each check or rule: there are hundreds, and each is told of every few seconds."""
+    return labels_of({name: value})
+
+
 def check_samples(state: CheckState, stale_after_s: float) -> Iterable[Sample]:
     """The ages and counts of one check. A paused check has no age: nobody waits for it."""
-    name = state.name
+    labels = one_label("check", state.name)
     if not state.paused:
-        yield gauge(LAST_SEEN, state.awaited_since, check=name)
-        yield gauge(STALE_AFTER, stale_after_s, check=name)
-    yield counter("sixfbd_check_runs_total", state.runs, check=name)
-    yield counter("sixfbd_check_late_runs_total", state.late_runs, check=name)
-    yield counter("sixfbd_check_timeouts_total", state.timeouts, check=name)
-    yield counter("sixfbd_check_crashes_total", state.crashes, check=name)
-    yield counter("sixfbd_check_refused_total", state.refused_series, check=name)
+        yield Sample(LAST_SEEN, state.awaited_since, labels, GAUGE)
+        yield Sample(STALE_AFTER, stale_after_s, labels, GAUGE)
+    yield Sample("sixfbd_check_runs_total", state.runs, labels, COUNTER)
+    yield Sample("sixfbd_check_late_runs_total", state.late_runs, labels, COUNTER)
+    yield Sample("sixfbd_check_timeouts_total", state.timeouts, labels, COUNTER)
+    yield Sample("sixfbd_check_crashes_total", state.crashes, labels, COUNTER)
+    yield Sample("sixfbd_check_refused_total", state.refused_series, labels, COUNTER)
 
 
 def known_before(latest: Iterable[tuple[Series, int, float, str]]) -> dict[CheckName, Before]:

@@ -8,16 +8,16 @@ class Bell:
 
     def __init__(self) -> None:
         self.generation = 0
-        self._rung = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()
 
     def ring(self) -> None:
         """Wake all who wait."""
         self.generation += 1
-        self._rung.set()
-        self._rung = trio.Event()
+        if self._waiting:
+            self._waiting.unpark_all()
 
     async def wait(self, generation: int) -> int:
         """Return the generation once it is above the given one."""
         while self.generation <= generation:
-            await self._rung.wait()
+            await self._waiting.park()
         return self.generation

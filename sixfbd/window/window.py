@@ -56,6 +56,7 @@ class _Part(Struct, frozen=True, eq=False):
     layout: Layout
     sources: npt.NDArray[np.intp]
     missing: npt.NDArray[np.intp]
+    all_in_order: bool  # values are its row as they are
 
 
 class _Plan(Struct, frozen=True, eq=False):
@@ -243,7 +244,9 @@ class Window:
     def _append_row(self, part: _Part, at_ms: int, values: Values, ends_before: int) -> frozenset[RuleName]:
         """Add a row; series that it lacks end if their last sample is older than `ends_before`."""
         layout, missing = part.layout, part.missing
-        if not len(missing):
+        if part.all_in_order:
+            row = values
+        elif not len(missing):
             row = values.take(part.sources)
         else:
             row = np.append(values, ABSENT).take(part.sources)
@@ -276,7 +279,8 @@ class Window:
         parts = []
         for layout in state.layouts:
             sources = np.array([position.get(entry.series, -1) for entry in layout.entries], dtype=np.intp)
-            parts.append(_Part(layout, sources, np.flatnonzero(sources < 0)))
+            in_order = len(sources) == len(keys) and bool((sources == np.arange(len(keys))).all())
+            parts.append(_Part(layout, sources, np.flatnonzero(sources < 0), in_order))
         state.plan = _Plan(keys, tuple(parts))
         return state.plan
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import structlog
 import trio
 
 from sixfbd.journal.errors import JournalBroken
@@ -299,3 +300,28 @@ async def test_checks_fall_due_together_so_that_the_loop_wakes_20_times_a_second
     assert [round(b - a, 3) for a, b in zip(hasty.started, hasty.started[1:], strict=False)] == [0.5] * (
         len(hasty.started) - 1
     )
+
+
+async def test_what_a_check_logs_names_the_check_alone_whoever_asked_for_its_first_run(schedule, autojump_clock):
+    bound = []
+
+    def noting(cursor: Json | None) -> Report:
+        bound.append(structlog.contextvars.get_contextvars())
+        return Report(Status.HEALTHY, "")
+
+    add(schedule, "a", Scripted(answer=noting), interval_s=10, jitter_s=60)
+    with structlog.contextvars.bound_contextvars(request="r1"):
+        await schedule.run_now(CheckName("a"))
+    await trio.sleep(100)
+    assert len(bound) > 2
+    assert all(one == {"check": "a"} for one in bound)
+
+
+async def test_a_run_that_is_asked_for_while_the_schedule_stops_says_that_it_did_not_finish(schedule, autojump_clock):
+    check = add(schedule, "a", Scripted())
+    await trio.sleep(1)
+    schedule.stop()
+    with pytest.raises(NotRunError, match="did not finish"):
+        await schedule.run_now(CheckName("a"))
+    await schedule.ended.wait()
+    assert len(check.started) == 2  # it was begun, and cancelled at its first wait
