@@ -3,6 +3,7 @@
 The window, the bound rules, the rule engine and the judge are those of the daemon, over real files; there are no checks, no
 HTTP and no other load. The series come of 100 checks of 100 each, the design point's; a rule reads 20 of them. From the
 call of `intake.report` until the judge publishes, the decision being on the disk. All rules are evaluated every 15 s besides.
+Beside it as many commits of one row by bare SQLite, as durable and with the same pauses: what the disk takes of it.
 """
 
 import random
@@ -30,7 +31,9 @@ from sixfbd.rules import bind_rules, level_of, render_annotations
 from sixfbd.rules.engine import RuleEngine
 from sixfbd.window.window import Window
 from sixfbd.world import RealWorld
-from tests.bench.passes import BenchError, Effort, Goal, Row, Side, figures, percentile, take_turns
+from tests.bench.alerts import latencies
+from tests.bench.journal import bare_rows, connect_bare, write_bare
+from tests.bench.passes import BenchError, Effort, Goal, Row, Side, row, take_turns
 
 CHECKS: Final = 100
 SERIES_A_CHECK: Final = 100
@@ -42,6 +45,7 @@ STALE_AFTER_S: Final = 3600.0
 HIGH: Final = 200.0
 SEED: Final = 13
 PASSES: Final = 3
+BARE: Final = "bare SQLite FULL, a commit"
 
 
 def rules(checks: int) -> list[Rule]:
@@ -168,26 +172,47 @@ async def times_to_decide(directory: Path, checks: int, many: int) -> list[float
         return taken
 
 
+def times_to_commit(path: Path, many: int) -> list[float]:
+    connection = connect_bare(path)
+    try:
+        taken = []
+        for ready in bare_rows(many):
+            time.sleep(PAUSE_S)
+            began = time.perf_counter()
+            write_bare(connection, [ready])
+            taken.append(1000 * (time.perf_counter() - began))
+        return taken
+    finally:
+        connection.close()
+
+
 def rows(directory: Path, effort: Effort) -> Sequence[Row]:
     """Measure the rows of a decision."""
     checks, many = effort.pick((CHECKS, 200), (5, 4))
     passes = iter(range(sys.maxsize))
 
-    def measure() -> Mapping[str, float]:
+    def new_place() -> Path:
         place = directory / str(next(passes))
         place.mkdir()
+        return place
+
+    def measure() -> Mapping[str, float]:
+        place = new_place()
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
         try:
             taken = trio.run(times_to_decide, place, checks, many)
         finally:
             sys.setswitchinterval(interval_s)
-        return {"p50": percentile(taken, 0.5), "p99": percentile(taken, 0.99)}
+        return latencies(taken)
 
-    side: Side = measure
-    measured = take_turns({"sixfbd": side}, effort.at_most(PASSES))
+    sides: dict[str, Side] = {
+        "sixfbd": measure,
+        BARE: lambda: latencies(times_to_commit(new_place() / "bare.db", many)),
+    }
+    measured = take_turns(sides, effort.at_most(PASSES))
     what = f"{checks * RULES_A_CHECK} rules, {checks * SERIES_A_CHECK:,} series, 1 value changed → decided"
     return [
-        Row(f"{what}, p99", "ms", figures(measured, "p99", "sixfbd"), goal=Goal(5, absolute=True)),
-        Row(f"{what}, p50", "ms", figures(measured, "p50", "sixfbd")),
+        row(f"{what}, p99", "ms", measured, "p99", "sixfbd", BARE, Goal(5, absolute=True)),
+        row(f"{what}, p50", "ms", measured, "p50", "sixfbd", BARE),
     ]
