@@ -73,6 +73,7 @@ RETRY_FIRST_S: Final = 0.1
 RETRY_MOST_S: Final = 5.0
 STOP_S: Final = 2.0  # for the last round and its commit
 LINES_A_ROUND: Final = 20  # transitions that are logged one by one
+TURNS: Final = 8  # of the loop, in which what a round has claimed gets onto its way
 
 log = structlog.get_logger("sixfbd.judge")
 
@@ -420,6 +421,7 @@ class Judge:
         self._publish(decision, inputs)
         for record in meanwhile:
             apply(self.state, record)
+        await self._log(decision.records)
 
     async def _commit(self, records: Sequence[Record]) -> Sequence[Record]:
         """Write a round; return what the journal holds besides, to be applied after it. Raises JournalFull or
@@ -491,18 +493,23 @@ class Judge:
                 self.submit(Answer(self._clock.now(), effect.message.id, unsent, isinstance(effect, Lookup)))
 
     def _tell(self, records: Sequence[Record]) -> None:
-        lines = 0
         for record in records:
             if isinstance(record, MessageChanged):
                 self._count(record.message, record.what)
-            elif isinstance(record, AlertChanged) and record.alert.state is not record.previous:
-                lines += 1
-                if lines <= LINES_A_ROUND:
-                    _log_transition(record)
-        if lines > LINES_A_ROUND:
-            log.info("alerts.more", transitions=lines - LINES_A_ROUND)
         for listener in list(self._listeners):
             listener(records)
+
+    async def _log(self, records: Sequence[Record]) -> None:
+        """Log transitions once the messages about them are on their way: a line takes about as long as a request."""
+        changes = [one for one in records if isinstance(one, AlertChanged) and one.alert.state is not one.previous]
+        if not changes:
+            return
+        for _ in range(TURNS):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        for change in changes[:LINES_A_ROUND]:
+            _log_transition(change)
+        if len(changes) > LINES_A_ROUND:
+            log.info("alerts.more", transitions=len(changes) - LINES_A_ROUND)
 
     def _count(self, message: Message, what: str) -> None:
         if message.state in OPEN_STATES:
