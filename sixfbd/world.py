@@ -10,7 +10,7 @@ import ssl
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
@@ -33,6 +33,7 @@ CONNECT_SHARE: Final = 0.9  # of the deadline; what httpcore gives up it closes,
 KEPT_CONNECTIONS: Final = 20  # idle ones, of one service
 KEPT_S: Final = 5.0
 READ_SIZE: Final = 4096  # bytes; what one read brings is handled in one go, be it hundreds of interim answers
+GATHERED: Final = 64 * 1024  # bytes of a request that wait for the rest of it
 SLICE: Final = 64  # pieces of a body that are taken before others have their turn; a read may bring hundreds
 MAX_HEAD: Final = 256 * 1024  # bytes before the body, interim answers included; h11 bounds each of them at 100 KiB
 DEFAULT_HEADERS: Final = {
@@ -201,18 +202,31 @@ class _Network(httpcore.TrioBackend):
 
 
 class _Connection(httpcore.AsyncNetworkStream):
-    """One connection as httpcore wants it, which counts what it reads against the exchange that reads it."""
+    """One connection as httpcore wants it, which counts what it reads against the exchange that reads it.
+
+    A request's head and body, which httpcore writes one by one, leave together: before an answer is read.
+    """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._unsent = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._unsent:
+            with suppress(httpcore.WriteError):  # as httpcore does: who closes early may have answered before
+                await self._send(timeout)
         data = await self._stream.read(min(max_bytes, READ_SIZE), timeout)
         _progress.get().count(len(data))
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
+        self._unsent += buffer
+        if len(self._unsent) > GATHERED:
+            await self._send(timeout)
+
+    async def _send(self, timeout: float | None) -> None:
+        unsent, self._unsent = self._unsent, b""
+        await self._stream.write(unsent, timeout)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from sixfbd.plugin import TemporaryFailure
-from sixfbd.world import MAX_HEAD, READ_SIZE, SLICE, HttpOutbound, RealWorld
+from sixfbd.world import GATHERED, MAX_HEAD, READ_SIZE, SLICE, HttpOutbound, RealWorld
 
 
 @contextmanager
@@ -131,6 +131,48 @@ async def test_a_name_and_password_in_the_url_are_sent_as_basic_authorization():
         async with RealWorld() as world:
             answer = await world.outbound("test").request("GET", f"http://me:p%40ss@127.0.0.1:{port}/")
     assert answer.json()["Authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
+
+
+async def test_the_head_and_the_body_of_a_request_leave_together():
+    came: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                for _ in range(2):
+                    came.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        async with RealWorld() as world:
+            outbound = world.outbound("test")
+            for body in ("first", "second"):
+                await outbound.request("POST", f"http://127.0.0.1:{listener.getsockname()[1]}/", content=body)
+        thread.join(5)
+    assert [piece.partition(b"\r\n\r\n")[2] for piece in came] == [b"first", b"second"]
+
+
+async def test_a_request_that_is_larger_than_what_is_gathered_arrives_whole():
+    came = bytearray()
+    size = 5 * GATHERED
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while b"\r\n\r\n" not in came or len(came.partition(b"\r\n\r\n")[2]) < size:
+                    came.extend(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        async with RealWorld() as world:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            assert (await world.outbound("test").request("POST", url, content=b"x" * size)).status_code == 204
+        thread.join(5)
+    assert came.partition(b"\r\n\r\n")[2] == b"x" * size
 
 
 # ---- servers that mean harm ----------------------------------------------------------------------------------------------
