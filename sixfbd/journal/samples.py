@@ -56,7 +56,7 @@ from sixfbd.window.writes import (
 
 T = TypeVar("T")
 
-GATHER_S: Final = 0.5
+GATHER_S: Final = 0.475  # between two ticks of the schedule: what is measured then does not wait for the disk with it
 RETRY_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 2.0
 QUEUE_SAMPLES: Final = 2_000_000  # 16 MB; a hundred seconds of a burst at the design point
