@@ -241,7 +241,7 @@ class JournalDatabase:
             raise ValueError("a Base is written by retain(), with the cut that it stands for")
         if not records:
             return self.last_record_seq
-        return await self._write(lambda connection: record_log.insert_records(connection, records))
+        return await self._write(lambda connection, numbers: record_log.insert_records(connection, records, numbers))
 
     async def put_events(
         self, source: str, events: Sequence[NewEvent], cursor: tuple[CheckName, Json] | None = None
@@ -254,8 +254,8 @@ class JournalDatabase:
         """
         encoded = None if cursor is None else (cursor[0], event_log.encode_cursor(*cursor))
 
-        def write(connection: sqlite3.Connection) -> list[Accepted | Duplicate]:
-            answers = event_log.insert_events(connection, source, events, self._known)
+        def write(connection: sqlite3.Connection, numbers: Numbers) -> list[Accepted | Duplicate]:
+            answers = event_log.insert_events(connection, source, events, numbers, self._known)
             if encoded is not None:
                 event_log.write_cursor(connection, *encoded)
             return answers
@@ -268,15 +268,15 @@ class JournalDatabase:
         For a writer whose records could not be written for a while. Durability and errors as in `commit`.
         """
 
-        def write(connection: sqlite3.Connection) -> int:
-            record_log.insert_records(connection, records)
-            return record_log.insert_base(connection, base, last_numbers(connection).record)
+        def write(connection: sqlite3.Connection, numbers: Numbers) -> int:
+            record_log.insert_records(connection, records, numbers)
+            return record_log.insert_base(connection, base, numbers.record, numbers)
 
         return await self._write(write)
 
     async def touch(self, at: float) -> None:
         """Note that the daemon lives at `at` (engine time). Survives a crash of the process, not always power loss."""
-        await self._write(lambda connection: write_meta(connection, LAST_ALIVE, at), lazy=True)
+        await self._write(lambda connection, _: write_meta(connection, LAST_ALIVE, at), lazy=True)
 
     async def probe(self, at: float) -> None:
         """Find out whether the journal takes writes, by a durable sign of life; raises JournalError if it does not.
@@ -285,7 +285,7 @@ class JournalDatabase:
         free.
         """
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: sqlite3.Connection, _: Numbers) -> None:
             free = free_bytes(self.path.parent)
             if free is not None and free < PROBE_BYTES:
                 raise no_space(self.path)
@@ -303,25 +303,25 @@ class JournalDatabase:
         """
         if not 0 <= upto <= self.last_record_seq:
             raise ValueError(f"the cut {upto} is not among the records, the last is {self.last_record_seq}")
-        await self._write(lambda connection: record_log.insert_base(connection, base, upto))
+        await self._write(lambda connection, numbers: record_log.insert_base(connection, base, upto, numbers))
         cut = Cut(upto, base.at - self._keep_records_s, base.judged_event, base.at - self._keep_events_s)
         total = await self._delete(lambda connection: retention.delete_slice(connection, cut))
         widest = Cut(upto, base.at, base.judged_event, base.at - event_log.KNOWN_FOR_S)
         more = await self._delete(lambda connection: retention.shrink_slice(connection, widest, self._max_bytes))
-        while await self._write(retention.give_back):
+        while await self._write(lambda connection, _: retention.give_back(connection)):
             pass
         return Retained(total.records + more.records, total.events + more.events, total.step_hours + more.step_hours)
 
     async def _delete(self, delete: Callable[[sqlite3.Connection], Retained]) -> Retained:
         """Delete a slice at a time until nothing is left to delete."""
         total = Retained()
-        while (some := await self._write(delete)) != Retained():
+        while (some := await self._write(lambda connection, _: delete(connection))) != Retained():
             total = Retained(
                 total.records + some.records, total.events + some.events, total.step_hours + some.step_hours
             )
         return total
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T], *, lazy: bool = False) -> T:
+    async def _write(self, work: Callable[[sqlite3.Connection, Numbers], T], *, lazy: bool = False) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._room.acquire_nowait()

@@ -4,6 +4,7 @@ An event is known by (source, id) for KNOWN_FOR_S after it was received, found b
 """
 
 import sqlite3
+import struct
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import Final
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from sixfbd.journal.step_log import Increment, add_increments
+from sixfbd.journal.writer import Numbers
 from sixfbd.model import CheckName, Event, Json, StoredEvent
 from sixfbd.quantities import DAY
 
@@ -23,6 +25,7 @@ GENERATIONS: Final = 2  # before the current one: days that an event may be know
 LAST_BIT: Final = 2**23 - 1  # 1 MiB a table; half a million events a generation leave one lookup in seventy to the file
 READ_AT_START: Final = 500_000  # events
 
+_HASH: Final = struct.Struct("<q")
 _encode: Final = msgspec.json.Encoder().encode
 _COLUMNS: Final = "seq, source, received_at, id, type, at, data"
 _KNOWN: Final = (
@@ -109,9 +112,14 @@ def read_known(connection: sqlite3.Connection) -> Known | None:
 
 
 def insert_events(
-    connection: sqlite3.Connection, source: str, events: Sequence[NewEvent], known: Known | None = None
+    connection: sqlite3.Connection,
+    source: str,
+    events: Sequence[NewEvent],
+    numbers: Numbers,
+    known: Known | None = None,
 ) -> list[Accepted | Duplicate]:
-    """Write the events that are not known and their increments, in the caller's transaction; the answers in order.
+    """Write the events that are not known and their increments, in the caller's transaction, numbered on from `numbers`;
+    the answers in order.
 
     `known` spares a look into the file for events that it does not hold.
     """
@@ -119,7 +127,7 @@ def insert_events(
     increments: list[Increment] = []
     rows: list[tuple[object, ...]] = []
     here: dict[tuple[str, str], int] = {}
-    [last] = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    last = numbers.event
     for new in events:
         event, of = new.event, new.source or source
         day, key = int(new.received_at // DAY), identity_hash(of, event.id)
@@ -131,16 +139,14 @@ def insert_events(
             continue
         last += 1
         here[of, event.id] = last
-        rows.append((last, of, event.id, event.type, event.timestamp, new.received_at, day, key, _json(event.data)))
+        data = _encode(event.data).decode()
+        rows.append((last, of, event.id, event.type, event.timestamp, new.received_at, day, key, data))
         answers.append(Accepted(last))
         increments += new.increments
     connection.executemany(_INSERT, rows)
+    numbers.event = last
     add_increments(connection, increments)
     return answers
-
-
-def _json(data: Json) -> str:
-    return _encode(data).decode()
 
 
 def _first(connection: sqlite3.Connection, source: str, new: NewEvent, day: int, key: int) -> int | None:
@@ -154,8 +160,8 @@ def _first(connection: sqlite3.Connection, source: str, new: NewEvent, day: int,
 
 def identity_hash(source: str, event_id: str) -> int:
     """Return the signed 64-bit hash of an event's identity."""
-    digest = blake2b(f"{source}\0{event_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    key: int = _HASH.unpack(blake2b(f"{source}\0{event_id}".encode(), digest_size=8).digest())[0]
+    return key
 
 
 def encode_cursor(check: CheckName, cursor: Json) -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sixfbd.journal.records import Acked, AlertChanged, Base, MessageChanged, ObligationChanged, Owed, Record
 from sixfbd.journal.schema import read_meta, write_meta
+from sixfbd.journal.writer import Numbers
 from sixfbd.model import Alert, Message, MessageId
 from sixfbd.quantities import DAY
 
@@ -60,15 +61,22 @@ def decode(body: str) -> Record:
     return record
 
 
-def insert_records(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
-    """Write records in the caller's transaction; return the last one's number (0 for none)."""
-    seq = 0
-    for record in records:
-        seq = _insert(connection, record)
-    return seq
+def insert_records(connection: sqlite3.Connection, records: Sequence[Record], numbers: Numbers) -> int:
+    """Write records in the caller's transaction, numbered on from `numbers`; return the last number given."""
+    first = numbers.record + 1
+    connection.executemany(
+        "INSERT INTO records (seq, at, kind, body) VALUES (?, ?, ?, ?)",
+        [(seq, one.at, kind_of(one), _encode(one).decode()) for seq, one in enumerate(records, first)],
+    )
+    connection.executemany(
+        "INSERT INTO record_subjects (subject, seq) VALUES (?, ?)",
+        [(subject, seq) for seq, one in enumerate(records, first) for subject in subjects(one)],
+    )
+    numbers.record += len(records)
+    return numbers.record
 
 
-def insert_base(connection: sqlite3.Connection, base: Base, upto: int) -> int:
+def insert_base(connection: sqlite3.Connection, base: Base, upto: int, numbers: Numbers) -> int:
     """Write the state at the cut `upto` in place of the base before it; the fold starts here from now on.
 
     One that is older than the base that is there changes nothing. Returns the number of the base.
@@ -76,22 +84,10 @@ def insert_base(connection: sqlite3.Connection, base: Base, upto: int) -> int:
     there, known = read_meta(connection, BASE_SEQ), read_meta(connection, BASE_UPTO)
     if there is not None and known is not None and upto < known:
         return int(there)
-    seq = _insert(connection, base)
+    seq = insert_records(connection, [base], numbers)
     connection.execute("DELETE FROM records WHERE kind = 'base' AND seq < ?", (seq,))
     write_meta(connection, BASE_SEQ, seq)
     write_meta(connection, BASE_UPTO, upto)
-    return seq
-
-
-def _insert(connection: sqlite3.Connection, record: Record) -> int:
-    row = connection.execute(
-        "INSERT INTO records (at, kind, body) VALUES (?, ?, ?)", (record.at, kind_of(record), _encode(record).decode())
-    )
-    seq = row.lastrowid
-    assert seq is not None
-    connection.executemany(
-        "INSERT INTO record_subjects (subject, seq) VALUES (?, ?)", [(subject, seq) for subject in subjects(record)]
-    )
     return seq
 
 

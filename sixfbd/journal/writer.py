@@ -30,7 +30,22 @@ LATENCIES: Final = 1000
 
 log = structlog.get_logger(__name__)
 
-Work = Callable[[sqlite3.Connection], Any]
+
+class Numbers:
+    """The last numbers given, as of one commit; within a transaction as of the rows written so far."""
+
+    __slots__ = ("event", "record")
+
+    def __init__(self, record: int, event: int) -> None:
+        self.record = record
+        self.event = event
+
+    def copy(self) -> "Numbers":
+        return Numbers(self.record, self.event)
+
+
+Work = Callable[[sqlite3.Connection, Numbers], Any]
+"""Writes rows in the caller's transaction, and counts on the numbers for those that it gives."""
 
 
 class Request:
@@ -44,16 +59,6 @@ class Request:
         self.queued_at = time.perf_counter()
         self.result: Any = None
         self.error: Exception | None = None
-
-
-class Numbers:
-    """The last numbers given, as of one commit. Immutable by use: a commit makes a new one."""
-
-    __slots__ = ("event", "record")
-
-    def __init__(self, record: int, event: int) -> None:
-        self.record = record
-        self.event = event
 
 
 def last_numbers(connection: sqlite3.Connection) -> Numbers:
@@ -182,31 +187,33 @@ class Writer:
         if len(group) == 1:
             self._transact_alone(group[0])
             return
+        numbers = self._numbers
         for request in group:
             execute("SAVEPOINT request")
+            counted = numbers.copy()
             try:
-                request.result = request.work(self._connection)
+                request.result = request.work(self._connection, counted)
+                numbers = counted
             except Exception as error:  # handed to its caller, who alone has to do with it
                 if not self._connection.in_transaction:
                     raise  # SQLite gave up the whole transaction (disk full, I/O error): nobody's was written
                 execute("ROLLBACK TO request")
                 request.error = self._own(error)
             execute("RELEASE request")
-        numbers = last_numbers(self._connection)
         execute("COMMIT")
         self._numbers = numbers
 
     def _transact_alone(self, request: Request) -> None:
         """Write the one request of a transaction: what fails is rolled back whole, without a savepoint."""
+        numbers = self._numbers.copy()
         try:
-            request.result = request.work(self._connection)
+            request.result = request.work(self._connection, numbers)
         except Exception as error:  # handed to its caller, who alone has to do with it
             if not self._connection.in_transaction:
                 raise
             self._connection.execute("ROLLBACK")
             request.error = self._own(error)
             return
-        numbers = last_numbers(self._connection)
         self._connection.execute("COMMIT")
         self._numbers = numbers
 
@@ -239,7 +246,7 @@ class Writer:
             fresh.close()
             raise
         self._connection.close()
-        self._connection = fresh
+        self._connection, self._numbers = fresh, found
         log.warning("journal.verified", file=str(self._path), last_record=found.record, last_event=found.event)
 
     def _wal(self) -> Path:

@@ -238,7 +238,7 @@ async def test_a_file_that_another_program_holds_is_named_and_written_again_when
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is what this test provokes
 async def test_when_the_writer_is_no_more_everybody_hears_so_at_once(tmp_path):
-    def die(connection):
+    def die(connection, numbers):
         raise SystemExit
 
     async with JournalDatabase(tmp_path / "journal.db") as journal:

@@ -179,7 +179,7 @@ async def test_a_disk_that_stalls_beyond_the_answer_doubles_neither_obligation_n
         monkeypatch.setattr("sixfbd.journal.database.ANSWER_TIMEOUT_S", 0.1)
         blocked, go = threading.Event(), threading.Event()
 
-        def stall(connection):
+        def stall(connection, numbers):
             blocked.set()
             go.wait(10)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sixfbd.journal import event_log
 from sixfbd.journal.event_log import KNOWN_DAYS, Accepted, Duplicate, Known, NewEvent, insert_events, read_known
 from sixfbd.journal.schema import connect_writer
+from sixfbd.journal.writer import Numbers, last_numbers
 from sixfbd.model import Event
 from sixfbd.quantities import DAY
 
@@ -43,7 +44,8 @@ def new(number: int, at: float) -> NewEvent:
 
 def put(connection: sqlite3.Connection, known: Known | None, numbers: range, at: float) -> list[Accepted | Duplicate]:
     connection.execute("BEGIN")
-    answers = insert_events(connection, "shop", [new(number, at) for number in numbers], known)
+    events = [new(number, at) for number in numbers]
+    answers = insert_events(connection, "shop", events, last_numbers(connection), known)
     connection.execute("COMMIT")
     return answers
 
@@ -68,7 +70,7 @@ def test_what_a_failed_transaction_noted_can_still_be_written(tmp_path):
     connection = connect_writer(tmp_path / "journal.db")
     known = read_known(connection)
     connection.execute("BEGIN")
-    insert_events(connection, "shop", [new(1, 20_000 * DAY)], known)
+    insert_events(connection, "shop", [new(1, 20_000 * DAY)], Numbers(0, 0), known)
     connection.execute("ROLLBACK")
     assert put(connection, known, range(1, 2), 20_000 * DAY) == [Accepted(1)]
     connection.close()
@@ -78,7 +80,7 @@ def test_an_id_twice_in_one_request_is_one_event(tmp_path):
     connection = connect_writer(tmp_path / "journal.db")
     at = 20_000 * DAY
     connection.execute("BEGIN")
-    assert insert_events(connection, "shop", [new(1, at), new(1, at), new(2, at)], Known()) == [
+    assert insert_events(connection, "shop", [new(1, at), new(1, at), new(2, at)], Numbers(0, 0), Known()) == [
         Accepted(1), Duplicate(1), Accepted(2),
     ]  # fmt: skip
     connection.execute("COMMIT")
