@@ -40,7 +40,7 @@ from sixfbd.journal.record_log import AmbiguousIdError, StoredRecord
 from sixfbd.journal.records import Base, Record
 from sixfbd.journal.retention import Cut, Retained
 from sixfbd.journal.salvage import Damage, names_set_aside
-from sixfbd.journal.schema import connect_writer, read_meta, write_meta
+from sixfbd.journal.schema import connect_writer, lay_out_wal, read_meta, write_meta
 from sixfbd.journal.space import MIB, Reserve, free_bytes
 from sixfbd.journal.writer import Numbers, Request, Writer, last_numbers
 from sixfbd.model import Alert, CheckName, Json, Message, Series, StoredEvent
@@ -192,6 +192,7 @@ class JournalDatabase:
             self.newest_at = _newest_at(connection, self.last_alive_at)
             record_log.pass_over_fold(connection)
             step_log.series_ends(connection)
+            lay_out_wal(connection, self.path)
             failing.pop_all()
         return connection
 

@@ -19,11 +19,11 @@ from typing import Any, Final
 import structlog
 
 from sixfbd.journal.errors import JournalBroken, JournalError, JournalFull, journal_error
-from sixfbd.journal.schema import connect, connect_writer
+from sixfbd.journal.schema import WAL_KEEP_BYTES, connect, connect_writer
 from sixfbd.journal.space import Reserve
 
 GROUP_SIZE: Final = 500
-CHECKPOINT_BYTES: Final = 8 * 1024**2  # a WAL of this size is copied into the file
+CHECKPOINT_BYTES: Final = WAL_KEEP_BYTES + 1024**2  # a WAL that has grown to this size is copied into the file
 CHECKPOINT_EVERY_S: Final = 1.0
 CHECKPOINT_PASSES: Final = 5  # what is written during a pass is copied in the next, which is shorter
 LATENCIES: Final = 1000

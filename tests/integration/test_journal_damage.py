@@ -185,7 +185,8 @@ async def test_a_wal_that_is_damaged_ends_where_the_damage_begins(path):
     copy = await with_wal(path)
     wal = copy.with_name("journal.db-wal")
     content = bytearray(wal.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 100] = os.urandom(100)
+    middle = len(content.rstrip(b"\0")) // 2  # of what is written: the rest is zeros
+    content[middle : middle + 100] = os.urandom(100)
     wal.write_bytes(content)
     damage, events, _, totals, problems, _ = await opened(copy)
     assert damage is None and problems == []

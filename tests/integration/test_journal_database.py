@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 
+from sixfbd.journal import schema
 from sixfbd.journal.database import (
     Accepted,
     AmbiguousIdError,
@@ -21,6 +22,7 @@ from sixfbd.journal.database import (
 )
 from sixfbd.journal.event_log import KNOWN_FOR_S
 from sixfbd.journal.records import Acked, AlertChanged, Audited, Base, MessageChanged, ObligationChanged, Owed, Stopped
+from sixfbd.journal.schema import WAL_KEEP_BYTES
 from sixfbd.model import (
     Alert,
     AlertKey,
@@ -577,12 +579,37 @@ async def test_after_a_failed_start_the_directory_is_free_again(path):
         assert await journal.commit([audited("works")]) == 1
 
 
+async def test_a_wal_begins_at_its_full_size_and_what_is_not_written_yet_is_nothing(path, tmp_path):
+    async def content(at: str) -> tuple[list[str], list[str]]:
+        for name in ("journal.db", "journal.db-wal"):  # as a crash leaves them
+            (tmp_path / at).mkdir(exist_ok=True)
+            (tmp_path / at / name).write_bytes(path.with_name(name).read_bytes())
+        async with JournalDatabase(tmp_path / at / "journal.db") as copy:
+            return [one.event.id for one in await copy.events()], await copy.verify()
+
+    async with JournalDatabase(path) as journal:
+        await journal.put_events("shop", [sale("a")])
+    async with JournalDatabase(path) as journal:
+        assert Path(f"{path}-wal").stat().st_size == WAL_KEEP_BYTES
+        assert await content("before") == (["a"], [])
+        await journal.put_events("shop", [sale("b")])
+        assert Path(f"{path}-wal").stat().st_size == WAL_KEEP_BYTES
+        assert await content("after") == (["a", "b"], [])
+
+
+async def test_a_wal_takes_no_room_that_is_scarce(path, monkeypatch):
+    monkeypatch.setattr(schema, "free_bytes", lambda directory: 85 * 2**20)
+    async with JournalDatabase(path) as journal:
+        assert Path(f"{path}-wal").stat().st_size < WAL_KEEP_BYTES
+        assert await journal.commit([audited("works")]) == 1
+
+
 async def test_the_wal_shrinks_beside_the_writer(path, journal):
     wal = Path(f"{path}-wal")
     peak = 0
     with trio.fail_after(30):
         number = 0
-        while not (peak > 10 * 2**20 and wal.stat().st_size <= 5 * 2**20):
+        while not (peak > 10 * 2**20 and wal.stat().st_size <= WAL_KEEP_BYTES):
             number += 1
             large = peak <= 10 * 2**20
             await journal.commit([audited("x" * (2**20 if large else 1))])
