@@ -107,7 +107,7 @@ class Exposition:
         self._key = _whole_key(newest, key)
 
     def take(self, newest: Newest) -> Iterator[None]:
-        """Write the lines that are not as they were, those that it is laid out for; yields after each SLICE of them.
+        """Write the lines that are not as they were, those that it is laid out for; yields between each SLICE of them.
 
         To end before its end is no loss: what was not written is still to be written.
         """
@@ -116,16 +116,18 @@ class Exposition:
         shown &= self._part >= 0
         turned = np.flatnonzero(shown != self._shown)
         for first in range(0, len(turned), SLICE):
+            if first:
+                yield
             self._turn(turned[first : first + SLICE], shown)
-            yield
         changed = np.flatnonzero(shown & ((bits != self._bits) | ~self._valued))
         for first in range(0, len(changed), SLICE):
+            if first or len(turned):
+                yield
             some = changed[first : first + SLICE]
             parts = self._parts
             for part, end in zip((self._part[some] + 1).tolist(), ends_of_lines(values[some]), strict=True):
                 parts[part] = end
             self._bits[some], self._valued[some] = bits[some], True
-            yield
 
     def page(self) -> bytes:
         """Return what was taken."""
