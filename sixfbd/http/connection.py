@@ -237,7 +237,7 @@ class Connection(TCPServer):
                 await self.protocol.handle(Closed())
                 return
         if sent < len(data):
-            await super().protocol_send(RawData(data[sent:]))
+            await super().protocol_send(RawData(cast(bytes, memoryview(data)[sent:])))  # a page is not copied
 
     async def _end(self) -> None:
         self._ended = True

@@ -65,7 +65,6 @@ class Exposition:
         self._encode = encode
         self._key: Hashable = None
         self._parts: list[bytes] = []
-        self._tail = b""
         # By place in Newest.series():
         self._series: list[bytes] = []
         self._part: npt.NDArray[np.intp] = np.empty(0, np.intp)  # where its parts begin; -1: it is left out
@@ -84,14 +83,14 @@ class Exposition:
     def lay_out(self, newest: Newest, key: Hashable, families: Families) -> None:
         """Begin anew for these series, with no value yet. Costs time: not for the loop."""
         count = sum(1 for _ in newest.series())
-        self._parts, self._tail, self._comments, self._lines = [], b"", {}, {}
+        self._parts, self._comments, self._lines = [], {}, {}
         self._series, self._head, self._part = [b""] * count, [0] * count, np.full(count, -1)
         self._bits = np.zeros(count, np.uint64)
         self._shown, self._valued = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         comments: list[bytes] = []
         for line in encode_families(self._encode, families(newest)).split(b"\n"):
             if line == b"# EOF":
-                self._tail = line + b"\n"
+                self._parts.append(line + b"\n")
             elif line.startswith(b"#"):
                 comments.append(line + b"\n")
             elif line:
@@ -131,7 +130,7 @@ class Exposition:
 
     def page(self) -> bytes:
         """Return what was taken."""
-        return b"".join(self._parts) + self._tail
+        return b"".join(self._parts)
 
     def _turn(self, turned: npt.NDArray[np.intp], shown: npt.NDArray[np.bool_]) -> None:
         """Show the series of lines that were not shown, without a value yet, and the other way round."""
