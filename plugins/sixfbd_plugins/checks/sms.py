@@ -45,7 +45,15 @@ from sixfbd.plugin import (
     installed,
 )
 from sixfbd_plugins.twilio import log, messages
-from sixfbd_plugins.twilio.account import PUBLIC_URL, Account, AccountOptions, Refused, validate_secret, validate_sid
+from sixfbd_plugins.twilio.account import (
+    PUBLIC_URL,
+    Account,
+    AccountOptions,
+    Refused,
+    revealed,
+    validate_secret,
+    validate_sid,
+)
 from sixfbd_plugins.twilio.numbers import E164, normalized, normalized_sender
 from sixfbd_plugins.twilio.records import Sent, read_records
 from sixfbd_plugins.twilio.texts import reference
@@ -88,14 +96,14 @@ class SmsOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, kw_onl
         with faults.at("account_sid"):
             installed("twilio", extra="twilio")
         with faults.at("from_number"):
-            if _plain(self.from_number):
-                normalized_sender(_plain(self.from_number))
+            if revealed(self.from_number):
+                normalized_sender(revealed(self.from_number))
         with faults.at("messaging_service_sid"):
             if self.messaging_service_sid:
                 validate_sid(self.messaging_service_sid, "MG")
         for place, target in enumerate(self.targets, 1):
             with faults.at("targets"):
-                _at_place(place, _plain(target))
+                _at_place(place, revealed(target))
         with faults.at("min_balance"):
             if self.min_balance:
                 _amount(self.min_balance)
@@ -103,17 +111,17 @@ class SmsOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, kw_onl
             if not 0 < self.history <= log.WATCHED_S:
                 raise ValueError("is more than 48h")
         with faults.at("test_account_sid"):
-            if bool(_plain(self.test_account_sid)) is (self.test_auth_token is None):
+            if bool(revealed(self.test_account_sid)) is (self.test_auth_token is None):
                 raise ValueError("test_account_sid and test_auth_token are given both or neither")
             if self.test_auth_token is not None:
-                validate_sid(_plain(self.test_account_sid), "AC")
+                validate_sid(revealed(self.test_account_sid), "AC")
         with faults.at("test_auth_token"):
             if self.test_auth_token is not None:
                 validate_secret(self.test_auth_token)
         with faults.at("canary"):
-            if _plain(self.canary):
-                normalized(_plain(self.canary))
-                if not (_plain(self.from_number) or self.messaging_service_sid):
+            if revealed(self.canary):
+                normalized(revealed(self.canary))
+                if not (revealed(self.from_number) or self.messaging_service_sid):
                     raise ValueError("needs from_number or messaging_service_sid, which it is sent from")
 
 
@@ -156,8 +164,8 @@ class SmsCheck(Check[SmsOptions]):
         self._account = Account(options, ctx)
         self._client = self._account.client
         self._test = _test_account(options, ctx)
-        self._sender = normalized_sender(_plain(options.from_number)) if _plain(options.from_number) else ""
-        self._canary = normalized(_plain(options.canary)) if _plain(options.canary) else ""
+        self._sender = normalized_sender(revealed(options.from_number)) if revealed(options.from_number) else ""
+        self._canary = normalized(revealed(options.canary)) if revealed(options.canary) else ""
         self._min_balance = _amount(options.min_balance) if options.min_balance else None
         self._marks: dict[int, dict[str, str]] = {}  # by hour of the log, of messages that were taken
         self._fresh: tuple[int, dict[str, str]] = (0, {})  # marks of the last page, which hold once it was taken
@@ -425,10 +433,6 @@ def _test_account(options: SmsOptions, ctx: Context) -> Account | None:
         return None
     sid, token = options.test_account_sid, options.test_auth_token
     return Account(AccountOptions(account_sid=sid, auth_token=token, base_url=options.base_url), ctx)
-
-
-def _plain(value: Secret | str) -> str:
-    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _at_place(place: int, target: str) -> None:

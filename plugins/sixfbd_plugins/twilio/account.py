@@ -9,6 +9,8 @@ import base64
 import re
 import urllib.parse
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from traceback import extract_tb
 from typing import Annotated, Any, Final, TypeVar
 
 import httpx
@@ -76,6 +78,7 @@ class Refused(Exception):  # noqa: N818 - Twilio's answer, no fault of the progr
         named = f"{status}" if code in (0, status) else f"{status}, code {code}"
         super().__init__(f"answered {named}: {said}".rstrip(": "))
         self.status = status
+        self.said = said
         self.code = 0 if code == status else code
         self.retry_after_s = retry_after_s
 
@@ -83,6 +86,10 @@ class Refused(Exception):  # noqa: N818 - Twilio's answer, no fault of the progr
     def is_passing(self) -> bool:
         """Tell whether the same request may do later: Twilio is overloaded or broken, or too much was asked at once."""
         return self.status >= 500 or self.status in (408, 425, 429) or self.code == TOO_MANY
+
+
+class Misread(Refused):
+    """Twilio answered 2xx, with something that is not as documented: what was asked for may have been done."""
 
 
 class Account:
@@ -108,7 +115,11 @@ class Account:
         try:
             return await call
         except self._misread as error:
-            raise Refused(502, 0, f"an answer that is not as documented ({type(error).__name__})") from None
+            place = extract_tb(error.__traceback__)[-1]  # its words may hold what Twilio said
+            self._ctx.log.warning(
+                "twilio.misread", error=type(error).__name__, place=f"{Path(place.filename).name}:{place.lineno}"
+            )
+            raise Misread(502, 0, f"an answer that is not as documented ({type(error).__name__})") from None
 
     def hide(self, text: str) -> str:
         """Return a text that may be shown: without secrets, without numbers, not longer than a line."""

@@ -11,10 +11,12 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from sixfbd.plugin import Counter, Event, EventType, Sample, Summary
+from sixfbd.plugin import Counter, Event, EventType, MessageId, Receipt, Sample, Summary
+from sixfbd_plugins.twilio.failures import is_temporary, words_of
 
 OURS: Final = "sixfbd"
 """The label `origin` of messages that this daemon sent; those of others have none."""
+RETRY_AFTER_S: Final = 60.0  # a phone that was out of reach is so a moment later
 MICROS: Final = 1_000_000
 MAX_PRICE: Final = 10**9
 
@@ -133,6 +135,26 @@ def _counted(status: MessageStatus) -> Sequence[Sample]:
     if status.status in ("failed", "undelivered"):
         counted.append(ERRORS(1, code=status.code or "none", origin=status.origin))
     return counted
+
+
+def _receipt(status: MessageStatus) -> Receipt | None:
+    """Return what a status says of a message of our own, None if nothing, or of another's message."""
+    if status.origin != OURS:
+        return None
+    message = MessageId(status.message) if status.message else None
+    if status.status == "delivered":
+        return Receipt(state="delivered", message_id=message, provider_id=status.sid)
+    if status.status not in ("failed", "undelivered"):
+        return None
+    code = int(status.code) if status.code.isdecimal() else 0
+    return Receipt(
+        state="failed",
+        message_id=message,
+        provider_id=status.sid,
+        detail=f"{status.status}: {words_of(code)}",
+        temporary=is_temporary(code, default=False),
+        retry_after_s=RETRY_AFTER_S,
+    )
 
 
 def _settled(settled: MessageSettled) -> Sequence[Sample]:

@@ -170,22 +170,19 @@ def double(clock: ManualClock) -> TwilioDouble:
 
 
 class Wire:
-    """A double that is served; `connections` that are open now."""
+    """A double that is served; `asked` is set by the first request."""
 
     def __init__(self, double: TwilioDouble, url: str) -> None:
         self.double = double
         self.url = url
-        self.connections = 0
+        self.asked = trio.Event()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        self.connections += 1
         try:
             async with stream:
                 await self._serve(stream)
         except trio.BrokenResourceError:
             await trio.lowlevel.checkpoint()  # the client hung up first
-        finally:
-            self.connections -= 1
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER)
@@ -206,6 +203,7 @@ class Wire:
             url = httpx.URL(f"http://double{request.target.decode()}")
             headers = {name.decode(): value.decode() for name, value in request.headers}
             answer = self.double.handle(request.method.decode(), url.path, dict(url.params), headers, body)
+            self.asked.set()
             await trio.sleep(answer.delay_s)
             if answer.lost:
                 return
@@ -231,6 +229,6 @@ async def wire(nursery: trio.Nursery) -> Wire:
 
 @pytest.fixture
 async def real_context() -> AsyncIterator[PluginContext]:
-    http = HttpOutbound("sms", ssl.create_default_context())
+    http = HttpOutbound("sms", ssl.create_default_context)
     yield PluginContext(http, EngineClock())
     await http.close()

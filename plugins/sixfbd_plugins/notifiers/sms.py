@@ -1,0 +1,202 @@
+"""The `sms` notifier: a notification becomes one SMS to one number, through Twilio.
+
+Owns what the text says, its length and its pace. Each text ends with a short reference: by it a message is found in the
+account's log whose answer was lost, and no two texts are the same, as Twilio drops those that are. What became of a message
+later is told by the event type `sms_status`: by a status callback, or by the `sms` check that reads the log.
+"""
+
+import urllib.parse
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import httpx
+from msgspec import Meta
+
+from sixfbd.plugin import (
+    DAY,
+    MINUTE,
+    SECOND,
+    Context,
+    Notification,
+    Notifier,
+    OptionFaults,
+    PermanentFailure,
+    PluginConfig,
+    Receipt,
+    Secret,
+    TemporaryFailure,
+    hookimpl,
+    installed,
+)
+from sixfbd_plugins.twilio.account import PUBLIC_URL, Account, AccountOptions, Misread, Refused, revealed, validate_sid
+from sixfbd_plugins.twilio.failures import is_temporary, words_of
+from sixfbd_plugins.twilio.numbers import normalized, normalized_sender
+from sixfbd_plugins.twilio.texts import fitted, reference, segments
+
+LONGEST_TURN_S: Final = 4 * SECOND  # who would wait for longer tries again later, and leaves the slot to others
+LISTED_AFTER_S: Final = 30 * SECOND  # a message that was taken is in the log by then
+LOOKED_AT: Final = 200  # messages to one number, the newest first
+FAILED: Final = ("failed", "undelivered", "canceled")
+
+
+class SmsNotifierOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Options of an `sms` notifier; one of `from_number` and `messaging_service_sid` is needed."""
+
+    from_number: Annotated[Secret | str, Meta(description="The sender: a number, a short code or a name.")] = ""
+    messaging_service_sid: Annotated[str, Meta(description="The messaging service that chooses the sender.")] = ""
+    max_segments: Annotated[int, Meta(ge=1, le=10, description="Segments of a message; a longer text is cut.")] = 3
+    rate: Annotated[
+        float, Meta(gt=0, le=1000, description="Messages a second; 1 is what a US long code is allowed.")
+    ] = 1.0
+    status_callback: Annotated[
+        str, Meta(description="Public address of the inbound of kind twilio that is told what became of messages.")
+    ] = ""
+
+    def check(self, faults: OptionFaults) -> None:
+        super().check(faults)
+        with faults.at("account_sid"):
+            installed("twilio", extra="twilio")
+        with faults.at("from_number"):
+            if bool(revealed(self.from_number)) is bool(self.messaging_service_sid):
+                raise ValueError("one of from_number and messaging_service_sid is needed")
+            if revealed(self.from_number):
+                normalized_sender(revealed(self.from_number))
+        with faults.at("messaging_service_sid"):
+            if self.messaging_service_sid:
+                validate_sid(self.messaging_service_sid, "MG")
+        with faults.at("status_callback"):
+            if self.status_callback:
+                _validate_callback(self.status_callback)
+
+
+class SmsNotifier(Notifier[SmsNotifierOptions]):
+    """SMS to phones, through Twilio; one message for each number."""
+
+    Options = SmsNotifierOptions
+    provider_urls = {"base_url": PUBLIC_URL}  # noqa: RUF012 - a ClassVar of the contract
+    can_look_up = True
+    receipts = True
+
+    def __init__(self, options: SmsNotifierOptions, ctx: Context) -> None:
+        super().__init__(options, ctx)
+        self._account = Account(options, ctx)
+        sender = revealed(options.from_number)
+        self._sender = (
+            {"from_": normalized_sender(sender)} if sender else {"messaging_service_sid": options.messaging_service_sid}
+        )
+        self._next_at = 0.0
+        self._lost: dict[str, float] = {}  # when messages were sent whose answers were lost
+
+    async def deliver(self, notification: Notification) -> Receipt:
+        to = _receiver(notification)
+        body = fitted(text_of(notification, self.ctx.site), reference(notification.id), self.options.max_segments)
+        await self._take_turn()
+        call = self._account.client.messages.create_async(
+            to=to, body=body, **self._sender, **self._callback(notification)
+        )
+        try:
+            sent = await self._account.ask(call)
+        except Misread as answer:
+            raise self._note_lost(notification, TemporaryFailure(str(answer), sent=True)) from None
+        except Refused as refused:
+            raise failure_of(refused) from None
+        except TemporaryFailure as failure:
+            raise self._note_lost(notification, failure) from None
+        if sent.status in FAILED:
+            raise _failed(sent.status, sent.error_code)
+        count = segments(body)
+        detail = f"{sent.status}, {count} segment{'s' if count > 1 else ''}"
+        return Receipt(state="accepted", message_id=notification.id, provider_id=str(sent.sid), detail=detail)
+
+    async def lookup(self, notification: Notification) -> Receipt | None:
+        wanted = reference(notification.id)
+        call = self._account.client.messages.list_async(
+            to=_receiver(notification), limit=LOOKED_AT, page_size=LOOKED_AT
+        )
+        try:
+            listed = await self._account.ask(call)
+        except Refused as refused:  # whatever it is, it says nothing of the message
+            raise TemporaryFailure(str(refused), retry_after_s=refused.retry_after_s) from None
+        found = next((one for one in listed if (one.body or "").rsplit(None, 1)[-1:] == [wanted]), None)
+        if found is None:
+            listed_at = self._lost.get(notification.id, 0.0) + LISTED_AFTER_S
+            if (wait_s := listed_at - self.ctx.clock.now()) > 0:
+                raise TemporaryFailure("the message is not in the log yet", retry_after_s=wait_s)
+            self._lost.pop(notification.id, None)
+            return None
+        self._lost.pop(notification.id, None)
+        if found.status in FAILED:
+            raise _failed(found.status, found.error_code)
+        state: Any = "delivered" if found.status in ("delivered", "read") else "accepted"
+        detail = f"found by its reference: {found.status}"
+        return Receipt(state=state, message_id=notification.id, provider_id=str(found.sid), detail=detail)
+
+    async def _take_turn(self) -> None:
+        """Wait until another message may go out; raises TemporaryFailure if that is too long."""
+        now = self.ctx.clock.now()
+        at = max(now, self._next_at)
+        if at - now > LONGEST_TURN_S:
+            raise TemporaryFailure(f"more than {self.options.rate:g} messages a second (rate)", retry_after_s=at - now)
+        self._next_at = at + 1 / self.options.rate
+        if at > now:
+            await self.ctx.clock.sleep_until(at)
+
+    def _callback(self, notification: Notification) -> dict[str, str]:
+        """Return where Twilio tells what became of a message: the address names it, and is signed with the rest."""
+        if not self.options.status_callback:
+            return {}
+        joint = "&" if "?" in self.options.status_callback else "?"
+        query = urllib.parse.urlencode({"message": notification.id})
+        return {"status_callback": f"{self.options.status_callback}{joint}{query}"}
+
+    def _note_lost(self, notification: Notification, failure: TemporaryFailure) -> TemporaryFailure:
+        now = self.ctx.clock.now()
+        self._lost = {name: at for name, at in self._lost.items() if now - at < DAY}
+        if failure.sent:
+            self._lost[notification.id] = now
+        return failure
+
+
+def text_of(notification: Notification, site: str) -> str:
+    """Return what an SMS says: remarks of the daemon about itself, where it comes from and the title, the other alerts."""
+    title = f"{site}: {notification.title}" if site else notification.title
+    others = [
+        f"{alert.status}: {alert.annotations.get('summary') or alert.labels.get('alertname', '')}"
+        for alert in notification.alerts[1:]
+    ]
+    return "\n".join([*notification.remarks, title, *others])
+
+
+def failure_of(refused: Refused) -> TemporaryFailure | PermanentFailure:
+    """Return what a refusal means for a message, by Twilio's own code first, then by HTTP's status."""
+    text = f"answered {refused.status}: {words_of(refused.code, refused.said)}"
+    if is_temporary(refused.code, refused.is_passing):
+        return TemporaryFailure(text, retry_after_s=refused.retry_after_s)
+    return PermanentFailure(text)
+
+
+def _failed(status: str, code: int | None) -> TemporaryFailure | PermanentFailure:
+    """Return what it means that a message was taken and then came to nothing."""
+    text = f"{status}: {words_of(code or 0)}"
+    if is_temporary(code or 0, default=False):
+        return TemporaryFailure(text, retry_after_s=MINUTE)
+    return PermanentFailure(text)
+
+
+def _receiver(notification: Notification) -> str:
+    try:
+        return normalized(notification.address)
+    except ValueError as error:
+        raise PermanentFailure(f"the receiver's address {error}") from None
+
+
+def _validate_callback(text: str) -> None:
+    url = httpx.URL(text) if text.isascii() and text.isprintable() else httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host or url.fragment:
+        raise ValueError('is not an address such as "https://hooks.example.com/webhooks/twilio"')
+
+
+@hookimpl
+def sixfbd_notifiers(config: PluginConfig) -> Mapping[str, type[Notifier[Any]]]:
+    """The notifier `sms`."""
+    return {"sms": SmsNotifier}
