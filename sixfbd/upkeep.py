@@ -41,7 +41,7 @@ WORKS_S: Final = 4 * INTERVAL_S  # a daemon that has not reported on itself for 
 COLLECT_S: Final = 300.0
 COLLECTIONS: Final = 12  # before one that looks at everything
 USUAL: Final = gc.get_threshold()
-YOUNG: Final = (1_000, 10, 2**31 - 1)  # gc.set_threshold: what is old is looked at by `collect_garbage` only
+YOUNG: Final = (1_000, 3, 2**31 - 1)  # gc.set_threshold: small looks at what is young, none at what is old
 STEP_S: Final = 1.0  # a wall clock that moves by more than this against engine time has stepped
 
 
