@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,20 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from sixfbd.control.client import ControlClient, ControlError
+from sixfbd.control.protocol import RpcError
+
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
 START_LIMIT_S = 30.0
+PASSING = (
+    httpx.HTTPError, OSError, AssertionError, subprocess.SubprocessError, json.JSONDecodeError, ControlError, RpcError,
+)  # fmt: skip
+"""What a probe may meet while something is not yet so."""
+FAKETIME = "faketime/libfaketimeMT.so.1"
 
 
-def wait_for(what: str, probe: Callable[[], T], limit_s: float = 30.0) -> T:
+def wait_for(what: str, probe: Callable[[], T], limit_s: float = 30.0, pause_s: float = 0.02) -> T:
     """Call `probe` until it returns something true, at most `limit_s`; its last exception is the failure's cause."""
     deadline = time.monotonic() + limit_s
     cause: Exception | None = None
@@ -30,9 +38,9 @@ def wait_for(what: str, probe: Callable[[], T], limit_s: float = 30.0) -> T:
         try:
             if found := probe():
                 return found
-        except (httpx.HTTPError, OSError, AssertionError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+        except PASSING as error:
             cause = error
-        time.sleep(0.02)
+        time.sleep(pause_s)
     raise AssertionError(f"{what}: not within {limit_s:g} s") from cause
 
 
@@ -103,6 +111,11 @@ class Daemon:
         assert done.returncode == 0, f"sixfbctl {' '.join(args)}: exit {done.returncode}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
+    def ask(self, method: str, **params: Any) -> Any:
+        """Return what the control socket answers; as `ctl`, without the process that costs."""
+        with ControlClient(self.socket) as client:
+            return client.call(method, **params)
+
     def run_ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run sixfbctl as a person would."""
         if "reload" in args:
@@ -121,6 +134,13 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+
+    def sizes(self) -> tuple[int, int]:
+        """Return its resident memory in bytes and how many descriptors it has open, as the kernel says."""
+        assert self.process is not None
+        proc = Path(f"/proc/{self.process.pid}")
+        resident = next(line for line in (proc / "status").read_text().splitlines() if line.startswith("VmRSS:"))
+        return int(resident.split()[1]) * 1024, len(list((proc / "fd").iterdir()))
 
     def stop(self) -> float:
         """End the daemon in order; return the seconds that it took."""
@@ -142,13 +162,99 @@ class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: set[Any] = set()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for request in list(self._open):
+            with suppress(OSError):  # its thread has just closed it
+                request.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
-class Receiver:
+class Server:
+    """An HTTP server that can be stopped and started again on its port, and that answers as `fault` says.
+
+    `fault`: "" is none, "hangs" until it is another, "drips" an answer that takes seconds, "hangs up" without one;
+    "loses the answer" is to take what was sent and then hang up.
+    """
+
+    path = "/"
+    drip_s = 0.5
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.fault = ""
+        self._handler = handler
+        self.server = QuietServer(("127.0.0.1", 0), handler)
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}{self.path}"
+
+    def serve(self) -> None:
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def start(self) -> None:
+        self.server = QuietServer(("127.0.0.1", self.port), self._handler)
+        self.serve()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Be stopped for as long as the block lasts."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def faulty(self, how: str) -> Iterator[None]:
+        """Have this fault for as long as the block lasts."""
+        self.fault = how
+        try:
+            yield
+        finally:
+            self.fault = ""
+
+    def reply(self, handler: BaseHTTPRequestHandler, answer: Callable[[], tuple[int, bytes]]) -> None:
+        """Have a request answered by what `answer` returns, or as the fault says."""
+        fault = self.fault
+        while self.fault == "hangs":
+            time.sleep(0.02)
+        status, body = (0, b"") if fault in ("hangs", "hangs up") else answer()
+        if fault in ("hangs", "hangs up", "loses the answer"):
+            handler.close_connection = True
+            return
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        if fault == "drips":
+            for place in range(len(body)):
+                time.sleep(self.drip_s)
+                handler.wfile.write(body[place : place + 1])
+        else:
+            handler.wfile.write(body)
+
+
+class Receiver(Server):
     """A webhook receiver: keeps what it got, in order; may fail on purpose."""
+
+    path = "/hook"
 
     def __init__(self) -> None:
         self.got: list[tuple[float, dict[str, str], dict[str, Any], bytes]] = []
@@ -162,16 +268,13 @@ class Receiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                status = receiver.take({key.lower(): value for key, value in self.headers.items()}, body)
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                headers = {key.lower(): value for key, value in self.headers.items()}
+                receiver.reply(self, lambda: (receiver.take(headers, body), b""))
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
                 """Tests read what was received, not a log."""
 
-        self.server = QuietServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        super().__init__(Handler)
 
     def take(self, headers: dict[str, str], body: bytes) -> int:
         with self._lock:
@@ -192,61 +295,56 @@ class Receiver:
             ]
 
 
-class Target:
-    """An HTTP server that can be stopped and started again on its port."""
+class Target(Server):
+    """An HTTP server that is probed."""
 
     def __init__(self) -> None:
-        self.server = self._make(0)
-        self.port = self.server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self._serve()
+        target = self
 
-    def _make(self, port: int) -> ThreadingHTTPServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", "5")
-                self.end_headers()
-                self.wfile.write(b"fine\n")
+                target.reply(self, lambda: (200, b"fine\n"))
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
                 """Quiet."""
 
-        return QuietServer(("127.0.0.1", port), Handler)
-
-    def _serve(self) -> None:
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def start(self) -> None:
-        self.server = self._make(self.port)
-        self._serve()
+        super().__init__(Handler)
 
 
-@contextmanager
-def serving(receiver: Receiver) -> Iterator[Receiver]:
-    thread = threading.Thread(target=receiver.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield receiver
-    finally:
-        receiver.server.shutdown()
-        receiver.server.server_close()
-        thread.join(5)
+class WallClock:
+    """The wall clock of the processes that are started with `env`; their monotonic clocks stay real."""
+
+    def __init__(self, folder: Path) -> None:
+        libraries = list(Path("/usr/lib").glob(f"*/{FAKETIME}"))
+        assert libraries, f"{FAKETIME} is missing: apt-get install faketime"
+        self._file = folder / "wall-clock"
+        self.set(0)
+        self.env = {
+            "LD_PRELOAD": str(libraries[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_CACHE_DURATION": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, hours: float) -> None:
+        """Set it this far from the real one."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{hours:+g}h\n")
+        new.replace(self._file)
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with serving(Receiver()) as made:
-        yield made
+    made = Receiver()
+    made.serve()
+    yield made
+    made.stop()
 
 
 @pytest.fixture
 def target() -> Iterator[Target]:
     made = Target()
+    made.serve()
     yield made
     made.stop()
 
@@ -277,3 +375,26 @@ def free_port() -> Callable[[], int]:
             return int(probe.getsockname()[1])
 
     return find
+
+
+@pytest.fixture
+def wall(tmp_path: Path) -> WallClock:
+    return WallClock(tmp_path)
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[..., None]]:
+    """Mount something for the length of the test."""
+    points: list[Path] = []
+
+    def mount(point: Path, *arguments: str) -> None:
+        point.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(["mount", *arguments, point], capture_output=True, text=True, timeout=20, check=False)
+        if done.returncode:
+            pytest.fail(f"cannot mount ({done.stderr.strip()}): this test needs root, or CAP_SYS_ADMIN in a container")
+        points.append(point)
+
+    yield mount
+    for point in reversed(points):
+        if subprocess.run(["umount", point], capture_output=True, timeout=20, check=False).returncode:
+            subprocess.run(["umount", "--lazy", point], capture_output=True, timeout=20, check=True)

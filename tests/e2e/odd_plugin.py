@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,9 +29,10 @@ PHASE_S = 4  # how long `phase` stays as it is
 
 
 class HowOptions(msgspec.Struct, frozen=True):
-    """The one option of all of them."""
+    """The options of all of them. While there is a file `steer`, they misbehave as it says instead, such as `flood 5000`."""
 
     how: str
+    steer: str = ""
 
 
 async def hang() -> None:
@@ -42,6 +44,25 @@ async def shield() -> None:
         await trio.sleep_forever()
 
 
+def block(seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        pass  # time.sleep fails where the wall clock is a false one
+
+
+def steered(options: HowOptions) -> str:
+    """Return how to misbehave now. `blocks SECONDS` is meant once: its file is removed before it does."""
+    if not options.steer:
+        return options.how
+    try:
+        how = Path(options.steer).read_text()
+    except FileNotFoundError:
+        return options.how
+    if how.startswith("blocks"):
+        Path(options.steer).unlink()
+    return how
+
+
 class Odd(Check[HowOptions]):
     """Misbehaves as it is told."""
 
@@ -51,11 +72,14 @@ class Odd(Check[HowOptions]):
     def __init__(self, options: HowOptions, ctx: Context) -> None:
         super().__init__(options, ctx)
         self.runs = 0
-        self.flood = tuple(VALUE(1, n=str(n)) for n in range(100_000)) if options.how == "flood" else ()
+        self.flood: tuple[Sample, ...] = ()
 
     async def run(self, cursor: Json | None) -> Report:
         self.runs += 1
-        match self.options.how:
+        how, _, number = steered(self.options).partition(" ")
+        match how:
+            case "blocks":
+                block(float(number))
             case "raises":
                 raise RuntimeError("no such thing")
             case "exits":
@@ -72,6 +96,7 @@ class Odd(Check[HowOptions]):
             case "wordy":
                 return Report(Status.HEALTHY, "x" * 10_000_000)
             case "flood":
+                self.flood = self.flood or tuple(VALUE(1, n=str(n)) for n in range(int(number or 100_000)))
                 return Report(Status.HEALTHY, "flood", self.flood)
             case "undeclared":
                 return Report(Status.HEALTHY, "undeclared", (Sample("other", 1.0),))
@@ -106,16 +131,18 @@ class Unmakable(Odd):
 
 
 class OddNotifier(Notifier[HowOptions]):
-    """Misbehaves as it is told, and never delivers."""
+    """Misbehaves as it is told; delivers only if it is `fine`."""
 
     Options = HowOptions
 
     async def deliver(self, notification: Notification) -> Receipt:
-        match self.options.how:
+        match steered(self.options):
             case "hangs":
                 await hang()
             case "raises":
                 raise RuntimeError("no such thing " + "x" * 1_000_000)
+            case "fine":
+                return Receipt(state="delivered")
         return "delivered"  # type: ignore[return-value] # that is what is odd
 
 

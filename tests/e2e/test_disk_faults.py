@@ -4,38 +4,19 @@ Needs root for its small file systems; where mounting is not permitted it fails 
 """
 
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
-MIB = 1024**2
+from tests.e2e.disks import MIB, FsyncFaults, fill
+
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture
-def mounted() -> Iterator[Callable[..., None]]:
-    """Mount something for the length of the test."""
-    points: list[Path] = []
-
-    def mount(point: Path, *arguments: str) -> None:
-        point.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(["mount", *arguments, point], capture_output=True, text=True, timeout=20, check=False)
-        if done.returncode:
-            pytest.fail(f"cannot mount ({done.stderr.strip()}): this test needs root, or CAP_SYS_ADMIN in a container")
-        points.append(point)
-
-    yield mount
-    for point in reversed(points):
-        if subprocess.run(["umount", point], capture_output=True, timeout=20, check=False).returncode:
-            subprocess.run(["umount", "--lazy", point], capture_output=True, timeout=20, check=True)
 
 
 @pytest.fixture
@@ -88,16 +69,6 @@ def texts(receiver, **labels: str) -> list[str]:
 
 def firing(daemon) -> dict[str, str]:
     return {alert["rule"]: alert["id"] for alert in daemon.ctl("alerts") if alert["state"] == "firing"}
-
-
-def fill(path: Path, leave: int = 0) -> None:
-    """Let a file grow until only `leave` bytes are free on its file system."""
-    with path.open("ab", buffering=0) as ballast:
-        while (free := shutil.disk_usage(path.parent).free) > leave:
-            try:
-                ballast.write(b"\0" * min(MIB, free - leave))
-            except OSError:
-                return
 
 
 # ---- a disk that is full ------------------------------------------------------------------------------------------------
@@ -184,45 +155,14 @@ def test_on_a_full_disk_measuring_judging_and_sending_go_on_and_everything_says_
 
 # ---- disks that fail, or are slow ---------------------------------------------------------------------------------------
 
-FAULTS = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-static int flagged(const char *name) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", getenv("DISK_FAULTS"), name);
-    return access(path, F_OK) == 0;
-}
-
-static int faulty(const char *symbol, int fd) {
-    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, symbol);
-    if (flagged("slow")) sleep(1);
-    if (flagged("fail")) { errno = EIO; return -1; }
-    return real(fd);
-}
-
-int fsync(int fd) { return faulty("fsync", fd); }
-int fdatasync(int fd) { return faulty("fdatasync", fd); }
-"""
-
 
 @pytest.fixture
 def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in which the files `fail` and `slow` make every fsync of the daemon fail, or take a second."""
-    if shutil.which("gcc") is None:
-        pytest.fail("there is no C compiler: apt install gcc libc6-dev")
-    folder = tmp_path / "faults"
-    folder.mkdir()
-    (folder / "faults.c").write_text(FAULTS)
-    library = folder / "faults.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, folder / "faults.c", "-ldl"], check=True, timeout=60)
-    monkeypatch.setenv("DISK_FAULTS", str(folder))
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    return folder
+    made = FsyncFaults(tmp_path / "faults")
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    return made.folder
 
 
 @pytest.mark.timeout(120)

@@ -5,41 +5,12 @@ import os
 import signal
 import sqlite3
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 HOURS = 3600.0
-LIBRARY = "faketime/libfaketimeMT.so.1"
-
-
-class WallClock:
-    """The wall clock of the processes that are started with `env`; their monotonic clocks stay real."""
-
-    def __init__(self, folder: Path) -> None:
-        libraries = list(Path("/usr/lib").glob(f"*/{LIBRARY}"))
-        assert libraries, f"{LIBRARY} is missing: apt-get install faketime"
-        self._file = folder / "wall-clock"
-        self.set(0)
-        self.env = {
-            "LD_PRELOAD": str(libraries[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def set(self, hours: float) -> None:
-        """Set it this far from the real one."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{hours:+g}h\n")
-        new.replace(self._file)
-
-
-@pytest.fixture
-def wall(tmp_path: Path) -> WallClock:
-    return WallClock(tmp_path)
 
 
 def configure(daemon: Any, target: Any, receiver: Any) -> None:
