@@ -16,6 +16,7 @@ from tests.bench.processes import bare, daemon, make_daemon
 
 CHECKS: Final = 500
 WARM_S: Final = 3.0
+ANSWER_S: Final = 60.0
 PASSES: Final = 3
 LEAST_SHARE: Final = 0.8  # of the runs that are due; the plugin keeps those of the last second to itself
 
@@ -48,8 +49,8 @@ def ours(directory: Path, stamps: Stamps, seconds: float, least: float) -> Side:
             began, cpu_s = time.perf_counter(), server.cpu_s()
             time.sleep(seconds)
             cpu_s, wall_s = server.cpu_s() - cpu_s, time.perf_counter() - began
-            pairs = stamps.all()
-        if not pairs or len(pairs) < least:
+            pairs = stamps.all() or stamps.next(ANSWER_S, "not one of the checks")
+        if len(pairs) < least:
             raise BenchError(
                 f"{len(pairs)} runs in {seconds:g} s, of {CHECKS * seconds:g}: the load is too high to measure"
             )

@@ -22,7 +22,7 @@ from sixfbd.control.protocol import RpcError
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
-START_LIMIT_S = 30.0
+START_LIMIT_S = 60.0
 PASSING = (
     httpx.HTTPError, OSError, AssertionError, subprocess.SubprocessError, json.JSONDecodeError, ControlError, RpcError,
 )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 BIN = Path(sys.executable).parent
 
 
-def run(daemon, *, limit_s: float = 20) -> subprocess.CompletedProcess[str]:
+def run(daemon, *, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
     """Run the daemon in the foreground until it ends by itself."""
     return subprocess.run(
         [BIN / "sixfbd", "run", "--config", daemon.config], capture_output=True, text=True, timeout=limit_s, check=False
@@ -83,7 +83,7 @@ def test_a_bad_configuration_names_every_error_and_ends_with_78(daemon):
 def test_a_bad_rule_is_shown_with_line_column_and_caret(daemon):
     daemon.add("50-bad.toml", '[[rules]]\nname = "Bad"\nexpr = "sum(up) by (job) +"\nseverity = "high"\n')
     checked = subprocess.run(
-        [BIN / "sixfbd", "check-config", daemon.config], capture_output=True, text=True, timeout=20, check=False
+        [BIN / "sixfbd", "check-config", daemon.config], capture_output=True, text=True, timeout=60, check=False
     )
     assert checked.returncode == 1
     output = checked.stdout + checked.stderr
@@ -199,7 +199,7 @@ def test_broken_plugins_are_named_and_left_out_and_the_daemon_starts(daemon):
         plugin["name"] for plugin in daemon.ctl("plugins") if not plugin["error"]
     }
     listed = subprocess.run(
-        [BIN / "sixfbd", "plugins", "--config", daemon.config], capture_output=True, text=True, timeout=20, check=False
+        [BIN / "sixfbd", "plugins", "--config", daemon.config], capture_output=True, text=True, timeout=60, check=False
     )
     assert "misspelt" in listed.stdout + listed.stderr
 

@@ -139,7 +139,7 @@ def test_a_start_that_a_plugin_holds_up_in_its_constructor_ends_and_the_next_one
 def test_a_plugin_that_never_finishes_its_import_does_not_hold_up_the_start(daemon):
     write(daemon, "", HEAD + "while True:\n    pass\n")
     (daemon.directory / "conf.d" / "60-slow.toml").unlink()
-    assert 19 < daemon.start() < 30
+    assert 19 < daemon.start() < 60
     [out] = left_out(daemon)
     assert (
         out["name"] == "blocker" and "import is not done after 20 s" in out["error"] and "blocker.py:" in out["error"]
