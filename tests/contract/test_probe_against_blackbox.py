@@ -45,6 +45,8 @@ MODULES = {
              {"method": "POST", "body": "hello", "expected_status": (201,)}),
 }  # fmt: skip
 
+pytestmark = pytest.mark.xdist_group("blackbox")  # one for all of them
+
 
 class Site(BaseHTTPRequestHandler):
     """The targets' site; HTTP/1.1 with a length for every body."""

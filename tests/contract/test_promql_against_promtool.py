@@ -39,6 +39,8 @@ START, END = T0 + 1, T0 + ROWS * INTERVAL + 421  # runs past the last sample, so
 EXPRESSIONS = Path(__file__).with_name("promql_expressions.txt")
 NAN = math.nan
 
+pytestmark = pytest.mark.xdist_group("prometheus")  # one for all of them
+
 Row = list[float]
 Answer = dict[tuple[tuple[str, str], ...], dict[int, float]]
 

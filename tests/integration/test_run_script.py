@@ -232,7 +232,7 @@ def test_tests_install_the_development_lock_once_and_the_daemon_starts_from_it_t
     assert calls[1].endswith("/requirements-dev.lock")
     assert calls[-1] == "pytest -m pytest -k nothing"
     clone.run("test")
-    assert clone.called() == ["pytest -m pytest"]
+    assert clone.called() == ["pytest -m pytest -n 4 --dist loadgroup"], "the whole suite runs side by side"
     clone.run("ctl", "status", "--json")
     assert clone.called() == ["sixfbctl status --json"]
 

@@ -19,7 +19,7 @@ from sixfbd_plugins.checks.scrape import ScrapeCheck, ScrapeOptions
 from sixfbd_plugins.checks.scraping.relabel import RelabelRule
 from sixfbd_plugins.checks.targets import BasicAuth
 
-BOMB = gzip.compress(b"x 1\n" * 9999)
+BOMB = gzip.compress(b"x 1\n" * 9999, mtime=0)
 OWN = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling"}
 
 
@@ -151,7 +151,7 @@ async def test_of_two_samples_of_one_series_the_first_counts(page, make):
     ("x 1\n" * 100, {}, {"max_body": Size(100)}, "the body is larger than 100B"),
     (BOMB, {"Content_Encoding": "gzip"}, {"max_body": Size(1024)}, "the page is larger than 1KiB unpacked"),
     (b"no gzip", {"Content_Encoding": "gzip"}, {}, "the page is not gzip as it says: "),
-    (gzip.compress(b"x 1\n")[:-3], {"Content_Encoding": "gzip"}, {}, "the page is not one whole gzip stream"),
+    (gzip.compress(b"x 1\n", mtime=0)[:-3], {"Content_Encoding": "gzip"}, {}, "the page is not one whole gzip stream"),
     (b"?", {"Content_Encoding": "br"}, {}, "the page is packed as 'br', which was not asked for"),
     ("x 1\n", {}, {"relabel": (RelabelRule(regex="__name__", action="labeldrop"),)}, "relabelling leaves x without a name"),
 ])  # fmt: skip
