@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfbd_plugins.twilio.numbers import normalized, normalized_sender, without_numbers
-from sixfbd_plugins.twilio.texts import CUT, GSM, GSM_TWICE, encoding_of, fitted, reference, segments
+from sixfbd_plugins.twilio.texts import (
+    CUT,
+    GSM,
+    GSM_TWICE,
+    encoding_of,
+    fitted,
+    last_reference,
+    reference,
+    segments,
+)
 
 SIZES = [
     ("", 1), ("a" * 160, 1), ("a" * 161, 2), ("a" * 306, 2), ("a" * 307, 3),
@@ -20,12 +29,15 @@ def test_segments_are_counted_as_twilio_bills_them(text, count):
     assert segments(text) == count
 
 
-@given(st.text(), st.integers(1, 6), st.text("0123456789abcdef", min_size=1))
-def test_a_text_takes_at_most_the_segments_that_it_may_whatever_is_in_it_and_keeps_its_reference(text, most, name):
-    ending = reference(name)
+@given(st.text(), st.integers(1, 6), st.text("0123456789abcdef", min_size=1), st.integers(1, 50))
+def test_a_text_takes_at_most_the_segments_that_it_may_whatever_is_in_it_and_keeps_its_reference(
+    text, most, name, attempt
+):
+    ending = reference(name, attempt)
     whole = fitted(text, ending, most)
     assert segments(whole) <= most
     assert whole.split()[-1] == ending
+    assert last_reference(whole) == reference(name)
 
 
 @given(st.text(sorted((GSM | GSM_TWICE) - {"\f"})), st.text(sorted(GSM), max_size=5))
@@ -47,6 +59,11 @@ def test_typography_does_not_cost_half_of_the_room():
 def test_what_does_not_fit_is_cut_and_says_so():
     cut = fitted("x" * 400, "#abcd1234", 2)
     assert cut == "x" * (306 - len("... #abcd1234")) + f"{CUT} #abcd1234"
+
+
+@pytest.mark.parametrize("text", ["", "two tickets", "#1 in town", "#"])
+def test_a_text_of_another_has_no_reference(text):
+    assert last_reference(text) in ("", "#")
 
 
 def test_a_reference_is_short_and_each_message_has_its_own():

@@ -89,7 +89,8 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
 
     async def deliver(self, notification: Notification) -> Receipt:
         to = _receiver(notification)
-        body = fitted(text_of(notification, self.ctx.site), reference(notification.id), self.options.max_segments)
+        ending = reference(notification.id, notification.attempt)
+        body = fitted(text_of(notification, self.ctx.site), ending, self.options.max_segments)
         await self._take_turn()
         call = self._account.client.messages.create_async(
             to=to, body=body, **self._sender, **self._callback(notification)
@@ -109,7 +110,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         return Receipt(state="accepted", message_id=notification.id, provider_id=str(sent.sid), detail=detail)
 
     async def lookup(self, notification: Notification) -> Receipt | None:
-        wanted = reference(notification.id)
+        wanted = reference(notification.id, notification.attempt)
         call = self._account.client.messages.list_async(
             to=_receiver(notification), limit=LOOKED_AT, page_size=LOOKED_AT
         )
@@ -117,7 +118,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
             listed = await self._account.ask(call)
         except Refused as refused:  # whatever it is, it says nothing of the message
             raise TemporaryFailure(str(refused), retry_after_s=refused.retry_after_s) from None
-        found = next((one for one in listed if (one.body or "").rsplit(None, 1)[-1:] == [wanted]), None)
+        found = next((one for one in listed if (one.body or "").split()[-1:] == [wanted]), None)
         if found is None:
             listed_at = self._lost.get(notification.id, 0.0) + LISTED_AFTER_S
             if (wait_s := listed_at - self.ctx.clock.now()) > 0:

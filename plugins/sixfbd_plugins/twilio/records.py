@@ -20,6 +20,7 @@ from sixfbd_plugins.twilio.messages import (
     micros_of,
     status_events,
 )
+from sixfbd_plugins.twilio.texts import last_reference
 
 DELIVERED = ("delivered", "read")
 
@@ -47,10 +48,7 @@ class Sent(Struct, frozen=True):
     references: Collection[str] = ()
 
     def holds(self, record: Record) -> bool:
-        if record.sid in self.sids:
-            return True
-        words = (record.body or "").rsplit(None, 1)
-        return bool(words) and words[-1] in self.references
+        return record.sid in self.sids or last_reference(record.body or "") in self.references
 
 
 class Reading(Struct, frozen=True):

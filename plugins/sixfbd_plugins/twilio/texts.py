@@ -67,11 +67,18 @@ def fitted(text: str, ending: str, most: int) -> str:
     return f"{body[:fits].rstrip()}{CUT} {ending}"
 
 
-def reference(message_id: str) -> str:
+def reference(message_id: str, attempt: int = 1) -> str:
     """Return what a message's text ends with: by it a message is found again whose answer was lost, and no two texts
-    are the same, as Twilio drops those that are."""
+    are the same, as Twilio drops those that are; nor are those of a message that has to be sent once more."""
     digest = blake2b(message_id.encode(), digest_size=5).digest()
-    return "#" + base64.b32encode(digest).decode("ascii").lower()
+    again = f".{attempt}" if attempt > 1 else ""
+    return "#" + base64.b32encode(digest).decode("ascii").lower() + again
+
+
+def last_reference(text: str) -> str:
+    """Return the reference that a text ends with, without its attempt; "" if it has none."""
+    last = "".join(text.split()[-1:])
+    return last.partition(".")[0] if last.startswith("#") else ""
 
 
 def _sizes(text: str, encoding: str) -> Iterator[int]:

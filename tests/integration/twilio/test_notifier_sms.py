@@ -16,7 +16,7 @@ from sixfbd.plugin import (
 from sixfbd_plugins.notifiers.sms import SmsNotifier, SmsNotifierOptions
 from sixfbd_plugins.sandbox.faults import Fault
 from sixfbd_plugins.sandbox.twilio import Step
-from sixfbd_plugins.twilio.texts import reference, segments
+from sixfbd_plugins.twilio.texts import last_reference, reference, segments
 
 TO = "+1-352-555-0101"
 
@@ -59,6 +59,18 @@ async def test_repeats_of_an_alert_differ_and_so_are_not_dropped(make, wire):
     for name in ("m-1", "m-2"):
         await made.deliver(notification(name))
     assert len({sent.body for sent in wire.double.messages.values()}) == 2
+
+
+async def test_a_message_that_is_sent_once_more_has_another_text_and_is_found_by_that(make, wire):
+    made = make()
+    await made.deliver(notification())
+    wire.double.faults = [Fault(lost=True, method="POST")]
+    with pytest.raises(TemporaryFailure):
+        await made.deliver(notification(attempt=2))
+    first, second = wire.double.messages.values()
+    assert first.body != second.body
+    assert last_reference(first.body) == last_reference(second.body) == reference("m-1")
+    assert (await made.lookup(notification(attempt=2))).provider_id == second.sid
 
 
 async def test_remarks_come_first_and_other_alerts_after_the_title(make, wire):
