@@ -32,7 +32,8 @@ class Provider:
             def do_GET(self) -> None:
                 answer(self)
 
-            do_POST = do_GET
+            def do_POST(self) -> None:
+                answer(self)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
                 """Says nothing."""
