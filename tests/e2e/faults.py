@@ -201,7 +201,7 @@ def fsync_fails(stage, draw, times):
         stage.wait("events are refused", lambda: stage.note() == 503)
         volatile(stage, "")
         times.seen()
-        time.sleep(draw.uniform(0, 3))
+        time.sleep(draw.uniform(0, 1))
         times.ended()
     lasting_again(stage)
     assert log.said("journal.verified"), "it trusts the journal without having looked"
