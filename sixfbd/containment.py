@@ -4,12 +4,17 @@ Owns no state and names nobody: who calls says which plugin it was. A cancel of 
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
+from sixfbd.model import MessageId, Receipt
+from sixfbd.quantities import DAY
+
+MOST_WISH_S: Final = 30 * DAY  # a provider that wishes to wait for longer means something else
 MAX_LINE: Final = 500  # characters; what people read of a plugin's words is one line
 
 
@@ -74,6 +79,25 @@ def kind_of(value: object) -> str:
         return f"the class {value.__qualname__}"
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def receipt_in_writing(result: object, states: Collection[str]) -> Receipt | None:
+    """Return a receipt in a form that can be written, None if it is none: what the journal holds has to be read again."""
+    if not isinstance(result, Receipt) or result.state not in states:
+        return None
+    wish = result.retry_after_s
+    return replace(
+        result,
+        message_id=None if result.message_id is None else MessageId(_written(result.message_id)),
+        provider_id=None if result.provider_id is None else _written(result.provider_id),
+        detail=_written(result.detail),
+        temporary=bool(result.temporary),
+        retry_after_s=float(wish) if isinstance(wish, int | float) and 0 <= wish <= MOST_WISH_S else None,
+    )
+
+
+def _written(value: object) -> str:
+    return one_line(value if isinstance(value, str) else repr(value))
 
 
 def one_line(text: str) -> str:

@@ -167,7 +167,14 @@ async def _open_and_serve(
         bound, problems = bind(rules)
         vitals = Vitals(watchdog.take_longest_delay)
         schedule = Schedule(world, deliver, journal.cursor)
-        policy = policy_of(config, catalog, bound, world, lambda found: summary_of(schedule.state, found))
+        policy = policy_of(
+            config,
+            catalog,
+            bound,
+            world,
+            lambda found: summary_of(schedule.state, found),
+            lambda stored: intake.receipt_of(stored),
+        )
         judge = Judge(journal, world.clock, policy)
         evaluator = RuleEngine(
             bound,

@@ -15,7 +15,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from sixfbd.containment import described, one_line, words_of
+from sixfbd.containment import described, kind_of, one_line, receipt_in_writing, words_of
 from sixfbd.faults import unfit
 from sixfbd.journal.errors import JournalBroken, JournalError
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
@@ -27,6 +27,7 @@ from sixfbd.model import (
     Json,
     Labels,
     MetricKind,
+    Receipt,
     Refusal,
     Refusals,
     Report,
@@ -456,9 +457,31 @@ class Intake:
             await self._find_unanswered()
         return [result for result in results if result is not None]
 
-    def _is_notice(self, event: Event) -> bool:
+    def _is_heeded(self, event: Event) -> bool:
+        """Tell whether the judge has to do with an event."""
         declared = self._types.get(event.type)
-        return declared is not None and declared.notice is not None
+        return declared is not None and (declared.notice is not None or declared.receipt is not None)
+
+    def receipt_of(self, stored: StoredEvent) -> Receipt | None:
+        """Return what an event says of a message, None if nothing; a fault of its type's is named and counted."""
+        declared, event = self._types.get(stored.event.type), stored.event
+        if declared is None or declared.receipt is None:
+            return None
+        try:
+            said = declared.receipt(msgspec.convert(event.data, declared.data))
+            if said is None:
+                return None
+            receipt = receipt_in_writing(said, ("accepted", "delivered", "failed"))
+            if receipt is None or (receipt.message_id is None and receipt.provider_id is None):
+                raise TypeError(f"returned {kind_of(said)}, not a Receipt with a message's id")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's code may raise anything; it is contained
+            self._blame(declared, event, error)
+            return None
+        return receipt
+
+    def _blame(self, declared: EventType, event: Event, error: BaseException) -> None:
+        self.event_outcomes[declared.name, "derive_failed"] += 1
+        log.error("event_type.failed", type=declared.name, event_id=event.id, error=described(error))
 
     async def _put(
         self, source: str, fresh: Sequence["_Put"], cursor: tuple[CheckName, Json] | None
@@ -521,7 +544,7 @@ class Intake:
         if accepted:
             self._touch(frozenset(touched))
             self._committed([stored for stored, _ in accepted])
-        return bool(touched) or any(self._is_notice(stored.event) for stored, _ in accepted)
+        return bool(touched) or any(self._is_heeded(stored.event) for stored, _ in accepted)
 
     async def observe_again(self) -> int:
         """After a crash: put what events of the last minutes observed back into sketches that were not yet written.
@@ -623,8 +646,7 @@ class Intake:
                 _validate_labels(sample.labels)
                 rows += [(self._series_of(sample, suffix), sample.value) for suffix in suffixes]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's code may raise anything; it is contained
-            self.event_outcomes[declared.name, "derive_failed"] += 1
-            log.error("event_type.failed", type=declared.name, event_id=event.id, error=described(error))
+            self._blame(declared, event, error)
             return []
         return rows
 

@@ -242,11 +242,11 @@ class Judge:
             self._wake.set()
 
     def _says_nothing(self, seq: int, fresh: Sequence[StoredEvent]) -> bool:
-        """Tell whether no round is due for these events: all are at hand, none carries a notice."""
+        """Tell whether no round is due for these events: all are at hand, none carries a notice or a receipt."""
         return (
             self._read_event == self._committed_event == seq - len(fresh)
             and seq - self.state.judged_event < EVENTS_UNJUDGED
-            and not any(one.event.type in self.policy.notices for one in fresh)
+            and not any(self.policy.heeds(one.event.type) for one in fresh)
         )
 
     def doubt_journal(self) -> None:
@@ -385,7 +385,7 @@ class Judge:
 
     async def _read_events(self) -> EventsCommitted:
         upto = self._committed_event
-        types = sorted(self.policy.notices)
+        types = sorted({*self.policy.notices, *self.policy.receipts})
         events = self._taken_fresh(upto)
         if events is None and types:
             events = await self._journal.events(self._read_event, types=types, limit=EVENTS_A_PAGE)
@@ -402,7 +402,7 @@ class Judge:
         )
         taken = [self._fresh[number] for number in numbers] if whole else None
         self._fresh = {number: one for number, one in self._fresh.items() if number > upto}
-        return None if taken is None else [one for one in taken if one.event.type in self.policy.notices]
+        return None if taken is None else [one for one in taken if self.policy.heeds(one.event.type)]
 
     async def _round(self, inputs: list[Input]) -> None:
         now = self._clock.now()  # tells of a stand-still, if there was one

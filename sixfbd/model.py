@@ -345,6 +345,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
     `attempt` counts from 1 on the first try; `possibly_repeated` marks the one further try of a message whose answer was
     lost and whose notifier can neither look up nor drop repeats. `expires_at`: after that it is given up (dead).
+    `receipt_until`: accepted, and until then its provider may still say what became of it.
     """
 
     id: MessageId
@@ -360,14 +361,15 @@ class Message(Struct, frozen=True, kw_only=True):
     possibly_repeated: bool = False
     last_error: str = ""
     provider_id: str | None = None
+    receipt_until: float | None = None
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
     """The provider took the message (`accepted`), says that it arrived (`delivered`), or that it did not (`failed`).
 
     `message_id` is ours, `provider_id` the provider's; one of the two is enough to find the message. `detail` says more,
-    in one line. Of a failure `temporary` tells whether another try may do, after `retry_after_s` at the earliest; only
-    what comes later says `failed`: a try or a look-up that fails raises.
+    in one line. Of a failure `temporary` tells whether another try may do, after `retry_after_s` at the earliest; a try
+    that fails raises instead.
     """
 
     state: Literal["accepted", "delivered", "failed"] = "accepted"

@@ -557,6 +557,11 @@ class EventType:
     the decoded data. `notice` names the notice that the event sends. An exception in one of them is named and counted;
     the event is kept.
 
+    `receipt` returns what the event says of a message of ours, such as that it arrived, or None: a Receipt with our
+    message's id or with what the provider calls it. It takes effect if the message's notifier has `receipts = True`;
+    receipts may come late, twice and in any order, and one that is faster than the answer to its message waits for
+    10 minutes. It is called when the event is judged, after a crash once more.
+
     `shared`: an id names the same event whoever brings it, such as a provider's webhook and a check that reads the
     provider's list: it is taken once, from the first. Otherwise each source has ids of its own.
     """
@@ -571,6 +576,7 @@ class EventType:
         observes: Callable[[Any], Sequence[Sample]] | None = None,
         metrics: Sequence[Metric] = (),
         notice: str | None = None,
+        receipt: Callable[[Any], Receipt | None] | None = None,
         shared: bool = False,
         doc: str = "",
     ) -> None:
@@ -581,5 +587,6 @@ class EventType:
         self.observes = observes
         self.metrics = tuple(metrics)
         self.notice = notice
+        self.receipt = receipt
         self.shared = shared
         self.doc = doc

@@ -63,7 +63,12 @@ def _forget_code(seen: PluginCatalog, known: PluginCatalog) -> None:
 async def _foresee(running: Running, plan: Plan) -> PreviewView:
     now = running.world.clock.now()
     policy = policy_of(
-        plan.config, plan.catalog, plan.bound, running.world, lambda found: summary_of(running.schedule.state, found)
+        plan.config,
+        plan.catalog,
+        plan.bound,
+        running.world,
+        lambda found: summary_of(running.schedule.state, found),
+        running.intake.receipt_of,
     )
     dropped = frozenset(name for name in running.checks if name not in plan.checks)
     unreported = {name for name, one in plan.checks.items() if running.checks.get(name) is not one}

@@ -13,7 +13,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from sixfbd.alerting.policy import Policy, build_policy, notifier_policy
+from sixfbd.alerting.policy import Policy, ReceiptOf, build_policy, notifier_policy
 from sixfbd.config import Config, Http, HttpPublic, check_config, effective_rules, plugin_sources, tls_context
 from sixfbd.config.text import show_value
 from sixfbd.containment import described
@@ -114,6 +114,7 @@ def policy_of(
     bound: BoundRules,
     world: World,
     summary: Callable[[Found], str],
+    receipt_of: ReceiptOf,
 ) -> Policy:
     """Return what the judge judges by under this configuration."""
 
@@ -128,6 +129,7 @@ def policy_of(
         level_of=lambda rule, value, current: level_of(bound.rule(rule.name), value, current),
         annotate=annotate,
         rng=world.rng,
+        receipt_of=receipt_of,
     )
 
 
@@ -369,6 +371,7 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
         plan.bound,
         running.world,
         lambda found: summary_of(running.schedule.state, found),
+        running.intake.receipt_of,
     )
     old, ending = running.checks, dict[CheckName, trio.Event]()
     with trio.CancelScope(shield=True):

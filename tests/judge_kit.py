@@ -21,6 +21,7 @@ from sixfbd.model import (
     Ack,
     Actor,
     Evaluated,
+    Event,
     Evidence,
     Found,
     Level,
@@ -133,6 +134,8 @@ def policy(*rules, receivers=None, route=None, severities=None, notices=None, **
         notifiers={name: NotifierPolicy(name=name, **options) for name, options in notifiers.items()},
         rng=lambda *key: random.Random("/".join(key)),
         notices=notices or {},
+        receipts=frozenset({"receipt"}),
+        receipt_of=lambda stored: Receipt(**stored.event.data),
     )
 
 
@@ -174,6 +177,13 @@ class Ledger:
     def answer(self, message, outcome=None, lookup=False, at=None):
         self.now = self.now if at is None else at
         return self.go(Answer(self.now, message, Receipt() if outcome is None else outcome, lookup))
+
+    def receipt(self, at=None, **said):
+        """An event of type `receipt` came, whose data is a Receipt's."""
+        self.now = self.now if at is None else at
+        seq = self.state.judged_event + 1
+        event = Event(f"receipt {seq}", "receipt", self.now, said)
+        return self.go(EventsCommitted(self.now, seq, (StoredEvent(seq, "provider", self.now, event),)))
 
     def crash(self, at=None):
         """Begin again from the records alone."""
@@ -373,6 +383,8 @@ class FarSide:
         self.faulty = faulty
         self.drops_repeats = drops_repeats
         self.on_wire = on_wire
+        self.tries = 0
+        self.known_as = {}  # what it calls each message: the last try of it that it took
 
     async def take(self, notification):
         fault = self.draw.random() if self.faulty else 1.0
@@ -392,7 +404,12 @@ class FarSide:
             raise TemporaryFailure("reset", sent=True)
         if fault < 0.42:
             raise ConnectionResetError("after it was taken")
-        return Receipt(message_id=notification.id)
+        return Receipt(message_id=notification.id, provider_id=self.known_as.get(notification.id))
+
+    def fails(self, message):
+        """What it took did not arrive after all; return what it called it."""
+        self.taken = [one for one in self.taken if one.message != message]
+        return self.known_as.pop(message)
 
     def _keep(self, notification):
         if self.drops_repeats and self.has(notification):
@@ -400,10 +417,13 @@ class FarSide:
         self.on_wire("before a message was taken")
         told = [Arrival(notification.id, one.id, one.status, one.kind) for one in notification.alerts]
         self.taken += told or [Arrival(notification.id)]
+        self.tries += 1
+        self.known_as[notification.id] = f"{notification.id}/{self.tries}"
         self.on_wire("after a message was taken")
 
     def has(self, notification):
-        return Receipt() if any(notification.id == one.message for one in self.taken) else None
+        there = any(notification.id == one.message for one in self.taken)
+        return Receipt(provider_id=self.known_as.get(notification.id)) if there else None
 
 
 def double_of(far_side, name="hook", **options):

@@ -42,6 +42,8 @@ from sixfbd.journal.records import (
     MessageChanged,
     ObligationChanged,
     Owed,
+    ReceiptHeld,
+    ReceiptMissed,
     Record,
     StoodStill,
 )
@@ -64,6 +66,7 @@ from sixfbd.model import (
     RuleName,
     Target,
 )
+from sixfbd.outbox.receipts import Hold, Ignore, Take, heed
 from sixfbd.outbox.steps import GiveUp, Look, Send, Suppress, next_step, retry_delay_s
 from sixfbd.plugin import PermanentFailure, TemporaryFailure
 
@@ -159,6 +162,7 @@ class _Round:
             yield from self._timers(min(one.at, self.now))
             yield from self._take(one)
         yield from self._timers(self.now)
+        yield from self._miss_receipts()
         yield from self._outbox()
         yield from self._new_messages()
         return Decision(self.draft, tuple(self.records), tuple(self.effects), self._next_due(), self.policy)
@@ -260,14 +264,21 @@ class _Round:
             self._settle(obligation.subject, obligation.target, change.at)
 
     def _events(self, committed: EventsCommitted) -> Steps[None]:
-        before = self.draft.judged_event
-        noticed = [one for one in committed.events if one.seq > before and one.event.type in self.policy.notices]
-        for stored in noticed:
-            for obligation in owe_notice(self.policy, stored, committed.at):
-                self.emit(Owed(committed.at, obligation))
-                self._settle(obligation.subject, obligation.target, committed.at)
+        before, already = self.draft.judged_event, len(self.records)
+        for stored in committed.events:
+            if stored.seq <= before:
+                continue
+            if stored.event.type in self.policy.notices:
+                for obligation in owe_notice(self.policy, stored, committed.at):
+                    self.emit(Owed(committed.at, obligation))
+                    self._settle(obligation.subject, obligation.target, committed.at)
+            if stored.event.type in self.policy.receipts:
+                receipt = self.policy.receipt_of(stored)
+                if receipt is not None:
+                    self._heed(receipt, committed.at)
             yield from self._rest()
-        if committed.last_seq > before and (noticed or committed.last_seq - before >= EVENTS_UNJUDGED):
+        acted = len(self.records) > already
+        if committed.last_seq > before and (acted or committed.last_seq - before >= EVENTS_UNJUDGED):
             self.emit(EventsJudged(committed.at, committed.last_seq))
 
     # ---- commands ------------------------------------------------------------------------------------------------------
@@ -349,7 +360,7 @@ class _Round:
         *older, last = open_
         for one in older:
             self._suppress(one, SUPERSEDED, at)
-        if last.kind == "resolve" and self.draft.told_by(subject, target) is None:
+        if last.kind == "resolve" and last.message is None and self.draft.told_by(subject, target) is None:
             self._suppress(last, SUPERSEDED if older else NEVER_TOLD, at)
         elif last.message is None:
             self.ready[last.id] = None
@@ -368,11 +379,11 @@ class _Round:
             return  # it was settled meanwhile, by a receipt or its end
         notifier = self.policy.notifiers.get(message.target.notifier)
         outcome = answer.outcome
+        provider_id = outcome.provider_id if isinstance(outcome, Receipt) else None
+        faster = self.draft.held_for(message.id, provider_id, answer.at)
         match outcome:
             case Receipt():
-                provider_id = outcome.provider_id or message.provider_id
-                taken = replace(message, state=outcome.state, provider_id=provider_id, last_error="")
-                self._move(taken, outcome.detail or outcome.state, answer.at)
+                self._take_receipt(message, outcome, answer.at)
             case Absent():
                 self._move(
                     replace(message, state="pending", next_try_at=answer.at), "the provider has it not", answer.at
@@ -381,6 +392,71 @@ class _Round:
                 self._move(replace(message, state="dead", last_error=str(outcome)), str(outcome), answer.at)
             case PermanentFailure() | TemporaryFailure() | Lost():
                 self._retry(message, notifier, answer)
+        for held in faster:
+            self._heed(held.receipt, answer.at)
+
+    # ---- receipts: what a provider says of a message, at once or later ---------------------------------------------------
+
+    def _heed(self, receipt: Receipt, at: float) -> None:
+        step = heed(receipt, self.draft, self.policy)
+        match step:
+            case Take():
+                self._take_receipt(step.message, receipt, at)
+            case Hold():
+                self.emit(ReceiptHeld(at, receipt))
+            case Ignore():
+                pass
+
+    def _take_receipt(self, message: Message, receipt: Receipt, at: float) -> None:
+        if receipt.state == "failed":
+            self._take_failure(message, receipt, at)
+            return
+        notifier = self.policy.notifiers.get(message.target.notifier)
+        awaits = receipt.state == "accepted" and notifier is not None and notifier.receipts
+        taken = replace(
+            message,
+            state=receipt.state,
+            provider_id=receipt.provider_id or message.provider_id,
+            last_error="",
+            receipt_until=at + notifier.expiry_s if awaits and notifier is not None else None,
+        )
+        self._move(taken, receipt.detail or receipt.state, at)
+
+    def _take_failure(self, message: Message, receipt: Receipt, at: float) -> None:
+        """It was taken, and did not arrive after all: given up, or tried again as far as there is still something to say."""
+        awaited = self.draft.awaited.get(message.id)
+        why = receipt.detail or "it did not arrive"
+        failed = replace(
+            message, provider_id=None, receipt_until=None
+        )  # what comes late of this try is not of the next
+        if not receipt.temporary:
+            self._move(replace(failed, state="dead", last_error=why), why, at)
+            return
+        failure = TemporaryFailure(why, retry_after_s=receipt.retry_after_s)
+        notifier = self.policy.notifiers.get(message.target.notifier)
+        self._retry(failed, notifier, Answer(at, message.id, failure))
+        for obligation in () if awaited is None else awaited.obligations:
+            if obligation.id in self.draft.obligations and self._is_stale(obligation):
+                self._suppress(self.draft.obligations[obligation.id], SUPERSEDED, at)
+
+    def _is_stale(self, accepted: Obligation) -> bool:
+        """Tell whether what was accepted, and is owed again, has been overtaken meanwhile."""
+        others = self.draft.open_obligations(accepted.subject)
+        if any(one.target == accepted.target and one.id != accepted.id for one in others):
+            return True
+        if accepted.about is None or accepted.kind == "resolve":
+            return False
+        alert = self.draft.incident(accepted.subject)
+        if alert is None or alert.state is not AlertState.FIRING:
+            return True
+        told = self.draft.told_by(accepted.subject, accepted.target)
+        return told is not None and told.obligation != accepted.id and told.at > accepted.changed_at
+
+    def _miss_receipts(self) -> Steps[None]:
+        while missed := self.draft.receipts_missed(self.now, DUE_AT_ONCE):
+            for identity in missed:
+                self.emit(ReceiptMissed(self.now, identity))
+            yield from self._rest()
 
     def _retry(self, message: Message, notifier: NotifierPolicy | None, answer: Answer) -> None:
         outcome = answer.outcome
@@ -480,7 +556,7 @@ class _Round:
             self.emit(MessageChanged(self.now, message, "waits for its turn"))
 
     def _next_due(self) -> float | None:
-        times = [self.draft.next_alert_at()]
+        times = [self.draft.next_alert_at(), self.draft.next_receipt_missed_at()]
         if self.claim:
             times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self._room(name)]
         return min((at for at in times if at is not None), default=None)

@@ -32,7 +32,7 @@ class Answer(Struct, frozen=True):
 
 
 class EventsCommitted(Struct, frozen=True):
-    """The events that carry a notice among those committed up to number `last_seq`, in order of number."""
+    """The events that carry a notice or a receipt among those committed up to number `last_seq`, in order of number."""
 
     at: float
     last_seq: int

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Config, NotifierTable
-from sixfbd.model import Found, Rule, RuleName, Severity
+from sixfbd.model import Found, Receipt, Rule, RuleName, Severity, StoredEvent
 from sixfbd.plugin import EventType, Notifier
 
 LevelOf: TypeAlias = Callable[[Rule, float, Severity | None], Severity | None]
@@ -16,6 +16,10 @@ LevelOf: TypeAlias = Callable[[Rule, float, Severity | None], Severity | None]
 
 Annotate: TypeAlias = Callable[[Rule, Found], Mapping[str, str]]
 """(rule, found) → the rendered annotations. Never raises."""
+
+
+ReceiptOf: TypeAlias = Callable[[StoredEvent], Receipt | None]
+"""(event) → what it says of a message, None if nothing. Never raises."""
 
 
 class NotifierPolicy(Struct, frozen=True, kw_only=True):
@@ -29,10 +33,12 @@ class NotifierPolicy(Struct, frozen=True, kw_only=True):
     retry_most_s: float = 300.0
     idempotent: bool = False
     can_look_up: bool = False
+    receipts: bool = False
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """One configuration as the judge sees it. `notices` gives the notice's name by event type.
+    """One configuration as the judge sees it. `notices` gives the notice's name by event type, `receipts` are the types
+    whose events may be receipts.
 
     `rng` is keyed: the same key gives the same draws within one run (`World.rng`).
     """
@@ -44,6 +50,12 @@ class Policy(Struct, frozen=True, kw_only=True):
     notifiers: Mapping[str, NotifierPolicy]
     rng: Callable[..., random.Random]
     notices: Mapping[str, str] = {}
+    receipts: frozenset[str] = frozenset()
+    receipt_of: ReceiptOf = lambda stored: None
+
+    def heeds(self, event_type: str) -> bool:
+        """Tell whether an event of this type is the judge's business."""
+        return event_type in self.notices or event_type in self.receipts
 
 
 def notifier_policy(table: NotifierTable, plugin: type[Notifier[Any]]) -> NotifierPolicy:
@@ -57,6 +69,7 @@ def notifier_policy(table: NotifierTable, plugin: type[Notifier[Any]]) -> Notifi
         retry_most_s=float(table.retry_most),
         idempotent=plugin.idempotent,
         can_look_up=plugin.can_look_up,
+        receipts=plugin.receipts,
     )
 
 
@@ -69,8 +82,10 @@ def build_policy(
     level_of: LevelOf,
     annotate: Annotate,
     rng: Callable[..., random.Random],
+    receipt_of: ReceiptOf = lambda stored: None,
 ) -> Policy:
     """Return the policy of a checked configuration. Raises ValueError if a route's matcher is wrong, with its path."""
+    types = tuple(event_types)
     return Policy(
         rules={rule.name: rule for rule in rules},
         level_of=level_of,
@@ -78,5 +93,7 @@ def build_policy(
         routing=Routing(compile_route(config.route), config.receivers, config.severities),
         notifiers={notifier.name: notifier for notifier in notifiers},
         rng=rng,
-        notices={event_type.name: event_type.notice for event_type in event_types if event_type.notice},
+        notices={event_type.name: event_type.notice for event_type in types if event_type.notice},
+        receipts=frozenset(event_type.name for event_type in types if event_type.receipt is not None),
+        receipt_of=receipt_of,
     )

@@ -11,7 +11,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from sixfbd.journal.records import Acked, AlertChanged, Base, MessageChanged, ObligationChanged, Owed, Record
+from sixfbd.journal.records import (
+    Acked,
+    AlertChanged,
+    Base,
+    MessageChanged,
+    ObligationChanged,
+    Owed,
+    ReceiptMissed,
+    Record,
+)
 from sixfbd.journal.schema import read_meta, write_meta
 from sixfbd.journal.writer import Numbers
 from sixfbd.model import Alert, Message, MessageId
@@ -51,6 +60,8 @@ def subjects(record: Record) -> tuple[str, ...]:
             return (record.id,)
         case MessageChanged():
             return tuple(dict.fromkeys((record.message.id, *record.message.obligations)))
+        case ReceiptMissed():
+            return (record.message,)
         case _:
             return ()
 

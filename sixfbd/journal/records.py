@@ -4,7 +4,7 @@ Each is one row of `records` in journal.db, as JSON with its tag in "r". `sixfbd
 Adding a field with a default, or a record, is a compatible change; anything else needs a migration.
 """
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -17,8 +17,12 @@ from sixfbd.model import (
     Obligation,
     ObligationKind,
     ObligationState,
+    Receipt,
     Target,
 )
+
+RECEIPT_WAITS_S: Final = 600.0
+"""For how long a receipt waits for its message: its provider may be faster than its own answer."""
 
 
 class Started(Struct, frozen=True, tag_field="r", tag="started"):
@@ -106,6 +110,25 @@ class MessageChanged(Struct, frozen=True, tag_field="r", tag="message"):
     what: str = ""  # the answer or the decision behind it, for people
 
 
+class ReceiptHeld(Struct, frozen=True, tag_field="r", tag="receipt"):
+    """A receipt came that fits no message yet, or one whose answer is still on its way; it waits for RECEIPT_WAITS_S."""
+
+    at: float
+    receipt: Receipt
+
+    @property
+    def key(self) -> str:
+        """What it is found by."""
+        return receipt_key(self.receipt.message_id, self.receipt.provider_id)
+
+
+class ReceiptMissed(Struct, frozen=True, tag_field="r", tag="receipt_missed"):
+    """No receipt came for an accepted message in all the time that it was awaited."""
+
+    at: float
+    message: MessageId
+
+
 class CheckPaused(Struct, frozen=True, tag_field="r", tag="check_paused"):
     """A check was paused or resumed by a command; holds over restarts."""
 
@@ -167,6 +190,13 @@ class Told(Struct, frozen=True):
     at: float
 
 
+class Awaited(Struct, frozen=True):
+    """An accepted message whose receipt may still come, and what it carried when it was accepted."""
+
+    message: Message
+    obligations: tuple[Obligation, ...]
+
+
 class Base(Struct, frozen=True, tag_field="r", tag="base"):
     """The whole state at a cut; the fold starts at the last one. Written by retention, and after the journal failed."""
 
@@ -180,6 +210,13 @@ class Base(Struct, frozen=True, tag_field="r", tag="base"):
     tokens: tuple[TokenChanged, ...]
     started: Started | None = None
     last_alive_at: float | None = None
+    awaited: tuple[Awaited, ...] = ()
+    held: tuple[ReceiptHeld, ...] = ()
+
+
+def receipt_key(message: MessageId | None, provider_id: str | None) -> str:
+    """Return the name that a receipt and its message share: ours if it has it, else the provider's."""
+    return f"ours {message}" if message is not None else f"theirs {provider_id}"
 
 
 Record: TypeAlias = (
@@ -193,6 +230,8 @@ Record: TypeAlias = (
     | Owed
     | ObligationChanged
     | MessageChanged
+    | ReceiptHeld
+    | ReceiptMissed
     | CheckPaused
     | EventsJudged
     | Audited

@@ -2,7 +2,8 @@
 
 `decide` applies its records to a draft, the start applies the journal's to an empty state; both end at the same value.
 Holds what is still open: pending and firing alerts, obligations and messages that wait for something, what targets of
-live incidents were told. What is over is in the journal alone. No clock, no I/O.
+live incidents were told, accepted messages whose receipts may come. What is over is in the journal alone. No clock, no
+I/O.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,18 +13,23 @@ from msgspec.structs import replace
 
 from sixfbd.journal.overlays import Grouped, Overlay, Timers
 from sixfbd.journal.records import (
+    RECEIPT_WAITS_S,
     Acked,
     AlertChanged,
+    Awaited,
     Base,
     CheckPaused,
     EventsJudged,
     MessageChanged,
     ObligationChanged,
     Owed,
+    ReceiptHeld,
+    ReceiptMissed,
     Record,
     Started,
     TokenChanged,
     Told,
+    receipt_key,
 )
 from sixfbd.model import (
     OPEN_STATES,
@@ -40,6 +46,8 @@ from sixfbd.model import (
 )
 
 WAITING_STATES: Final = frozenset({"pending", "unknown"})  # messages that have a next try
+ARRIVED: Final = frozenset({"accepted", "delivered"})
+MOST_HELD: Final = 1000  # receipts that wait for their messages
 
 
 class State:
@@ -57,11 +65,15 @@ class State:
         self.open_of: Overlay[str, tuple[str, ...]] = Overlay()  # their ids by subject, oldest first
         self.messages: Overlay[MessageId, Message] = Overlay()  # open ones
         self.sending: Overlay[str, int] = Overlay()  # messages in flight by notifier
+        self.awaited: Overlay[MessageId, Awaited] = Overlay()  # accepted, a receipt may come
+        self.awaited_as: Overlay[str, MessageId] = Overlay()  # the same, by the provider's id
+        self.held: Overlay[str, ReceiptHeld] = Overlay()  # receipts that wait for their messages, by what they share
         self.told: Overlay[str, Mapping[Target, Told]] = Overlay()  # by incident id
         self.paused: Overlay[CheckName, bool] = Overlay()
         self.tokens: Overlay[str, TokenChanged] = Overlay()  # those not revoked
         self.alert_timers: Timers[AlertKey] = Timers()
         self.message_timers: dict[str, Timers[MessageId]] = {}  # by notifier
+        self.receipt_timers: Timers[MessageId] = Timers()
         self.judged_event = 0
         self.started: Started | None = None
         self.last_alive_at: float | None = None
@@ -102,6 +114,29 @@ class State:
         timers = self.message_timers.get(notifier)
         return None if timers is None else timers.first(self._message_due_at)
 
+    def awaited_by(self, message: MessageId | None, provider_id: str | None) -> Awaited | None:
+        """Return the accepted message that a receipt with these ids is about."""
+        if message is None and provider_id is not None:
+            message = self.awaited_as.get(provider_id)
+        return None if message is None else self.awaited.get(message)
+
+    def held_for(self, message: MessageId, provider_id: str | None, at: float) -> list[ReceiptHeld]:
+        """Return the receipts that wait for a message and have not waited for too long, the oldest first."""
+        keys = [receipt_key(message, None), receipt_key(None, provider_id)]
+        found = [held for key in keys if (held := self.held.get(key)) is not None and at - held.at < RECEIPT_WAITS_S]
+        return sorted(found, key=lambda held: held.at)
+
+    def receipts_missed(self, until: float, limit: int) -> list[MessageId]:
+        """Return the accepted messages that no receipt came for by `until`, the earliest first."""
+        return [key for _, key in self.receipt_timers.due(until, limit, self._receipt_due_at)]
+
+    def next_receipt_missed_at(self) -> float | None:
+        return self.receipt_timers.first(self._receipt_due_at)
+
+    def _receipt_due_at(self, key: MessageId) -> float | None:
+        awaited = self.awaited.get(key)
+        return None if awaited is None else awaited.message.receipt_until
+
     def _alert_due_at(self, key: AlertKey) -> float | None:
         alert = self.alerts.get(key)
         return None if alert is None else alert.due_at
@@ -119,6 +154,7 @@ class State:
             setattr(draft, name, getattr(self, name).draft())
         draft.alert_timers = self.alert_timers.draft()
         draft.message_timers = {notifier: timers.draft() for notifier, timers in self.message_timers.items()}
+        draft.receipt_timers = self.receipt_timers.draft()
         draft._copy_scalars(self)
         return draft
 
@@ -129,6 +165,7 @@ class State:
         self.alert_timers.merge(draft.alert_timers, self._alert_due_at)
         for notifier, timers in draft.message_timers.items():
             self.message_timers.setdefault(notifier, Timers()).merge(timers, self._message_due_at)
+        self.receipt_timers.merge(draft.receipt_timers, self._receipt_due_at)
         self._copy_scalars(draft)
 
     def _copy_scalars(self, other: "State") -> None:
@@ -138,8 +175,8 @@ class State:
 
 
 _PARTS: Final = (
-    "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "told", "paused",
-    "tokens",
+    "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "awaited", "awaited_as",
+    "held", "told", "paused", "tokens",
 )  # fmt: skip
 
 
@@ -161,6 +198,10 @@ def apply(state: State, record: Record) -> None:
             _close(state, record.id)
         case MessageChanged():
             _message(state, record)
+        case ReceiptHeld():
+            _hold(state, record)
+        case ReceiptMissed():
+            _end_awaiting(state, record.message)
         case CheckPaused():
             _paused(state, record)
         case EventsJudged():
@@ -201,6 +242,8 @@ def base_of(state: State, at: float) -> Base:
         tokens=tuple(sorted(state.tokens.values(), key=lambda token: token.name)),
         started=state.started,
         last_alive_at=state.last_alive_at,
+        awaited=tuple(sorted(state.awaited.values(), key=lambda one: one.message.id)),
+        held=tuple(sorted(state.held.values(), key=lambda one: (one.at, one.key))),
     )
 
 
@@ -211,6 +254,7 @@ def account(records: Iterable[Record]) -> dict[str, Obligation]:
         match record:
             case Base():
                 owed.update((obligation.id, obligation) for obligation in record.obligations)
+                owed.update((one.id, one) for awaited in record.awaited for one in awaited.obligations)
             case Owed():
                 owed[record.obligation.id] = record.obligation
             case ObligationChanged() if record.id in owed:
@@ -219,7 +263,7 @@ def account(records: Iterable[Record]) -> dict[str, Obligation]:
                 )
             case MessageChanged():
                 for identity in record.message.obligations:
-                    if identity in owed and owed[identity].state in OPEN_STATES:
+                    if identity in owed and _follows(owed[identity], record.message):
                         owed[identity] = _follow(owed[identity], record)
     return owed
 
@@ -285,18 +329,25 @@ def _forget_if_over(state: State, incident: str) -> None:
 
 def _message(state: State, record: MessageChanged) -> None:
     message = record.message
+    if (awaited := _end_awaiting(state, message.id)) is not None and message.state not in ARRIVED:
+        _take_back(state, awaited, again=message.state in OPEN_STATES)
     _count_sending(state, message)
     if message.state in OPEN_STATES:
         _put_message(state, message)
     else:
         state.messages.drop(message.id)
-    for obligation in state.carried(message):
-        changed = _follow(obligation, record)
-        state.obligations[obligation.id] = changed
+    carried = [_follow(obligation, record) for obligation in state.carried(message)]
+    for changed in carried:
+        state.obligations[changed.id] = changed
         if message.state in TOLD_STATES:
             _tell(state, changed)
         if message.state not in OPEN_STATES:
-            _close(state, obligation.id)
+            _close(state, changed.id)
+    if message.receipt_until is not None:
+        _await(state, Awaited(message, tuple(carried)))
+    if message.state != "sending":  # its answer is there, and with it what they waited for
+        for key in (receipt_key(message.id, None), receipt_key(None, message.provider_id)):
+            state.held.drop(key)
 
 
 def _put_message(state: State, message: Message) -> None:
@@ -304,6 +355,47 @@ def _put_message(state: State, message: Message) -> None:
     if message.state in WAITING_STATES:
         timers = state.message_timers.setdefault(message.target.notifier, Timers())
         timers.add(due_at(message), message.id)
+
+
+def _await(state: State, awaited: Awaited) -> None:
+    message = awaited.message
+    state.awaited[message.id] = awaited
+    if message.provider_id is not None:
+        state.awaited_as[message.provider_id] = message.id
+    if message.receipt_until is not None:
+        state.receipt_timers.add(message.receipt_until, message.id)
+
+
+def _end_awaiting(state: State, identity: MessageId) -> Awaited | None:
+    awaited = state.awaited.get(identity)
+    if awaited is not None:
+        state.awaited.drop(identity)
+        if awaited.message.provider_id is not None:
+            state.awaited_as.drop(awaited.message.provider_id)
+    return awaited
+
+
+def _take_back(state: State, awaited: Awaited, *, again: bool) -> None:
+    """What was accepted did not arrive: nobody was told; `again`: it is owed as it was before, ahead of what came later."""
+    for obligation in awaited.obligations:
+        told = state.told_by(obligation.subject, obligation.target)
+        if obligation.kind == "fire" and told is not None and told.obligation == obligation.id:
+            rest = {target: one for target, one in state.told[obligation.subject].items() if one is not told}
+            state.told[obligation.subject] = rest
+        if again:
+            state.obligations[obligation.id] = obligation
+            state.open_of[obligation.subject] = (obligation.id, *(state.open_of.get(obligation.subject) or ()))
+
+
+def _hold(state: State, record: ReceiptHeld) -> None:
+    """Keep a receipt; what says that a message was taken does not replace what says what became of it."""
+    before = state.held.get(record.key)
+    if before is None or before.receipt.state == "accepted" or record.receipt.state != "accepted":
+        state.held[record.key] = record
+    old = sorted(state.held.values(), key=lambda one: (one.at, one.key))
+    for one in old:
+        if record.at - one.at >= RECEIPT_WAITS_S or len(state.held) > MOST_HELD:
+            state.held.drop(one.key)
 
 
 def _count_sending(state: State, message: Message) -> None:
@@ -315,6 +407,11 @@ def _count_sending(state: State, message: Message) -> None:
             state.sending[message.target.notifier] = count
         else:
             state.sending.drop(message.target.notifier)
+
+
+def _follows(obligation: Obligation, message: Message) -> bool:
+    """Tell whether a change of a message changes an obligation: it is open, or accepted and a receipt says more."""
+    return obligation.state in OPEN_STATES or (obligation.state == "accepted" and obligation.message == message.id)
 
 
 def _follow(obligation: Obligation, record: MessageChanged) -> Obligation:
@@ -359,6 +456,10 @@ def _rebase(state: State, base: Base) -> None:
     for message in base.messages:
         _count_sending(state, message)
         _put_message(state, message)
+    for awaited in base.awaited:
+        _await(state, awaited)
+    for held in base.held:
+        state.held[held.key] = held
     for told in base.told:
         state.told[told.incident] = {**(state.told.get(told.incident) or {}), told.target: told}
     for check in base.paused:

@@ -25,7 +25,7 @@ class Unwritten:
         self.error = error
         self.dropped = 0
         self.records: list[Record] = []
-        self._open = frozenset((*durable.incidents, *durable.obligations, *durable.messages))
+        self._open = frozenset((*durable.incidents, *durable.obligations, *durable.messages, *durable.awaited))
         self._most = most + 4 * len(self._open)  # what is never dropped fits twice
 
     def add(self, records: Sequence[Record]) -> None:

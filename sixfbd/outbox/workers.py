@@ -13,19 +13,16 @@ from typing import Any, Final, Protocol
 
 import structlog
 import trio
-from msgspec.structs import replace
 
 from sixfbd.alerting.inputs import Absent, Answer, Deliver, Lookup, Lost
-from sixfbd.containment import call_guarded, described, leaves, one_line, words_of
+from sixfbd.containment import MOST_WISH_S, call_guarded, described, leaves, one_line, receipt_in_writing, words_of
 from sixfbd.instances import NotifierInstance, close_all
 from sixfbd.model import MessageId, Receipt
 from sixfbd.outbox.render import Place, render
 from sixfbd.plugin import Clock, Notification, Notifier, PermanentFailure, TemporaryFailure
-from sixfbd.quantities import DAY
 from sixfbd.slots import taken
 
 DRAIN_S: Final = 5.0  # how long a stop waits for what is on its way
-MOST_WISH_S: Final = 30 * DAY  # a provider that wishes to wait for longer means something else
 
 log = structlog.get_logger("sixfbd.outbox")
 
@@ -206,7 +203,7 @@ class Outbox:
         self.durations[account.instance.name] = (count + 1, seconds + self._clock.now() - began)
         if isinstance(result, TemporaryFailure | PermanentFailure | Lost):
             return result
-        receipt = _receipt_of(result)
+        receipt = receipt_in_writing(result, ("accepted", "delivered"))
         return receipt or _Rubbish(f"plugin {account.instance.plugin}: deliver() returned {_kind_of_rubbish(result)}")
 
     async def _look_up(
@@ -217,7 +214,7 @@ class Outbox:
             return Absent()
         if isinstance(result, TemporaryFailure | PermanentFailure | Lost):
             return result
-        receipt = _receipt_of(result)
+        receipt = receipt_in_writing(result, ("accepted", "delivered", "failed"))
         return receipt or _Crashed(
             f"plugin {account.instance.plugin}: lookup() returned {_kind_of_rubbish(result)} or None"
         )
@@ -281,18 +278,6 @@ def _kind_of(outcome: Receipt | TemporaryFailure | PermanentFailure | Lost | Abs
             return "lost"
         case Absent():
             return "absent"
-
-
-def _receipt_of(result: object) -> Receipt | None:
-    """Return a receipt in a form that can be written, None if it is none: what the journal holds has to be read again."""
-    if not isinstance(result, Receipt) or result.state not in ("accepted", "delivered"):
-        return None
-    provider_id = None if result.provider_id is None else _written(result.provider_id)
-    return replace(result, provider_id=provider_id, detail=_written(result.detail))
-
-
-def _written(value: object) -> str:
-    return one_line(value if isinstance(value, str) else repr(value))
 
 
 def _kind_of_rubbish(result: object) -> str:

@@ -1,6 +1,7 @@
 """Webhooks into a real daemon: taken on the port for the outside only, kept over kill -9, and counted."""
 
 import base64
+import json
 from datetime import UTC, datetime
 
 import httpx
@@ -96,4 +97,69 @@ def test_a_plugin_that_blocks_on_a_webhook_is_named_ended_and_kept_out(daemon, w
     assert httpx.post(f"{url}/webhooks/slow", content=b"x", headers=HOST, timeout=20).status_code == 503
     assert post(daemon, "a").json()["data"] == {"events": 1}
     assert "kept out" in str(daemon.ctl("plugins"))
+    daemon.stop()
+
+
+PAGER = """
+import msgspec
+from sixfbd.plugin import EventType, MessageId, Notifier, Receipt, hookimpl
+
+class Pager(Notifier):
+    '''Takes everything and says later what became of it.'''
+    receipts = True
+    async def deliver(self, notification):
+        return Receipt(provider_id=f"P{notification.attempt}-{notification.id}")
+
+class Status(msgspec.Struct):
+    pid: str
+    state: str
+
+@hookimpl
+def sixfbd_notifiers(config):
+    return {"pager": Pager}
+
+@hookimpl
+def sixfbd_events(config):
+    def receipt(status):
+        return Receipt(state=status.state, provider_id=status.pid, temporary=True, retry_after_s=0.0)
+    return [EventType("pager_status", Status, receipt=receipt)]
+"""
+
+
+def test_a_receipt_by_webhook_ends_a_message_or_has_it_sent_again(daemon, wait):
+    daemon.plugin("pager", PAGER)
+    write_configuration(
+        daemon,
+        """[notifiers.pager]
+plugin = "pager"
+retry_first = "100ms"
+[receivers.primary]
+webhook = {via = "pager"}
+[[rules]]
+name = "Always"
+expr = "up == 1"
+severity = "high"
+""",
+    )
+    daemon.start()
+
+    def message(**wanted):
+        for one in daemon.ctl("outbox", "list")["messages"]:
+            if one["target"]["notifier"] == "pager" and wanted.items() <= one.items():
+                return one
+        return None
+
+    def say(identity, state, pid):
+        body = json.dumps({"type": "pager_status", "data": {"pid": pid, "state": state}}).encode()
+        assert post(daemon, identity, body).status_code == 200
+
+    first = wait("the message is accepted", lambda: message(state="accepted", attempt=1))
+    say("1", "failed", first["provider_id"])
+    second = wait("it is sent again", lambda: message(state="accepted", attempt=2))
+    assert second["id"] == first["id"]
+    daemon.kill()
+    daemon.start()
+    say("2", "failed", first["provider_id"])
+    say("3", "delivered", second["provider_id"])
+    wait("it is delivered", lambda: message(state="delivered", attempt=2))
     daemon.stop()

@@ -268,7 +268,14 @@ async def wired(stack, path):
     rules, _ = effective_rules(config, catalog.rules)
     bound, problems = bind(rules)
     schedule = Schedule(world, lambda *args: intake.report(*args), journal.cursor)
-    policy = policy_of(config, catalog, bound, world, lambda found: summary_of(schedule.state, found))
+    policy = policy_of(
+        config,
+        catalog,
+        bound,
+        world,
+        lambda found: summary_of(schedule.state, found),
+        lambda stored: intake.receipt_of(stored),
+    )
     judge = Judge(journal, world.clock, policy)
     evaluator = RuleEngine(
         bound,

@@ -24,7 +24,7 @@ from sixfbd.model import (
     StoredEvent,
     labels_of,
 )
-from sixfbd.plugin import ANY, Counter, EventType, Gauge, Summary
+from sixfbd.plugin import ANY, Counter, EventType, Gauge, Receipt, Summary
 
 LEFT = Gauge("tickets_left", "Tickets left.", labels=("city",))
 SOLD = Counter("tickets_sold_total", "Tickets sold.", labels=("tier",))
@@ -399,3 +399,49 @@ async def test_a_shared_event_whose_answer_was_lost_is_shown_when_another_brings
         await door.intake.events("inbound:provider", [paid])
     assert [type(one) for one in await door.intake.events("check:web", [paid])] == [Duplicate]
     assert [add for *_, add in door.window.steps] == [2.0]
+
+
+# ---- receipts ------------------------------------------------------------------------------------------------------------
+
+
+def said_by(door, receipt, data=None):
+    """What an event says of a message if its type's `receipt` is this."""
+    door.intake.declare_types([EventType("told", Told, receipt=receipt)])
+    return door.intake.receipt_of(StoredEvent(1, "s", 1.0, Event("e", "told", 1.0, {"sid": "SM1"} | (data or {}))))
+
+
+class Told(msgspec.Struct):
+    sid: str
+    state: str = "delivered"
+
+
+async def test_an_event_may_say_what_became_of_a_message(door):
+    receipt = said_by(door, lambda told: Receipt(state=told.state, provider_id=told.sid, detail="two\nlines"))
+    assert receipt == Receipt(state="delivered", provider_id="SM1", detail="two lines")
+    assert said_by(door, lambda told: None) is None
+    assert door.intake.receipt_of(StoredEvent(1, "s", 1.0, Event("e", "other", 1.0, {}))) is None
+    assert not [outcome for _, outcome in +door.intake.event_outcomes if outcome == "derive_failed"]
+
+
+def failing(told):
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize(
+    ("receipt", "data"),
+    [
+        (failing, {}),
+        (lambda told: told.sid, {}),
+        (lambda told: Receipt(state="delivered"), {}),
+        (lambda told: Receipt(state="sent", provider_id="x"), {}),
+        (lambda told: Receipt(provider_id="x"), {"sid": 5}),
+    ],
+)
+async def test_a_receipt_that_is_none_is_named_and_counted(door, receipt, data):
+    assert said_by(door, receipt, data) is None
+    assert door.intake.event_outcomes["told", "derive_failed"] == 1
+
+
+async def test_a_wish_that_is_no_time_is_left_out(door):
+    receipt = said_by(door, lambda told: Receipt(state="failed", provider_id="x", temporary=1, retry_after_s=math.nan))
+    assert receipt == Receipt(state="failed", provider_id="x", temporary=True)

@@ -34,6 +34,13 @@ steps = st.lists(
         st.tuples(st.just("ack"), st.integers(0, 3)),
         st.tuples(st.just("pause"), st.booleans()),
         st.tuples(st.just("event"), st.booleans()),
+        st.tuples(
+            st.just("receipt"),
+            st.integers(0, 5),
+            st.sampled_from(("ours", "theirs", "old", "strange")),
+            st.sampled_from(("accepted", "delivered", "failed")),
+            st.booleans(),
+        ),
         st.tuples(st.just("crash")),
         st.tuples(st.just("reload"), st.integers(0, 2)),
         st.tuples(st.just("claim"), st.booleans()),
@@ -42,8 +49,8 @@ steps = st.lists(
 )
 NOTIFIERS = {
     "hook": {"idempotent": True, "concurrency": 2, "expiry_s": 120.0},
-    "mail": {"can_look_up": True, "concurrency": 1, "expiry_s": 120.0},
-    "bell": {"expiry_s": 120.0},
+    "mail": {"can_look_up": True, "concurrency": 1, "expiry_s": 120.0, "receipts": True},
+    "bell": {"expiry_s": 120.0, "receipts": True},
 }
 
 
@@ -93,7 +100,7 @@ class History:
         if outcome == "absent" and not lookup:
             return
         made = {
-            "accepted": kit.Receipt(message_id=message.id),
+            "accepted": kit.Receipt(message_id=message.id, provider_id=f"{message.id}/{message.attempt}"),
             "delivered": kit.Receipt(state="delivered", provider_id="p"),
             "temporary": kit.TemporaryFailure("no"),
             "later": kit.TemporaryFailure("no", retry_after_s=50.0),
@@ -120,6 +127,25 @@ class History:
         self.events += 1
         event = Event(f"e{self.events}", "sale" if notice else "other", self.ledger.now, {"n": self.events})
         stored = self.kit.StoredEvent(self.events, "shop", self.ledger.now, event)
+        self.ledger.go(self.kit.EventsCommitted(self.ledger.now, self.events, (stored,)))
+
+    def receipt(self, which, by, state, temporary):
+        """A receipt of a message that is on its way or was accepted, of one try of it or of the one before, or of nobody's."""
+        held = self.ledger.state
+        messages = {one.message.id: one.message for one in held.awaited.values()}
+        messages |= {one.id: one for one in held.messages.values()}
+        if not messages:
+            return
+        message = messages[sorted(messages)[which % len(messages)]]
+        self.events += 1
+        ids = {
+            "ours": {"message_id": message.id},
+            "theirs": {"provider_id": f"{message.id}/{message.attempt}"},
+            "old": {"message_id": message.id, "provider_id": f"{message.id}/{message.attempt - 1}"},
+            "strange": {"provider_id": f"strange {self.events}"},
+        }[by]
+        event = Event(f"e{self.events}", "receipt", self.ledger.now, {**ids, "state": state, "temporary": temporary})
+        stored = self.kit.StoredEvent(self.events, "provider", self.ledger.now, event)
         self.ledger.go(self.kit.EventsCommitted(self.ledger.now, self.events, (stored,)))
 
     def crash(self):
