@@ -72,6 +72,23 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         "Plugin {{ $labels.plugin }} does not load or start; `sixfbd plugins` says what does not match.",
     ),
     _rule(
+        "WebhooksFailing",
+        'sum by (inbound) (increase(sixfbd_inbound_requests_total{job="",outcome=~"failed|invalid|late"}[10m])) > 0',
+        Severity.HIGH,
+        "Webhooks of {{ $labels.inbound }} cannot be taken",
+        "{{ $value | humanize }} in ten minutes; their provider sends them again, but not for ever. The log says why "
+        "(inbound.not_taken).",
+    ),
+    _rule(
+        "WebhooksRefused",
+        'sum by (inbound) (increase(sixfbd_inbound_requests_total{job="",outcome="refused"}[1h])) > 2 unless on(inbound) '
+        'sum by (inbound) (increase(sixfbd_inbound_requests_total{job="",outcome=~"accepted|duplicate"}[1h])) > 0',
+        Severity.MEDIUM,
+        "All webhooks of {{ $labels.inbound }} are refused",
+        "{{ $value | humanize }} in an hour: has the secret been changed, or is [http.public] url not what the provider "
+        "calls? The log says why (inbound.not_taken).",
+    ),
+    _rule(
         "RuleFailing",
         'increase(sixfbd_rule_evaluation_failures_total{job=""}[10m]) > 0',
         Severity.MEDIUM,

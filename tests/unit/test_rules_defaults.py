@@ -26,6 +26,16 @@ FAULTS = {
     ),
     "PluginKeptOut": ('sixfbd_plugin_kept_out{plugin="p"} 0 0 0 1', 'sixfbd_plugin_kept_out{plugin="p"} 0 0 0 0'),
     "PluginFailed": ('sixfbd_plugin_failed{plugin="p"} 0 0 0 1', 'sixfbd_plugin_failed{plugin="p"} 0 0 0 0'),
+    "WebhooksFailing": (
+        'sixfbd_inbound_requests_total{inbound="shop",outcome="failed"} 0 0 1 1',
+        'sixfbd_inbound_requests_total{inbound="shop",outcome="unavailable"} 0 0 9 9',
+    ),
+    "WebhooksRefused": (
+        'sixfbd_inbound_requests_total{inbound="shop",outcome="refused"} 0 0 9 9\n'
+        'sixfbd_inbound_requests_total{inbound="shop",outcome="accepted"} 7 7 7 7',
+        'sixfbd_inbound_requests_total{inbound="shop",outcome="refused"} 0 0 9 9\n'
+        'sixfbd_inbound_requests_total{inbound="shop",outcome="duplicate"} 7 7 7 8',
+    ),
     "RuleFailing": (
         'sixfbd_rule_evaluation_failures_total{rule="r"} 0 0 0 3',
         'sixfbd_rule_evaluation_failures_total{rule="r"} 3 3 3 3',
