@@ -207,7 +207,13 @@ def _rule_row(rule: "Rule") -> tuple[str, ...]:
     from sixfbd.quantities import show_duration
 
     levels = ", ".join(f"{level.severity} {level.when}" for level in rule.levels)
-    return (rule.name, str(rule.severity or levels), show_duration(rule.for_s), rule.origin, rule.expr)
+    return (
+        rule.name,
+        str(rule.severity or levels or "as its label says"),
+        show_duration(rule.for_s),
+        rule.origin,
+        rule.expr,
+    )
 
 
 # ---- plugins, one check ----------------------------------------------------------------------------------------------

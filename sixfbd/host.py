@@ -628,7 +628,8 @@ def _event_type(event_type: EventType, brought: _Brought) -> None:
 def _check_rule(rule: Rule) -> None:
     if not rule.name or not isinstance(rule.name, str):
         raise _BrokenError("sixfbd_rules() returned a rule without a name")
-    if (rule.severity is None) == (not rule.levels):
+    by_label = "severity" in rule.describing and rule.severity is None and not rule.levels
+    if not by_label and (rule.severity is None) == (not rule.levels):
         raise _BrokenError(f"rule {rule.name} needs either a severity or levels")
 
 

@@ -28,13 +28,16 @@ CLOSE_LIMIT_S: Final = 2.0
 class InstanceContext:
     """`sixfbd.plugin.Context` for one instance: its own threads, its own outbound slots, its own bound log."""
 
-    def __init__(self, kind: str, name: str, world: World, read: Reader, site: str, sandbox: bool = False) -> None:
+    def __init__(
+        self, kind: str, name: str, world: World, read: Reader, site: str, sandbox: bool = False, timezone: str = "UTC"
+    ) -> None:
         self.name = name
         self.http: Outbound = world.outbound(f"{kind}.{name}")
         self.clock: Clock = world.clock
         self.log: Log = structlog.get_logger(f"sixfbd.plugin.{kind}").bind(**{kind: name})
         self.read = read
         self.site = site
+        self.timezone = timezone
         self.sandbox = sandbox
         self.version = __version__
         self._limiter = trio.CapacityLimiter(THREADS_PER_INSTANCE)
@@ -78,10 +81,17 @@ class InboundInstance(Struct):
 
 
 def make_check(
-    table: CheckTable, plugin: type[Check[Any]], world: World, read: Reader, site: str, *, sandbox: bool = False
+    table: CheckTable,
+    plugin: type[Check[Any]],
+    world: World,
+    read: Reader,
+    site: str,
+    *,
+    sandbox: bool = False,
+    timezone: str = "UTC",
 ) -> CheckInstance:
     """Make one check; never raises for what the plugin does."""
-    context = InstanceContext("check", table.name, world, read, site, sandbox)
+    context = InstanceContext("check", table.name, world, read, site, sandbox, timezone)
     made, problem = _make(lambda: plugin(table.options, context), f"check {table.name}", table.plugin)
     return CheckInstance(
         CheckName(table.name),
@@ -97,19 +107,33 @@ def make_check(
 
 
 def make_notifier(
-    table: NotifierTable, plugin: type[Notifier[Any]], world: World, read: Reader, site: str, *, sandbox: bool = False
+    table: NotifierTable,
+    plugin: type[Notifier[Any]],
+    world: World,
+    read: Reader,
+    site: str,
+    *,
+    sandbox: bool = False,
+    timezone: str = "UTC",
 ) -> NotifierInstance:
     """Make one notifier; never raises for what the plugin does."""
-    context = InstanceContext("notifier", table.name, world, read, site, sandbox)
+    context = InstanceContext("notifier", table.name, world, read, site, sandbox, timezone)
     made, problem = _make(lambda: plugin(table.options, context), f"notifier {table.name}", table.plugin)
     return NotifierInstance(table.name, table.plugin, table, made, problem)
 
 
 def make_inbound(
-    table: InboundTable, plugin: type[Inbound[Any]], world: World, read: Reader, site: str, *, sandbox: bool = False
+    table: InboundTable,
+    plugin: type[Inbound[Any]],
+    world: World,
+    read: Reader,
+    site: str,
+    *,
+    sandbox: bool = False,
+    timezone: str = "UTC",
 ) -> InboundInstance:
     """Make one inbound; never raises for what the plugin does."""
-    context = InstanceContext("inbound", table.name, world, read, site, sandbox)
+    context = InstanceContext("inbound", table.name, world, read, site, sandbox, timezone)
     made, problem = _make(lambda: plugin(table.options, context), f"inbound {table.name}", table.kind)
     return InboundInstance(table.name, table.kind, table, made, problem)
 

@@ -208,7 +208,12 @@ class Level(Struct, frozen=True):
 
 class Rule(Struct, frozen=True, kw_only=True):
     """An alerting rule. Exactly one of `severity` and `levels` is set. Annotations may use `{{ $labels.x }}`,
-    `{{ $value }}` and `{{ $summary }}`; durations in seconds. `origin` says where it comes from (a file or a plugin)."""
+    `{{ $value }}` and `{{ $summary }}`; durations in seconds. `origin` says where it comes from (a file or a plugin).
+
+    `describing` names labels of what `expr` yields that tell of an alert and do not name it: an alert stays the same when
+    they change. If `severity` is among them it is the alert's, and the rule needs neither `severity` nor `levels`: for
+    thresholds that are series themselves.
+    """
 
     name: RuleName
     expr: str
@@ -216,6 +221,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     keep_firing_for_s: float = 0.0
     severity: Severity | None = None
     levels: tuple[Level, ...] = ()
+    describing: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     evaluate: Literal["change", "interval"] = "change"
@@ -234,13 +240,16 @@ class Evidence(Struct, frozen=True):
 class Found(Struct, frozen=True):
     """One label set that a rule's expression returned, with the samples read for it (at most 4 KiB encoded).
 
-    `checks` names the checks whose series were read: what warm-up and `blind` ask about.
+    `checks` names the checks whose series were read: what warm-up and `blind` ask about. `describing` are the labels that
+    the rule leaves out of an alert's identity, `severity` what they say of it.
     """
 
     labels: Labels
     value: float
     evidence: tuple[Evidence, ...] = ()
     checks: tuple[str, ...] = ()
+    describing: Labels = ()
+    severity: Severity | None = None
 
 
 class Evaluated(Struct, frozen=True):

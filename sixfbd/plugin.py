@@ -278,6 +278,7 @@ class Context(Protocol):
     log: Log
     read: Reader
     site: str
+    timezone: str  # of the site, an IANA name: its days and hours
     sandbox: bool  # providers are doubles on this machine (`[daemon] sandbox = true`)
     version: str
 
@@ -554,8 +555,9 @@ class EventType:
 
     `data` is a msgspec Struct (unknown fields are kept in the event and ignored here). `counts` returns samples of
     Counters whose value is added; `sets` samples of Gauges, set at arrival; `observes` samples of Summaries. Each takes
-    the decoded data. `notice` names the notice that the event sends. An exception in one of them is named and counted;
-    the event is kept.
+    the decoded data. `notice` names the notice that the event sends, of severity `notice_severity`; an event whose data has
+    a text `suppressed` sends none, and that text is the reason. An exception in one of them is named and counted; the
+    event is kept.
 
     `receipt` returns what the event says of a message of ours, such as that it arrived, or None: a Receipt with our
     message's id or with what the provider calls it. It takes effect if the message's notifier has `receipts = True`;
@@ -576,6 +578,7 @@ class EventType:
         observes: Callable[[Any], Sequence[Sample]] | None = None,
         metrics: Sequence[Metric] = (),
         notice: str | None = None,
+        notice_severity: Severity = Severity.LOW,
         receipt: Callable[[Any], Receipt | None] | None = None,
         shared: bool = False,
         doc: str = "",
@@ -587,6 +590,7 @@ class EventType:
         self.observes = observes
         self.metrics = tuple(metrics)
         self.notice = notice
+        self.notice_severity = notice_severity
         self.receipt = receipt
         self.shared = shared
         self.doc = doc

@@ -119,7 +119,8 @@ def policy_of(
     """Return what the judge judges by under this configuration."""
 
     def annotate(rule: Rule, found: Found) -> Mapping[str, str]:
-        return render_annotations(bound.rule(rule.name), dict(found.labels), found.value, summary(found))
+        labels = dict((*found.labels, *found.describing))
+        return render_annotations(bound.rule(rule.name), labels, found.value, summary(found))
 
     return build_policy(
         config,
@@ -146,7 +147,9 @@ def make_instances(
     for name, table in config.checks.items():
         if table.enabled and CheckName(name) not in checks:
             cls = catalog.checks[table.plugin].cls
-            made_check = make_check(table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox)
+            made_check = make_check(
+                table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox, timezone=config.site.timezone
+            )
             checks[CheckName(name)] = made_check
     notifiers = dict(kept_notifiers or {})
     for name, notifier in config.notifiers.items():
@@ -158,6 +161,7 @@ def make_instances(
                 read,
                 config.site.name,
                 sandbox=config.daemon.sandbox,
+                timezone=config.site.timezone,
             )
     return checks, notifiers
 
@@ -174,7 +178,9 @@ def make_inbounds(
     for name, table in config.inbound.items():
         if table.enabled and name not in made:
             cls = catalog.inbound[table.kind].cls
-            made[name] = make_inbound(table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox)
+            made[name] = make_inbound(
+                table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox, timezone=config.site.timezone
+            )
     return made
 
 

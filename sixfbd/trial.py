@@ -157,7 +157,15 @@ def _place(frame: FrameType | None, plugin: type[Any]) -> str:
 async def _run_once(table: CheckTable, catalog: PluginCatalog, config: Config) -> CheckRun:
     async with RealWorld() as world:
         plugin = catalog.checks[table.plugin].cls
-        instance = make_check(table, plugin, world, _NothingToRead(), config.site.name, sandbox=config.daemon.sandbox)
+        instance = make_check(
+            table,
+            plugin,
+            world,
+            _NothingToRead(),
+            config.site.name,
+            sandbox=config.daemon.sandbox,
+            timezone=config.site.timezone,
+        )
         if instance.check is None:
             raise NotMadeError(instance.problem)
         intake = Intake(

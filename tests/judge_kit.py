@@ -121,7 +121,7 @@ def seen(at, *finds, rule="Hot", **options):
     return Evaluated(rule, at, tuple(finds), **options)
 
 
-def policy(*rules, receivers=None, route=None, severities=None, notices=None, **notifiers):
+def policy(*rules, receivers=None, route=None, severities=None, notices=None, notice_severities=None, **notifiers):
     notifiers = notifiers or {"hook": {}}
     receivers = {"primary": {name: Channel(via=name) for name in notifiers}} if receivers is None else receivers
     return Policy(
@@ -134,6 +134,7 @@ def policy(*rules, receivers=None, route=None, severities=None, notices=None, **
         notifiers={name: NotifierPolicy(name=name, **options) for name, options in notifiers.items()},
         rng=lambda *key: random.Random("/".join(key)),
         notices=notices or {},
+        notice_severities=notice_severities or {},
         receipts=frozenset({"receipt"}),
         receipt_of=lambda stored: Receipt(**stored.event.data),
     )

@@ -35,8 +35,11 @@ def owe(state: State, policy: Policy, alert: Alert, transition: Transition, at: 
 
 
 def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligation]:
-    """Return the obligations of one event that carries a notice. Its labels for routes: notice, type, source, severity."""
-    severity = Severity.LOW
+    """Return the obligations of one event that carries a notice. Its labels for routes: notice, type, source, severity.
+
+    What is suppressed by the event itself is owed to nobody, for the reason that it gives.
+    """
+    severity = policy.notice_severities.get(stored.event.type, Severity.LOW)
     notice = policy.notices[stored.event.type]
     labels = {"notice": notice, "type": stored.event.type, "source": stored.source, "severity": severity.value}
     targets = [routed.target for routed in policy.routing.targets(labels, severity)]
@@ -55,6 +58,10 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
             changed_at=at,
         )
 
+    suppressed = stored.event.data.get("suppressed")
+    if suppressed and isinstance(suppressed, str):
+        reason = suppressed[:MAX_NOTICE_TEXT]
+        return [replace(owed(target), state="suppressed", reason=reason) for target in targets or [NOBODY]]
     if targets:
         return [owed(target) for target in targets]
     return [replace(owed(NOBODY), state="suppressed", reason=policy.routing.nobody(labels, severity))]

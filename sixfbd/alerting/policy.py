@@ -37,8 +37,8 @@ class NotifierPolicy(Struct, frozen=True, kw_only=True):
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """One configuration as the judge sees it. `notices` gives the notice's name by event type, `receipts` are the types
-    whose events may be receipts.
+    """One configuration as the judge sees it. `notices` gives the notice's name by event type, `notice_severities` how
+    severe those are that are not low; `receipts` are the types whose events may be receipts.
 
     `rng` is keyed: the same key gives the same draws within one run (`World.rng`).
     """
@@ -50,6 +50,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     notifiers: Mapping[str, NotifierPolicy]
     rng: Callable[..., random.Random]
     notices: Mapping[str, str] = {}
+    notice_severities: Mapping[str, Severity] = {}
     receipts: frozenset[str] = frozenset()
     receipt_of: ReceiptOf = lambda stored: None
 
@@ -93,7 +94,8 @@ def build_policy(
         routing=Routing(compile_route(config.route), config.receivers, config.severities),
         notifiers={notifier.name: notifier for notifier in notifiers},
         rng=rng,
-        notices={event_type.name: event_type.notice for event_type in types if event_type.notice},
+        notices={one.name: one.notice for one in types if one.notice},
+        notice_severities={one.name: one.notice_severity for one in types if one.notice},
         receipts=frozenset(event_type.name for event_type in types if event_type.receipt is not None),
         receipt_of=receipt_of,
     )

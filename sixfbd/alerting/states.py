@@ -127,7 +127,7 @@ def unseen(alert: Alert, since: float, until: float) -> Change:
 
 def severity_of(policy: Policy, rule: Rule, alert: Alert | None, found: Found) -> Severity | None:
     if not rule.levels:
-        return rule.severity or Severity.MEDIUM
+        return rule.severity or found.severity or Severity.MEDIUM
     return policy.level_of(rule, found.value, None if alert is None else alert.severity)
 
 

@@ -204,6 +204,8 @@ class _Binder:
                 return rule
             word = labels["severity"]
             labels = {name: text for name, text in labels.items() if name != "severity"}
+        if word is None and not rule.levels and "severity" in rule.describing:
+            return rule
         if (word is None) == (not rule.levels):
             self.complain("a rule has either severity or levels: set one of them")
         if word is None:

@@ -8,7 +8,7 @@ import msgspec
 
 from sixfbd.model import Evaluated, Evidence, Found, Labels, Severity
 from sixfbd.promql import QueryError, QueryStopped, Reads, Stop, Value, evaluate, series_text
-from sixfbd.rules.bind import BoundRule
+from sixfbd.rules.bind import BoundRule, severity_of
 from sixfbd.rules.levels import severity_at
 from sixfbd.rules.templates import shown
 from sixfbd.window.snapshot import Snapshot
@@ -41,7 +41,7 @@ def evaluate_rule(bound: BoundRule, snapshot: Snapshot, now: float, stop: Stop) 
 def level_of(bound: BoundRule, value: float, current: Severity | None) -> Severity | None:
     """Return the severity of a value that a rule found, given the severity that its alert has now; None: not firing.
 
-    A rule with one severity has that for every value. See `severity_at` for levels.
+    A rule with one severity has that for every value. See `severity_at` for levels. Not for rules whose severity is a label.
     """
     return severity_at(bound.levels, value, current) if bound.levels else bound.rule.severity
 
@@ -54,19 +54,39 @@ def render_annotations(bound: BoundRule, labels: Mapping[str, str], value: float
 
 def _found(bound: BoundRule, value: Value) -> tuple[Found, ...]:
     highest = bound.levels[0].severity if bound.levels else None
-    rows = [row for row in range(len(value)) if level_of(bound, float(value.values[row, 0]), highest) is not None]
+    rows = [
+        row
+        for row in range(len(value))
+        if not bound.levels or level_of(bound, float(value.values[row, 0]), highest) is not None
+    ]
     if len(rows) > MAX_FOUND:
         raise QueryError(
             f"the rule finds {len(rows)} label sets, more than {MAX_FOUND}; aggregate, or narrow its matchers"
         )
-    labels = [value.labels[row] for row in rows]
+    described = [_described(bound, value.labels[row]) for row in rows]
+    labels = [own for own, _ in described]
     if len(set(labels)) < len(labels):
         raise QueryError(f"the rule finds {_first_twice(labels)} more than once; aggregate away the metric's name")
     reads = value.reads if value.reads is not None else [Reads()] * len(value)
     return tuple(
-        Found(own, float(value.values[row, 0]), _evidence(reads[row]), tuple(sorted(reads[row].checks)))
-        for row, own in zip(rows, labels, strict=True)
+        Found(
+            own,
+            float(value.values[row, 0]),
+            _evidence(reads[row]),
+            tuple(sorted(reads[row].checks)),
+            describing,
+            severity_of(dict(describing).get("severity", "")),
+        )
+        for row, (own, describing) in zip(rows, described, strict=True)
     )
+
+
+def _described(bound: BoundRule, labels: Labels) -> tuple[Labels, Labels]:
+    """Part labels into those that name an alert and those that only tell of it."""
+    telling = bound.rule.describing
+    if not telling:
+        return labels, ()
+    return tuple(one for one in labels if one[0] not in telling), tuple(one for one in labels if one[0] in telling)
 
 
 def _first_twice(labels: list[Labels]) -> str:

@@ -1,8 +1,8 @@
 """Annotations: Prometheus' template syntax, as far as alert texts use it, rendered by a sandboxed jinja2. Pure.
 
 `{{ $labels.x }}`, `{{ $value }}`, `{{ $summary }}`, functions in front of or piped behind their argument: humanize,
-humanize1024, humanizeDuration, humanizePercentage, printf. Nothing but `{{ }}` means anything: jinja's own blocks and
-comments are plain text, so a template can neither loop nor reach into objects. Functions as in
+humanize1024, humanizeDuration, humanizePercentage, printf, toUpper. Nothing but `{{ }}` means anything: jinja's own
+blocks and comments are plain text, so a template can neither loop nor reach into objects. Functions as in
 https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
 """
 
@@ -33,7 +33,7 @@ _TOKEN: Final = re.compile(
 _ACTION: Final = re.compile(r"(?P<before>\s*)\{\{(?P<trim_left>-\s)?(?P<inner>.*?)(?P<trim_right>\s-)?\}\}", re.DOTALL)
 _VERB: Final = re.compile(r"%(?:%|[-+ 0#]*[0-9]{0,3}(?:\.[0-9]{1,2})?[sdvfeg])")
 _SUPPORTED: Final = (
-    "$labels.NAME, $value, $summary, humanize, humanize1024, humanizeDuration, humanizePercentage, printf"
+    "$labels.NAME, $value, $summary, humanize, humanize1024, humanizeDuration, humanizePercentage, printf, toUpper"
 )
 
 
@@ -308,12 +308,18 @@ def printf(template: str, *values: object) -> str:
     return _VERB.sub(one, template)
 
 
+def to_upper(value: object) -> str:
+    """Return a text in capitals."""
+    return str(shown(value)).upper()
+
+
 FUNCTIONS: Final[dict[str, Callable[..., str]]] = {
     "humanize": humanize,
     "humanize1024": humanize1024,
     "humanizeDuration": humanize_duration,
     "humanizePercentage": humanize_percentage,
     "printf": printf,
+    "toUpper": to_upper,
 }
 
 

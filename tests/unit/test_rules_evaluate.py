@@ -104,3 +104,17 @@ def test_a_rule_with_levels_finds_what_has_a_level_or_might_keep_one(
 ) -> None:
     result = evaluated(snapshot_of(f"tickets {value}"), "tickets", 0, levels=LEVELS)
     assert len(result.found) == there
+
+
+def test_labels_that_describe_are_no_part_of_what_is_found_and_give_the_severity(snapshot_of: Make) -> None:
+    telling = {"severity": None, "describing": ("severity", "level")}
+    snapshot = snapshot_of('stock{city="dallas",severity="warning",level="LOW"} 9\nstock{city="austin"} 50')
+    austin, dallas = sorted(evaluated(snapshot, "stock", 0, **telling).found, key=lambda one: one.labels)
+    assert (dallas.labels, dallas.severity) == ((("city", "dallas"),), Severity.MEDIUM)
+    assert dallas.describing == (("level", "LOW"), ("severity", "warning"))
+    assert (austin.labels, austin.severity, austin.describing) == ((("city", "austin"),), None, ())
+
+
+def test_an_alert_that_two_describe_differently_is_an_error_and_not_a_guess(snapshot_of: Make) -> None:
+    snapshot = snapshot_of('stock{severity="low"} 9\nstock{severity="high"} 5')
+    assert "more than once" in (evaluated(snapshot, "stock", 0, severity=None, describing=("severity",)).error or "")

@@ -38,6 +38,7 @@ def rendered(text: str, value: float = 5.0, summary: str = "all well") -> str:
         ('{{ printf "%s now" (humanizeDuration $value) }}', "5s now"),
         ('{{ "quoted \\"text\\"" }}', 'quoted "text"'),
         ("{{ `raw` }}", "raw"),
+        ("{{ toUpper $labels.city }} {{ $labels.city | toUpper }}", "DALLAS DALLAS"),
         ("a  {{- $value -}}  b", "a5b"),
         ("a  {{- $value }}  b", "a5  b"),
         ("a  {{ $value -}}  b", "a  5b"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sixfbd.model import Event
+from sixfbd.model import Event, Severity
 
 TWO = {"hook": {}, "mail": {}}
 
@@ -248,3 +248,19 @@ def test_a_notice_is_routed_by_its_labels(kit, ledger):
     one = ledger(notices={"sale": "ticket sold"}, route=route)
     one.go(kit.EventsCommitted(kit.START, 1, (sale(kit, 1),)))
     assert one.states() == [("notice", "sending")]
+
+
+def test_a_notice_is_as_severe_as_its_type_says(kit, ledger):
+    one = ledger(notices={"sale": "milestone"}, notice_severities={"sale": Severity.HIGH})
+    [effect] = one.go(kit.EventsCommitted(kit.START, 1, (sale(kit, 1),))).effects
+    assert [obligation.severity for obligation in effect.obligations] == [Severity.HIGH]
+
+
+def test_a_notice_that_its_event_suppresses_is_owed_to_nobody_for_the_reason_given(kit, ledger):
+    one = ledger(notices={"sale": "milestone"})
+    event = Event("e1", "sale", kit.START, {"milestone": 5, "suppressed": "covered_by_alert"})
+    decision = one.go(kit.EventsCommitted(kit.START, 1, (kit.StoredEvent(1, "shop", kit.START, event),)))
+    assert decision.effects == ()
+    assert one.states() == [("notice", "suppressed")]
+    assert [record.obligation.reason for record in one.records if hasattr(record, "obligation")] == ["covered_by_alert"]
+    one.check()

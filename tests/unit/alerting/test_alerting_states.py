@@ -1,6 +1,7 @@
 """The life of one alert: both sides of every edge."""
 
 import pytest
+from msgspec.structs import replace
 
 from sixfbd.model import AlertState, Severity
 
@@ -280,4 +281,15 @@ def test_a_reload_moves_running_timers_to_the_new_durations(kit, ledger):
     assert one.next_due == kit.START + 20
     one.tick(kit.START + 20)
     assert state_of(one) is AlertState.FIRING
+    one.check()
+
+
+def test_a_severity_that_a_label_gives_changes_within_the_incident(kit, ledger):
+    one = ledger(kit.rule(severity=None, describing=("severity",)))
+    one.see(replace(kit.found(9, city="dallas"), severity=Severity.MEDIUM))
+    first = one.alert()
+    one.see(replace(kit.found(4, city="dallas"), severity=Severity.HIGH), at=kit.START + 60)
+    assert (one.alert().id, one.alert().severity) == (first.id, Severity.HIGH)
+    assert (first.severity, one.alert().annotations["summary"]) == (Severity.MEDIUM, "it is 4")
+    assert one.alert().labels["severity"] == "high"
     one.check()
