@@ -141,7 +141,8 @@ def _fit_public(public: HttpPublic, local: str, walk: Walk) -> None:
         walk.note((*path, "listen"), "is where [http] listens", "choose another port", show_value(local))
     try:
         url = urlsplit(public.url)
-        whole = url.scheme in ("http", "https") and _HOST.fullmatch(url.hostname or "") and (url.port or 1)
+        host = url.hostname or ""
+        whole = url.scheme in ("http", "https") and (":" in host or _HOST.fullmatch(host)) and (url.port or 1)
     except ValueError:
         whole = None
     if not whole or url.query or url.fragment or url.username or not public.url.isascii():

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import socket
+import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -709,6 +710,27 @@ async def test_a_port_that_is_taken_refuses_the_reload_and_nothing_is_changed(en
             ):
                 await made.reload({"a": ""}, {}, extra=PUBLIC.replace(":0", f":{port}") + HOOK)
         assert made.running.public.url == "" and not made.running.inbound.instances
+
+
+async def test_a_certificate_that_was_renewed_is_shown_from_the_next_reload_on(engine):
+    async with engine({"a": ""}, {}) as made:
+        paths = {"cert_file": made.directory / "cert.pem", "key_file": made.directory / "key.pem"}
+        public = PUBLIC + "".join(f'{key} = "{path.name}"\n' for key, path in paths.items())
+        shown = []
+        for name in ("first", "second"):
+            command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+            command += ["-keyout", paths["key_file"], "-out", paths["cert_file"], "-subj", f"/CN={name}", "-days", "2"]
+            await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+            await made.reload({"a": ""}, {}, extra=public + HOOK)
+            url = made.running.public.url
+            assert await posted(url, "a") == 200
+            port = int(url.rpartition(":")[2])
+            shown.append(await trio.to_thread.run_sync(ssl.get_server_certificate, ("127.0.0.1", port)))
+        assert url.startswith("https://") and shown[0] != shown[1]
+        paths["cert_file"].write_text("no certificate")
+        with pytest.raises(Refused, match=r"http\.public\.cert_file"):
+            await made.reload({"a": ""}, {}, extra=public + HOOK)
+        assert await posted(url, "a") == 200
 
 
 async def test_a_preview_opens_no_port(engine):

@@ -63,6 +63,11 @@ def test_each_wrong_key_is_named_with_its_mend(complaints, minimal, text, said):
     assert any(line.startswith(f"sixfbd.toml: {said}") for line in found), found
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9633", "http://[::1]:9633/", "https://a.example/shop/"])
+def test_a_public_url_may_have_a_port_and_a_path_and_be_an_address(config_of, minimal, url):
+    assert config_of(minimal + PUBLIC.replace("https://hooks.example.com", url)).http.public.url == url
+
+
 def test_a_port_open_to_the_outside_may_be_meant_so(config_of, minimal):
     public = config_of(minimal + PUBLIC + 'listen = "0.0.0.0:8080"\ninsecure_bind = true\n').http.public
     assert public.listen == "0.0.0.0:8080"

@@ -1,5 +1,8 @@
 """What readers share: the bell, tokens, queries over a snapshot, an event's answer."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import pytest
 import trio
 
@@ -8,11 +11,13 @@ from sixfbd.http.engine import EventResult
 from sixfbd.intake import Refused
 from sixfbd.journal.event_log import Accepted, Duplicate
 from sixfbd.journal.records import TokenChanged
+from sixfbd.journal.state import State
 from sixfbd.model import Event, Series, StoredEvent, labels_of
 from sixfbd.promql import PromQLError, QueryError
 from sixfbd.quantities import Secret
 from sixfbd.readers import queries, tokens
 from sixfbd.readers.bell import Bell
+from sixfbd.readers.condition import remarks
 from sixfbd.readers.for_http import event_result
 from sixfbd.readers.queries import EngineReader, selector_matchers
 
@@ -107,3 +112,10 @@ def test_series_are_chosen_by_a_selector_and_by_nothing_else(reader):
     for wrong in ("up[5m]", "sum(up)", "1", "up{"):
         with pytest.raises(PromQLError):
             selector_matchers(wrong)
+
+
+async def test_every_message_of_a_sandbox_says_so(world):
+    quiet = SimpleNamespace(failing_since=None, state=State(), closed=Counter())
+    assert remarks(quiet, world.clock) == []
+    [said] = remarks(quiet, world.clock, sandbox=True)
+    assert "sandbox" in said
