@@ -60,6 +60,7 @@ from sixfbd_plugins.twilio.texts import reference
 
 PAGE_SIZE: Final = 500  # messages; at three events each, a page is well below what a report may bring
 MOST_PAGES: Final = 15  # of one run; the rest is read by the next
+MOST_COUNTED: Final = 2000  # of our own messages in one run
 AROUND_S: Final = 2 * HOUR  # between our sending a message and Twilio's
 MAX_SUMMARY: Final = 400
 TEST_NUMBER: Final = "+15005550006"  # https://www.twilio.com/docs/iam/test-credentials: takes, and sends nothing
@@ -169,6 +170,8 @@ class SmsCheck(Check[SmsOptions]):
         self._min_balance = _amount(options.min_balance) if options.min_balance else None
         self._marks: dict[int, dict[str, str]] = {}  # by hour of the log, of messages that were taken
         self._fresh: tuple[int, dict[str, str]] = (0, {})  # marks of the last page, which hold once it was taken
+        self._counted: set[str] = set()  # events of our own messages that were taken
+        self._fresh_counts: frozenset[str] = frozenset()
         self._offered: Json = None  # the cursor that says so when it comes back
         self._found = Found()
         self._pages = 0
@@ -304,20 +307,19 @@ class SmsCheck(Check[SmsOptions]):
     # ---- our own sends -------------------------------------------------------------------------------------------------
 
     async def _own_sends(self) -> tuple[list[Sample], tuple[Event, ...]]:
-        """Return what became of our own messages of the last day: retries, and the events that count them (SEED S20)."""
-        now = self.ctx.clock.now()
-        own = await self.ctx.read.messages(self.options.notifier, now - DAY, now)
+        """Return what is to be said of our own messages of the last day, and the events that count them (SEED S20)."""
+        now, notifier = self.ctx.clock.now(), self.options.notifier
+        own = await self.ctx.read.messages(notifier, now - DAY, now)
         samples = [TRIED(len(own))]
         if own:
             samples.append(RETRIES(sum(max(0, one.attempt - 1) for one in own) / len(own)))
-        if (seconds := await self._instant(_RESPONSE_EXPR % {"notifier": _quoted(self.options.notifier)})) is not None:
+        if (seconds := await self._instant(_RESPONSE_EXPR % {"notifier": _quoted(notifier)})) is not None:
             samples.append(RESPONSE(seconds))
-        events = tuple(
-            Event(f"{one.id}/{outcome}", NOTIFICATION.name, now, {"outcome": outcome})
-            for one in own
-            if (outcome := _OUTCOMES.get(one.state, ""))
-        )
-        return samples, events
+        ended = {f"{one.id}/{outcome}": outcome for one in own if (outcome := _OUTCOMES.get(one.state, ""))}
+        self._counted &= ended.keys()
+        fresh = [name for name in ended if name not in self._counted][:MOST_COUNTED]  # the rest is for the next run
+        self._fresh_counts = frozenset(fresh)
+        return samples, tuple(Event(name, NOTIFICATION.name, now, {"outcome": ended[name]}) for name in fresh)
 
     async def _instant(self, expr: str) -> float | None:
         now = self.ctx.clock.now()
@@ -379,7 +381,9 @@ class SmsCheck(Check[SmsOptions]):
         hour, marks = self._fresh
         if goes_on and marks:
             self._marks.setdefault(hour, {}).update(marks)
-        self._fresh = (0, {})
+        if goes_on:
+            self._counted |= self._fresh_counts
+        self._fresh, self._fresh_counts = (0, {}), frozenset()
 
     def _forget_page(self, memory: Memory, failure: Exception) -> Memory:
         """A page that Twilio refuses is not asked for again: its hour is begun anew."""

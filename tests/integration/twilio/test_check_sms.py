@@ -27,6 +27,14 @@ def values(report):
     return {(s.metric, *(value for _, value in s.labels)): s.value for s in report.samples}
 
 
+def own(name, at, provider_id=None, *, state="unknown", attempt=2):
+    """One of our own messages."""
+    return Message(
+        id=MessageId(name), target=("r", "n", ""), state=state, created_at=at, expires_at=at + 1, obligations=(),
+        provider_id=provider_id, attempt=attempt,
+    )  # fmt: skip
+
+
 async def run_through(check, cursor=None):
     """Run a check as the schedule does, all its pages; return the last report and the events of all."""
     events = []
@@ -136,12 +144,6 @@ async def test_a_canary_is_one_real_message_a_day_and_counted_as_our_own(kit, cl
 
 
 async def test_what_we_sent_ourselves_is_known_by_its_sid_or_by_the_reference_in_its_text(kit, clock, double):
-    def own(name, provider_id):
-        return Message(
-            id=MessageId(name), target=("r", "n", ""), state="unknown", created_at=0.0, expires_at=1.0, obligations=(),
-            provider_id=provider_id, attempt=2,
-        )  # fmt: skip
-
     sids = {}
     for name, body in (("known", "x"), ("lost", f"y {reference('lost')}"), ("shop's", "y #notours1")):
         sids[name] = double.new_sid()
@@ -151,12 +153,27 @@ async def test_what_we_sent_ourselves_is_known_by_its_sid_or_by_the_reference_in
                 updated_at=clock.at - 60, steps=(Step(1.0, "sent"), Step(2.0, "delivered")),
             )
         )  # fmt: skip
-    reader = kit.Reader((own("known", sids["known"]), own("lost", None)))
+    reader = kit.Reader((own("known", clock.at - 60, sids["known"]), own("lost", clock.at - 60)))
     context = kit.PluginContext(kit.InProcess(double), clock, reader)
     report, events = await run_through(SmsCheck(SmsOptions(**kit.credentials(notifier="twilio")), context))
     origins = {one.data["sid"]: one.data.get("origin", "") for one in events if one.type == "sms_status"}
     assert origins == {sids["known"]: "sixfbd", sids["lost"]: "sixfbd", sids["shop's"]: ""}
     assert (values(report)["sms_retry_ratio",], values(report)["sms_messages_tried",]) == (1.0, 2.0)
+
+
+async def test_our_own_messages_are_counted_once_however_many_wait_to_be_counted(kit, clock, double):
+    states = ["delivered", "accepted", "dead", "pending", "unknown"]
+    sent = [own(f"m-{n}", clock.at - 80_000 + n, state=states[n % 5], attempt=1) for n in range(5000)]
+    context = kit.PluginContext(kit.InProcess(double), clock, kit.Reader(tuple(sent)))
+    check, cursor, counted = SmsCheck(SmsOptions(**kit.credentials(notifier="twilio")), context), None, {}
+    for _ in range(12):
+        clock.at += 300
+        report, events = await run_through(check, cursor)
+        cursor = report.cursor
+        assert len(events) <= 2000
+        counted |= {one.id: one.data["outcome"] for one in events if one.type == "sms_notification"}
+    assert list(counted.values()).count("sent") == 2000
+    assert list(counted.values()).count("failed") == 1000
 
 
 async def test_a_provider_that_accepts_and_never_answers_costs_one_slot_for_one_deadline(make, wire, real_context):
