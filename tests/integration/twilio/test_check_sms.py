@@ -104,6 +104,12 @@ async def test_each_failure_has_its_status_and_is_named(make, wire, fault, statu
     assert values(report)["sms_service_error",] == (status is Status.UNHEALTHY)
 
 
+async def test_a_balance_that_is_no_amount_is_named(make, wire):
+    wire.double.balance = "plenty"
+    report = await make(min_balance="20").run(None)
+    assert "the balance cannot be read: the answer holds no amount" in report.summary
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ({"from_number": "+13525550199"}, "from_number is no number of this account"),
     ({"messaging_service_sid": "MG" + "1" * 32}, "the sender: answered 404"),
@@ -141,6 +147,19 @@ async def test_a_canary_is_one_real_message_a_day_and_counted_as_our_own(kit, cl
     assert {event.data["status"] for event in events if event.type == "sms_status"} == {"sent", "delivered"}
     _, events = await run_through(SmsCheck(options, context), cursor)
     assert {event.data.get("origin") for event in events} == {"sixfbd"}
+
+
+async def test_a_canary_is_not_repeated_when_its_answer_or_the_cursor_was_lost(kit, clock, double):
+    context = kit.PluginContext(kit.InProcess(double), clock)
+    options = SmsOptions(**kit.credentials(from_number=kit.SENDER, canary="+1-352-555-0101"))
+    double.faults = [Fault(lost=True, method="POST")]
+    report, _ = await run_through(SmsCheck(options, context))
+    assert "the canary: no answer within" in report.summary
+    double.faults = []
+    for cursor in (report.cursor, None):
+        report, _ = await run_through(SmsCheck(options, context), cursor)
+        assert report.status is Status.HEALTHY
+    assert len(double.messages) == 1
 
 
 async def test_what_we_sent_ourselves_is_known_by_its_sid_or_by_the_reference_in_its_text(kit, clock, double):
