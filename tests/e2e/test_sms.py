@@ -87,7 +87,7 @@ def provider() -> Iterator[Provider]:
     made.server.server_close()
 
 
-def write_configuration(daemon, provider) -> None:
+def write_configuration(daemon, provider, callback="https://hooks.example.com/webhooks/twilio") -> None:
     for name, value in (("token", TOKEN), ("account", ACCOUNT)):
         (daemon.directory / name).write_text(value)
         (daemon.directory / name).chmod(0o600)
@@ -115,7 +115,7 @@ notifier = "twilio"
 {account}
 [notifiers.twilio]
 plugin = "sms"
-status_callback = "https://hooks.example.com/webhooks/twilio"
+status_callback = "{callback}"
 {account}
 [receivers.primary]
 sms = {{ via = "twilio", to = ["{RECEIVER}"] }}
@@ -126,6 +126,23 @@ sms = {{ via = "twilio", to = ["{RECEIVER}"] }}
 def metrics(daemon) -> dict[str, float]:
     lines = httpx.get(f"{daemon.url}/metrics").text.splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+def outbox(daemon) -> list[tuple[str, str, int]]:
+    messages = daemon.ctl("outbox", "list")["messages"]
+    ours = [one for one in messages if one["target"]["notifier"] == "twilio"]
+    return [(one["state"], one["provider_id"], one["attempt"]) for one in ours]
+
+
+def test_without_callbacks_the_log_tells_what_became_of_our_own_messages(daemon, provider, wait):
+    provider.double.plan = lambda to: (Step(1.0, "sent"), Step(2.0, "undelivered", 30034))
+    provider.shop_sends(30, failed=6)
+    write_configuration(daemon, provider, callback="")
+    daemon.start()
+    wait("the alert goes out by SMS", provider.ours)
+    wait("it is given up", lambda: [(state, attempt) for state, _, attempt in outbox(daemon)] == [("dead", 1)])
+    assert "not registered for A2P 10DLC" in daemon.run_ctl("outbox", "list").stdout
+    daemon.stop()
 
 
 def test_failures_of_the_shops_sms_are_told_by_sms_and_each_status_is_counted_once(daemon, provider, wait):
@@ -156,6 +173,7 @@ def test_failures_of_the_shops_sms_are_told_by_sms_and_each_status_is_counted_on
         return found["twilio_delivery_seconds_count"] == 24
 
     wait("the log is read", read_and_counted, 60)
+    assert outbox(daemon) == [("delivered", told.sid, 1)]
     counted = {name: value for name, value in metrics(daemon).items() if name.startswith("twilio_messages_total")}
     assert counted == {
         'twilio_messages_total{status="sent"}': 30,

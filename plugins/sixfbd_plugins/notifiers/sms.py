@@ -14,7 +14,6 @@ from msgspec import Meta
 
 from sixfbd.plugin import (
     DAY,
-    MINUTE,
     SECOND,
     Context,
     Notification,
@@ -30,13 +29,13 @@ from sixfbd.plugin import (
 )
 from sixfbd_plugins.twilio.account import PUBLIC_URL, Account, AccountOptions, Misread, Refused, revealed, validate_sid
 from sixfbd_plugins.twilio.failures import is_temporary, words_of
+from sixfbd_plugins.twilio.messages import FAILED, receipt_of
 from sixfbd_plugins.twilio.numbers import normalized, normalized_sender
 from sixfbd_plugins.twilio.texts import fitted, reference, segments
 
 LONGEST_TURN_S: Final = 4 * SECOND  # who would wait for longer tries again later, and leaves the slot to others
 LISTED_AFTER_S: Final = 30 * SECOND  # a message that was taken is in the log by then
 LOOKED_AT: Final = 200  # messages to one number, the newest first
-FAILED: Final = ("failed", "undelivered", "canceled")
 
 
 class SmsNotifierOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,7 +103,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         except TemporaryFailure as failure:
             raise self._note_lost(notification, failure) from None
         if sent.status in FAILED:
-            raise _failed(sent.status, sent.error_code)
+            raise failure_of(Refused(200, sent.error_code or 0, str(sent.status)))
         count = segments(body)
         detail = f"{sent.status}, {count} segment{'s' if count > 1 else ''}"
         return Receipt(state="accepted", message_id=notification.id, provider_id=str(sent.sid), detail=detail)
@@ -126,11 +125,10 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
             self._lost.pop(notification.id, None)
             return None
         self._lost.pop(notification.id, None)
-        if found.status in FAILED:
-            raise _failed(found.status, found.error_code)
-        state: Any = "delivered" if found.status in ("delivered", "read") else "accepted"
-        detail = f"found by its reference: {found.status}"
-        return Receipt(state=state, message_id=notification.id, provider_id=str(found.sid), detail=detail)
+        sid, status = str(found.sid), str(found.status)
+        return receipt_of(status, found.error_code or 0, notification.id, sid) or Receipt(
+            state="accepted", message_id=notification.id, provider_id=sid, detail=f"found by its reference: {status}"
+        )
 
     async def _take_turn(self) -> None:
         """Wait until another message may go out; raises TemporaryFailure if that is too long."""
@@ -173,14 +171,6 @@ def failure_of(refused: Refused) -> TemporaryFailure | PermanentFailure:
     text = f"answered {refused.status}: {words_of(refused.code, refused.said)}"
     if is_temporary(refused.code, refused.is_passing):
         return TemporaryFailure(text, retry_after_s=refused.retry_after_s)
-    return PermanentFailure(text)
-
-
-def _failed(status: str, code: int | None) -> TemporaryFailure | PermanentFailure:
-    """Return what it means that a message was taken and then came to nothing."""
-    text = f"{status}: {words_of(code or 0)}"
-    if is_temporary(code or 0, default=False):
-        return TemporaryFailure(text, retry_after_s=MINUTE)
     return PermanentFailure(text)
 
 

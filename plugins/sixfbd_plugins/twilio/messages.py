@@ -54,6 +54,7 @@ Statuses before these (accepted, scheduled, queued, sending) are passed by too f
 https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
 """
 FINAL: Final = frozenset({"delivered", "read", "undelivered", "failed", "canceled"})
+FAILED: Final = frozenset({"undelivered", "failed", "canceled"})
 UNBILLED: Final = frozenset({"failed", "canceled"})  # may never have a price
 OUTGOING: Final = "outbound"  # how the directions of messages that were sent begin
 _CODE: Final = re.compile("[1-9][0-9]{2,5}")
@@ -137,24 +138,28 @@ def _counted(status: MessageStatus) -> Sequence[Sample]:
     return counted
 
 
-def _receipt(status: MessageStatus) -> Receipt | None:
-    """Return what a status says of a message of our own, None if nothing, or of another's message."""
-    if status.origin != OURS:
+def receipt_of(status: str, code: int, message: MessageId | None, sid: str) -> Receipt | None:
+    """Return what a status says of a message of our own, None if nothing that is not known by its being taken."""
+    if status in ("delivered", "read"):
+        return Receipt(state="delivered", message_id=message, provider_id=sid)
+    if status not in FAILED:
         return None
-    message = MessageId(status.message) if status.message else None
-    if status.status == "delivered":
-        return Receipt(state="delivered", message_id=message, provider_id=status.sid)
-    if status.status not in ("failed", "undelivered"):
-        return None
-    code = int(status.code) if status.code.isdecimal() else 0
     return Receipt(
         state="failed",
         message_id=message,
-        provider_id=status.sid,
-        detail=f"{status.status}: {words_of(code)}",
+        provider_id=sid,
+        detail=f"{status}: {words_of(code)}",
         temporary=is_temporary(code, default=False),
         retry_after_s=RETRY_AFTER_S,
     )
+
+
+def _receipt(status: MessageStatus) -> Receipt | None:
+    """Return what an event says of a message of our own, None of another's."""
+    if status.origin != OURS:
+        return None
+    code = int(status.code) if status.code.isdecimal() else 0
+    return receipt_of(status.status, code, MessageId(status.message) if status.message else None, status.sid)
 
 
 def _settled(settled: MessageSettled) -> Sequence[Sample]:
@@ -175,6 +180,7 @@ STATUS: Final = EventType(
     MessageStatus,
     counts=_counted,
     metrics=(MESSAGES, ERRORS),
+    receipt=_receipt,
     shared=True,
     doc="A message reached a status.",
 )

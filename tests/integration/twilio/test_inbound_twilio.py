@@ -18,7 +18,7 @@ from sixfbd.plugin import InboundRefused, InboundRequest, InvalidOptions, Secret
 from sixfbd_plugins.checks import sms
 from sixfbd_plugins.inbound.twilio import TwilioInbound
 from sixfbd_plugins.sandbox.twilio import SandboxMessage, Step
-from sixfbd_plugins.twilio.messages import MessageStatus, _receipt
+from sixfbd_plugins.twilio.messages import STATUS, MessageStatus
 
 NEW, OLD, OTHER = "new-token", "old-token", "of-somebody-else"
 URL = "https://hooks.example.com/webhooks/twilio"
@@ -68,7 +68,7 @@ def test_a_failure_carries_its_code_and_our_message_its_id():
     [event] = inbound().receive(request(form, url=url))
     data = {"sid": SID, "status": "failed", "code": "30034", "origin": "sixfbd", "message": "m-1"}
     assert (event.id, event.data) == (f"{SID}/failed", data)
-    receipt = _receipt(msgspec.convert(event.data, MessageStatus))
+    receipt = STATUS.receipt(msgspec.convert(event.data, MessageStatus))
     assert (receipt.state, receipt.message_id, receipt.provider_id) == ("failed", "m-1", SID)
     assert "not registered for A2P 10DLC" in receipt.detail
     assert not receipt.temporary
@@ -76,7 +76,7 @@ def test_a_failure_carries_its_code_and_our_message_its_id():
 
 def test_only_what_became_of_our_own_messages_is_a_receipt():
     def of(status, **more):
-        return _receipt(MessageStatus(sid=SID, status=status, **more))
+        return STATUS.receipt(MessageStatus(sid=SID, status=status, **more))
 
     assert of("delivered") is None
     assert of("delivered", origin="sixfbd").state == "delivered"

@@ -171,16 +171,27 @@ async def test_a_look_up_that_is_refused_cannot_tell(make, wire):
         await make().lookup(notification())
 
 
-@pytest.mark.parametrize(("code", "kind"), [(30007, PermanentFailure), (30003, TemporaryFailure)])
-async def test_a_look_up_that_finds_a_failed_message_says_what_it_means(kit, clock, double, code, kind):
-    double.plan = lambda to: (Step(1.0, "sent"), Step(2.0, "undelivered", code))
+OUTCOMES = [
+    ((), "accepted", "found by its reference: queued", False),
+    ((Step(1.0, "sent"), Step(2.0, "delivered")), "delivered", "", False),
+    ((Step(1.0, "sent"), Step(2.0, "undelivered", 30007)), "failed", "undelivered: the carrier took", False),
+    ((Step(1.0, "sent"), Step(2.0, "undelivered", 30003)), "failed", "undelivered: the phone is", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("steps", "state", "words", "temporary"), OUTCOMES)
+async def test_a_look_up_says_what_became_of_the_message_that_it_finds(
+    kit, clock, double, steps, state, words, temporary
+):
+    double.plan = lambda to: steps
     made = SmsNotifier(
         SmsNotifierOptions(**kit.credentials(from_number=kit.SENDER)), kit.PluginContext(kit.InProcess(double), clock)
     )
     await made.deliver(notification())
     clock.at += 5
-    with pytest.raises(kind, match="undelivered"):
-        await made.lookup(notification())
+    receipt = await made.lookup(notification())
+    assert (receipt.state, receipt.temporary) == (state, temporary)
+    assert words in receipt.detail
 
 
 async def test_no_more_messages_go_out_in_a_second_than_the_sender_may_send(kit, clock, double):
