@@ -259,6 +259,13 @@ class Reader(Protocol):
         """
         ...
 
+    async def messages_about(self, alert: str) -> Sequence[Message]:
+        """Return our messages that tell, or told, of one alert (`NotifiedAlert.id`), each as it is now, the first one first.
+
+        A message's `obligations` are what it carries: one for each alert and notice in it.
+        """
+        ...
+
 
 class Log(Protocol):
     """A structlog logger bound to the plugin instance: a fixed event name, facts as keywords."""
@@ -432,7 +439,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 
     `status` is "firing" if any alert fires, "resolved" if none does, "notice" for a notice (which has no alerts).
     `title` is one line, `text` the whole message in plain text. `remarks` are sentences about the daemon itself that `text`
-    holds already: a channel that shortens it says them first.
+    holds already: a channel that shortens it says them first. `color` ("#E74A3B") and `icon` are the severity's.
     """
 
     id: MessageId
@@ -450,6 +457,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: float = 0.0
     possibly_repeated: bool = False
     remarks: tuple[str, ...] = ()
+    color: str = ""
+    icon: str = ""
 
 
 class Notifier(Generic[O]):
@@ -473,6 +482,13 @@ class Notifier(Generic[O]):
     def __init__(self, options: O, ctx: Context) -> None:
         self.options = options
         self.ctx = ctx
+
+    @classmethod
+    def check_address(cls, options: Any, address: str) -> None:
+        """Raise ValueError, which does not show it, if `address` cannot be a receiver's ("" if none is configured).
+
+        Called when a configuration is read, with the notifier's options, for each address that leads to it.
+        """
 
     async def deliver(self, notification: Notification) -> Receipt:
         """Try once. Raises TemporaryFailure or PermanentFailure; cancelled at `timeout`, which makes it `unknown`."""

@@ -445,7 +445,7 @@ async def discard(plan: Plan, running: Running) -> None:
 
 def place_of(config: Config, url: str) -> Place:
     """Where messages say that they come from."""
-    return Place(config.site.name, config.site.environment, url)
+    return Place(config.site.name, config.site.environment, url, config.severities)
 
 
 async def reload(running: Running, by: Actor) -> tuple[str, ...]:

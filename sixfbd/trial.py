@@ -64,6 +64,9 @@ class _NothingToRead:
     async def messages(self, notifier: str, start: float, end: float) -> Sequence[Message]:
         return []
 
+    async def messages_about(self, alert: str) -> Sequence[Message]:
+        return []
+
 
 class _NoJournal:
     """Takes every event and keeps none."""

@@ -36,9 +36,10 @@ from sixfbd.config.tables import (
     Token,
     default_route,
 )
-from sixfbd.config.text import Problem, Tree, did_you_mean, read_tree, show_value
+from sixfbd.config.text import KeyPath, Problem, Tree, did_you_mean, read_tree, show_value
+from sixfbd.containment import described, one_line, words_of
 from sixfbd.model import Severity
-from sixfbd.plugin import PluginConfig
+from sixfbd.plugin import Notifier, PluginConfig
 from sixfbd.quantities import Duration
 
 if TYPE_CHECKING:
@@ -191,7 +192,28 @@ class _Reader:
         )
         config = self._with_rules(self._with_paths(config))
         fit(config, self._tree.values, self._walk)
+        self._check_addresses(config)
         return config
+
+    def _check_addresses(self, config: Config) -> None:
+        """Let each notifier say which of the receivers' addresses can be none of its own."""
+        for receiver, channels in config.receivers.items():
+            for kind, channel in channels.items():
+                table = config.notifiers.get(channel.via)
+                entry = None if table is None else self._plugins.notifiers.get(table.plugin)
+                if table is None or entry is None or entry.kept_out:
+                    continue
+                for place, address in enumerate(channel.to):
+                    path = ("receivers", receiver, kind, "to", place)
+                    self._check_address(entry.cls, table.options, address, path if address else path[:-1])
+
+    def _check_address(self, cls: type[Notifier[Any]], options: Any, address: str, path: KeyPath) -> None:
+        try:
+            cls.check_address(options, address)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is named
+            own = isinstance(error, ValueError) and bool(words_of(error))
+            message, _, hint = (one_line(str(error)) if own else f"no address: {described(error)}").partition("; ")
+            self._walk.note(path, message, hint)
 
     def _once(self, header: str, struct: type[Struct]) -> Struct:
         raw = self._tree.values.get(header, {})

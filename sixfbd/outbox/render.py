@@ -5,12 +5,13 @@ is of the alert as it was when the obligation arose.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Struct
 
+from sixfbd.config.tables import DEFAULT_SEVERITIES, SeverityTable
 from sixfbd.model import Alert, Message, Obligation, Severity
 from sixfbd.plugin import Notification, NotifiedAlert
 from sixfbd.quantities import show_duration
@@ -21,11 +22,12 @@ MAX_TITLE: Final = 300  # characters
 
 
 class Place(Struct, frozen=True):
-    """Where the messages come from: in every one of them. `url` leads to the dashboard."""
+    """Where the messages come from: in every one of them. `url` leads to the dashboard; how severities look is here too."""
 
     site: str = ""
     environment: str = ""
     url: str = ""
+    severities: Mapping[Severity, SeverityTable] = DEFAULT_SEVERITIES
 
 
 def render(
@@ -40,6 +42,7 @@ def render(
     status = "firing" if firing else "resolved" if alerts else "notice"
     severity = max((one.severity for one in firing or alerts or obligations), key=lambda one: one.rank)
     title = _title(obligations, alerts, status, severity)
+    look = place.severities.get(severity, SeverityTable())
     return Notification(
         id=message.id,
         receiver=message.target.receiver,
@@ -56,6 +59,8 @@ def render(
         sent_at=now,
         possibly_repeated=message.possibly_repeated,
         remarks=remarks,
+        color=look.color,
+        icon=look.icon,
     )
 
 

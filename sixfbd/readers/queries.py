@@ -6,6 +6,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 import trio
 
 from sixfbd import promql
+from sixfbd.journal.records import MessageChanged, Record
 from sixfbd.model import Alert, Event, Labels, Message, Series, StoredEvent
 from sixfbd.promql import PromQLError, Query, QueryError, Stop, Value
 from sixfbd.promql.nodes import Selector
@@ -43,6 +44,7 @@ class Journal(Protocol):
         newest_first: bool = False,
     ) -> list[StoredEvent]: ...
     async def messages(self, notifier: str, start: float, end: float, limit: int) -> list[Message]: ...
+    async def history(self, alert_id: str) -> list[Record]: ...
 
 
 class EngineReader:
@@ -106,6 +108,10 @@ class EngineReader:
 
     async def messages(self, notifier: str, start: float, end: float) -> Sequence[Message]:
         return await self._journal.messages(notifier, start, end, MAX_MESSAGES)
+
+    async def messages_about(self, alert: str) -> Sequence[Message]:
+        history = await self._journal.history(alert)
+        return list({one.message.id: one.message for one in history if isinstance(one, MessageChanged)}.values())
 
 
 def selector_matchers(selector: str) -> tuple[Matcher, ...]:

@@ -38,6 +38,7 @@ from sixfbd.model import (
     Severity,
     Target,
 )
+from sixfbd.readers.queries import EngineReader
 
 NOW = 1_800_000_000.0
 SOLD = Series("shop_sold_total", (("tier", "ga"),), MetricKind.COUNTER)
@@ -280,6 +281,23 @@ async def test_messages_of_a_notifier_are_as_they_were_last_in_a_span_oldest_cha
     assert await told(NOW, NOW + 11) == [("a", "accepted"), ("b", "accepted")]
     assert await told(NOW - 90_000, NOW + 11, limit=2) == [("a", "accepted"), ("b", "accepted")]
     assert await told(NOW + 11, NOW + 99) == []
+
+
+async def test_plugins_are_told_of_the_messages_about_an_alert_the_first_one_first(journal):
+    def provided(record, name):
+        return msgspec.structs.replace(record, message=msgspec.structs.replace(record.message, provider_id=name))
+
+    await journal.commit([fired("0a1b"), owed("o1", "0a1b"), owed("o2", "0a1b"), fired("0a2c"), owed("x1", "0a2c")])
+    await journal.commit(
+        [sent("m1", "o1", "x1", state="sending"), sent("m2", "o2"), provided(sent("m1", "o1", "x1"), "p")]
+    )
+    reader = EngineReader(None, journal, list)
+    told = await reader.messages_about("0a1b")
+    assert [(one.id, one.obligations, one.provider_id) for one in told] == [
+        ("m1", ("o1", "x1"), "p"), ("m2", ("o2",), None),
+    ]  # fmt: skip
+    assert [one.id for one in await reader.messages_about("0a2c")] == ["m1"]
+    assert await reader.messages_about("nothing") == []
 
 
 # ---- events ------------------------------------------------------------------------------------------------------------

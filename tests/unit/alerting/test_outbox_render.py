@@ -2,6 +2,7 @@
 
 import pytest
 
+from sixfbd.config.tables import SeverityTable
 from sixfbd.model import Alert, AlertKey, Evidence, Message, Obligation, Severity, Target
 from sixfbd.outbox.render import MAX_TITLE, Place, render
 
@@ -161,3 +162,12 @@ def test_the_fingerprint_is_the_alerts_over_all_its_incidents():
     assert first == rendered(obligation("resolve", host="a")).alerts[0].fingerprint
     assert first != rendered(obligation(host="b")).alerts[0].fingerprint
     assert len(first) == 16
+
+
+def test_a_notification_has_the_look_of_its_severity():
+    one = rendered(obligation(), obligation("resolve", "b", severity=Severity.CRITICAL))
+    assert (one.color, one.icon) == ("#E74A3B", "🚨")
+    own = Place(severities={Severity.HIGH: SeverityTable(color="#123456", icon="!")})
+    message = Message(id="m1", target=TARGET, state="sending", created_at=AT, expires_at=AT + 9, obligations=())
+    assert render(message, [obligation()], own, AT).color == "#123456"
+    assert render(message, [obligation(severity=Severity.LOW)], own, AT).icon == ""

@@ -58,6 +58,13 @@ class PlainNotifier(Notifier[Any]):
     concurrency = 3
     timeout = Duration(7)
 
+    @classmethod
+    def check_address(cls, options: Any, address: str) -> None:
+        if address == "bomb":
+            raise RuntimeError(address)
+        if address.startswith("!"):
+            raise ValueError(f"is no pigeon at {options.url}; write its name")
+
 
 class HookOptions(Struct, frozen=True, kw_only=True):
     secrets: Annotated[tuple[Secret, ...], Meta(min_length=1)]

@@ -89,6 +89,13 @@ def test_of_two_rules_with_one_name_each_gets_its_own_error(tmp_path: Path) -> N
     assert [complaint.split(": ")[0] for complaint in found] == ['rules[1] "Twice".name', 'rules[0] "Twice".expr']
 
 
+def test_a_notifier_says_which_addresses_can_be_none_of_its_own(minimal, complaints):
+    assert complaints(f'{minimal}[receivers.secondary]\nlog = {{via = "log", to = ["paula", "!1", "bomb"]}}\n') == [
+        "sixfbd.toml: receivers.secondary.log.to[1]: is no pigeon at https://api.example.com; write its name",
+        "sixfbd.toml: receivers.secondary.log.to[2]: no address: RuntimeError: bomb",
+    ]
+
+
 def test_option_faults_lets_other_errors_pass() -> None:
     class Options(msgspec.Struct):
         def __post_init__(self) -> None:
