@@ -86,6 +86,10 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         self._next_at = 0.0
         self._lost: dict[str, float] = {}  # when messages were sent whose answers were lost
 
+    @classmethod
+    def check_address(cls, options: Any, address: str) -> None:
+        normalized(address)
+
     async def deliver(self, notification: Notification) -> Receipt:
         to = _receiver(notification)
         ending = reference(notification.id, notification.attempt)

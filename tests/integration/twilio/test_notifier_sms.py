@@ -139,6 +139,15 @@ async def test_an_address_that_is_no_number_is_permanent_and_not_shown(make):
     assert "0133" not in str(failure.value)
 
 
+@pytest.mark.parametrize("address", ["", "352-555-0133", "primary"])
+def test_an_address_that_is_no_number_is_a_fault_of_the_configuration(kit, address):
+    options = SmsNotifierOptions(**kit.credentials(from_number=kit.SENDER))
+    SmsNotifier.check_address(options, TO)
+    with pytest.raises(ValueError, match="is not a number with its country") as failure:
+        SmsNotifier.check_address(options, address)
+    assert "0133" not in str(failure.value)
+
+
 async def test_a_message_whose_answer_was_lost_is_unknown_and_found_by_its_reference(make, wire):
     wire.double.faults = [Fault(lost=True, method="POST")]
     made = make()
