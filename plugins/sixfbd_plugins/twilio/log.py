@@ -8,10 +8,10 @@ A thousand messages or a hundred thousand: a position has a few hours in it, and
 
 from typing import Final
 
-from msgspec import Struct, convert, to_builtins
+from msgspec import Struct
 from msgspec.structs import replace
 
-from sixfbd.plugin import DAY, HOUR, MINUTE, Json
+from sixfbd.plugin import DAY, HOUR, MINUTE
 
 WATCHED_S: Final = 48 * HOUR
 LISTED_S: Final = 1 * HOUR  # after its end an hour may still get messages: of those just sent, listed late
@@ -61,20 +61,6 @@ def first_position(now: float, history_s: float) -> Position:
     """Return the position of a check that has read nothing yet."""
     first = int((now - history_s) // HOUR)
     return Position((), first, read_until=first * HOUR)
-
-
-def decoded(cursor: Json | None) -> Position | None:
-    """Return the position that a cursor holds, None if it holds none."""
-    try:
-        return None if cursor is None else convert(cursor, Position)
-    except ValueError:
-        return None
-
-
-def encoded(position: Position) -> Json:
-    """Return a position as part of a cursor."""
-    cursor: Json = to_builtins(position)
-    return cursor
 
 
 def begun(position: Position, now: float) -> Position:
