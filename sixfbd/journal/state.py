@@ -149,7 +149,7 @@ class State:
 
     def draft(self) -> "State":
         """Return a state that reads as this one and keeps its changes; this one must not change while it lives."""
-        draft = State()
+        draft = object.__new__(State)  # all that __init__ makes is set here: a round makes one
         for name in _PARTS:
             setattr(draft, name, getattr(self, name).draft())
         draft.alert_timers = self.alert_timers.draft()
