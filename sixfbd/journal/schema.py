@@ -4,6 +4,7 @@ Numbers are given by AUTOINCREMENT so that they go on after retention has emptie
 out of unique indexes: `events_known` starts with the day, so that its inserts stay on few pages.
 """
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -109,29 +110,41 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 def lay_out_wal(connection: sqlite3.Connection, path: Path) -> None:
     """Bring a WAL that is smaller to WAL_KEEP_BYTES: a commit that makes it grow takes half as long again on the disk.
 
-    What is added are zeros, which are no frames (https://www.sqlite.org/walformat.html). Where room is scarce the WAL is
-    left as it is. Blocks on the disk; raises sqlite3.Error.
+    What is added are zeros, which are no frames (https://www.sqlite.org/walformat.html). Where room is scarce, or another
+    process writes, the WAL is left as it is: a start does without. Blocks on the disk; raises sqlite3.Error.
     """
-    connection.execute("BEGIN IMMEDIATE")  # nobody writes meanwhile
+    wal = path.with_name(f"{path.name}-wal")
+    try:
+        connection.execute("BEGIN IMMEDIATE")  # nobody writes meanwhile
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        log.warning("journal.wal_not_laid_out", file=str(wal), error=str(error))
+        return
     try:
         free = free_bytes(path.parent)
         if free is not None and free >= RESUME_BYTES + WAL_KEEP_BYTES:
-            _fill(path.with_name(f"{path.name}-wal"), WAL_KEEP_BYTES)
+            _fill(wal, WAL_KEEP_BYTES)
+    except OSError as error:
+        log.warning("journal.wal_not_laid_out", file=str(wal), error=str(error))
     finally:
         connection.execute("ROLLBACK")
 
 
 def _fill(path: Path, size: int) -> None:
+    """Bring a file to a size, or leave it as it is and raise OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
         there = os.fstat(descriptor).st_size
-        if there < size:
-            try:
-                os.write(descriptor, bytes(size - there))
-                os.fdatasync(descriptor)
-            except OSError as error:
-                os.ftruncate(descriptor, there)
-                log.warning("journal.wal_not_laid_out", file=str(path), error=str(error))
+        if there >= size:
+            return
+        try:
+            if os.write(descriptor, bytes(size - there)) < size - there:  # a quota, which free_bytes does not know
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, there)
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,6 +1,7 @@
 """journal.db through its front door: durable, numbered without gaps, each caller on its own, nobody half written."""
 
 import re
+import resource
 import sqlite3
 import threading
 from contextlib import ExitStack, closing
@@ -620,6 +621,32 @@ async def test_a_wal_takes_no_room_that_is_scarce(path, monkeypatch):
     async with JournalDatabase(path) as journal:
         assert Path(f"{path}-wal").stat().st_size < WAL_KEEP_BYTES
         assert await journal.commit([audited("works")]) == 1
+
+
+@pytest.fixture
+def quota():
+    """No file of this process may grow beyond 3 MiB, as a quota would have it: a part of a large write is written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_wal_that_cannot_have_its_full_size_keeps_no_part_of_it(path, quota):
+    async with JournalDatabase(path) as journal:
+        assert Path(f"{path}-wal").stat().st_size < 2**20
+        assert await journal.commit([audited("works")]) == 1
+
+
+async def test_a_journal_opens_beside_a_tool_that_writes_to_it(path):
+    async with JournalDatabase(path) as journal:
+        await journal.commit([audited("works")])
+    with closing(sqlite3.connect(path, isolation_level=None)) as tool:
+        tool.execute("BEGIN IMMEDIATE")
+        async with JournalDatabase(path) as journal:
+            assert [one.seq for one in await journal.records()] == [1]
+            tool.execute("ROLLBACK")
+            assert await journal.commit([audited("works again")]) == 2
 
 
 async def test_the_wal_shrinks_beside_the_writer(path, journal):
