@@ -1,5 +1,6 @@
 """`./run` in a copied tree with stubbed Pythons: which one it takes, what it makes, what it repairs, what it says."""
 
+import json
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ case "$*" in
     *'pip '*)
         echo "pip $*" >>"$CALLS"
         [ ! -e "$STUBS/no-network" ] || exit 1
-        cp "$STUBS/sixfbd" "$STUBS/sixfbctl" "$STUBS/sixfbd-sandbox" "$(dirname "$0")"
+        cp "$STUBS/sixfbd" "$STUBS/sixfbctl" "$(dirname "$0")"
         ;;
     '-m pytest'*) echo "pytest $*" >>"$CALLS" ;;
 esac
@@ -36,18 +37,6 @@ SIXFBD_STUB = """\
 #!/bin/sh
 echo "$(basename "$0") $*" >>"$CALLS"
 [ "$1" != init ] || { mkdir -p "$2"; cp "$STUBS/toml" "$2/sixfbd.toml"; }
-"""
-
-SANDBOX_STUB = """\
-#!/bin/sh
-echo "sixfbd-sandbox $*" >>"$CALLS"
-case "$3" in
-    init) mkdir -p "$2/conf.d" && echo >"$2/conf.d/50-sandbox.toml" ;;
-    run)
-        [ ! -e "$STUBS/no-sandbox" ] || exit 3
-        echo http://127.0.0.1:9640/
-        ;;
-esac
 """
 
 
@@ -66,7 +55,6 @@ class Clone:
         (self.stubs / "toml").write_text(text)
         for name in ("sixfbd", "sixfbctl"):
             self.add_command(name, SIXFBD_STUB)
-        self.add_command("sixfbd-sandbox", SANDBOX_STUB)
         for tool in (
             "basename",
             "sh",
@@ -75,7 +63,6 @@ class Clone:
             "cksum",
             "rm",
             "mkdir",
-            "mkfifo",
             "cp",
             "chmod",
             "grep",
@@ -129,18 +116,14 @@ def test_the_first_run_makes_venv_and_run_directory_and_starts_the_daemon_on_the
     clone.add_python("python3", "3.11")
     done = clone.run()
     assert done.returncode == 0, done.stderr
-    venv, locked, itself, init, sandbox, beside, start = clone.called()
+    venv, locked, itself, init, start = clone.called()
     assert venv.startswith("venv with")
     assert "--require-hashes" in locked and locked.endswith("/requirements.lock")
     assert "--no-deps --no-build-isolation -e" in itself
     assert init == f"sixfbd init {clone.root}/.run"
-    assert sandbox == f"sixfbd-sandbox --run-dir {clone.root}/.run init"
-    assert re.fullmatch(rf"sixfbd-sandbox --run-dir {re.escape(str(clone.root))}/\.run run --beside \d+", beside)
     assert start == f"sixfbd run --config {clone.root}/.run/sixfbd.toml"
     assert "http://127.0.0.1:1234/" in done.stderr
-    assert "http://127.0.0.1:9640/" in done.stderr
     assert "sixfbctl status" in done.stderr
-    assert not (clone.root / ".run" / "sandbox.ready").exists()
 
 
 def test_the_second_run_starts_at_once_without_pip_and_init(clone: Clone) -> None:
@@ -148,35 +131,7 @@ def test_the_second_run_starts_at_once_without_pip_and_init(clone: Clone) -> Non
     clone.run()
     clone.called()
     clone.run()
-    beside, start = clone.called()
-    assert "run --beside" in beside
-    assert start == f"sixfbd run --config {clone.root}/.run/sixfbd.toml"
-
-
-def test_a_run_directory_without_the_sandbox_starts_the_daemon_alone(clone: Clone) -> None:
-    clone.add_python("python3", "3.11")
-    clone.run()
-    (clone.root / ".run" / "conf.d" / "50-sandbox.toml").unlink()
-    clone.called()
-    clone.run()
     assert clone.called() == [f"sixfbd run --config {clone.root}/.run/sixfbd.toml"]
-
-
-def test_a_sandbox_that_is_dead_is_said_and_the_daemon_starts(clone: Clone) -> None:
-    clone.add_python("python3", "3.11")
-    (clone.stubs / "no-sandbox").touch()
-    done = clone.run()
-    assert done.returncode == 0
-    assert "the sandbox has ended (3), the daemon goes on" in done.stderr
-    assert clone.called()[-1].startswith("sixfbd run")
-
-
-def test_the_sandbox_is_asked_through_the_script(clone: Clone) -> None:
-    clone.add_python("python3", "3.11")
-    clone.run()
-    clone.called()
-    clone.run("sandbox", "fault", "twilio", "error=503")
-    assert clone.called() == [f"sixfbd-sandbox --run-dir {clone.root}/.run fault twilio error=503"]
 
 
 def test_a_newer_named_python_is_taken_before_an_older_one_and_python3_last(clone: Clone) -> None:
@@ -246,10 +201,7 @@ def test_an_install_that_failed_is_said_and_repaired_by_the_next_run(clone: Clon
     (clone.stubs / "no-network").unlink()
     clone.called()
     assert clone.run().returncode == 0
-    assert [call.split()[0] for call in clone.called()] == [
-        *("venv", "pip", "pip"),
-        *("sixfbd", "sixfbd-sandbox", "sixfbd-sandbox", "sixfbd"),
-    ]
+    assert [call.split()[0] for call in clone.called()] == ["venv", "pip", "pip", "sixfbd", "sixfbd"]
 
 
 def test_a_changed_lock_brings_the_same_venv_up_to_date(clone: Clone) -> None:
@@ -259,7 +211,7 @@ def test_a_changed_lock_brings_the_same_venv_up_to_date(clone: Clone) -> None:
     with (clone.root / "requirements.lock").open("a") as lock:
         lock.write("# another\n")
     assert clone.run().returncode == 0
-    assert [call.split()[0] for call in clone.called()] == ["pip", "pip", "sixfbd-sandbox", "sixfbd"]
+    assert [call.split()[0] for call in clone.called()] == ["pip", "pip", "sixfbd"]
 
 
 def test_a_clone_that_was_moved_makes_its_venv_anew(clone: Clone) -> None:
@@ -310,6 +262,45 @@ def test_the_development_lock_holds_every_pin_of_the_other_so_that_one_venv_serv
 
     assert pins("requirements.lock") <= pins("requirements-dev.lock")
     assert pins("requirements.lock")
+
+
+def test_prism_is_installed_by_its_lock_once_and_again_when_that_changed(clone: Clone) -> None:
+    clone.add_python("python3", "3.11")
+    for command in (
+        "prometheus",
+        "promtool",
+        "prometheus-blackbox-exporter",
+        "prometheus-alertmanager",
+        "chromium",
+        "faketime",
+    ):
+        clone.add_command(command, "#!/bin/sh\n")
+    contract = clone.root / "tests" / "contract"
+    shutil.copytree(ROOT / "tests" / "contract", contract, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    assert clone.run("test").returncode == 0, "it is for the tests that need it to say what is missing"
+    clone.called()
+    clone.add_command("npm", '#!/bin/sh\necho "npm $* in $PWD" >>"$CALLS"\n[ ! -e "$STUBS/no-network" ] || exit 1\n')
+    (clone.stubs / "no-network").touch()
+    assert "npm could not install Prism" in clone.run("test").stderr
+    (clone.stubs / "no-network").unlink()
+    clone.called()
+    for calls in (1, 0):
+        done = clone.run("test")
+        assert done.returncode == 0, done.stderr
+        assert [call for call in clone.called() if call.startswith("npm")] == [
+            f"npm ci --ignore-scripts in {clone.root}/.node"
+        ] * calls
+    with (contract / "package.json").open("a") as package:
+        package.write("\n")
+    clone.run("test")
+    assert any(call.startswith("npm") for call in clone.called())
+
+
+def test_the_lock_of_prism_names_no_registry() -> None:
+    packages = json.loads((ROOT / "tests" / "contract" / "package-lock.json").read_text())["packages"]
+    assert len(packages) > 100
+    assert not [name for name, package in packages.items() if "resolved" in package]
+    assert all(package["integrity"].startswith("sha512-") for name, package in packages.items() if name)
 
 
 @pytest.mark.parametrize("script", ["run", ".ci/run"])

@@ -28,6 +28,7 @@ TEST_RECEIVERS: Final = {
 """https://www.twilio.com/docs/iam/test-credentials"""
 PRICE: Final = "-0.00790"
 UNBILLED: Final = ("queued", "scheduled", "accepted", "failed", "canceled")
+CREATED: Final = "1970-01-01T00:00:00Z"
 MAX_PAGE: Final = 1000
 MAX_BODY: Final = 1600  # characters; 21617 above
 
@@ -238,19 +239,31 @@ class TwilioDouble:
         senders = self.services.get(parts[0])
         if senders is None:
             return _error(404, 20404, f"The requested resource /Services/{parts[0]} was not found")
+        url = f"https://messaging.twilio.com/v1/Services/{parts[0]}"
         if len(parts) == 1:
-            return _json({"sid": parts[0], "account_sid": self.account_sid, "friendly_name": "sandbox"})
+            return _json(_SERVICE | {"sid": parts[0], "account_sid": self.account_sid, "url": url})
         key = {"PhoneNumbers": "phone_numbers", "ShortCodes": "short_codes", "AlphaSenders": "alpha_senders"}[parts[1]]
-        listed = [{"sid": f"PN{place:032x}", "phone_number": one} for place, one in enumerate(senders)]
-        meta = {"page": 0, "page_size": 50, "first_page_url": None, "previous_page_url": None, "next_page_url": None}
-        return _json({"meta": {**meta, "url": None, "key": key}, key: listed if key == "phone_numbers" else []})
+        listed = [
+            {
+                "sid": f"PN{place:032x}", "account_sid": self.account_sid, "service_sid": parts[0], "phone_number": one,
+                "date_created": CREATED, "date_updated": CREATED, "country_code": "US", "capabilities": ["SMS"],
+                "url": f"{url}/PhoneNumbers/PN{place:032x}",
+            }
+            for place, one in enumerate(senders)
+        ]  # fmt: skip
+        meta = {"page": 0, "page_size": 50, "first_page_url": f"{url}/{parts[1]}?PageSize=50&Page=0"}
+        more = {"previous_page_url": None, "next_page_url": None, "url": meta["first_page_url"], "key": key}
+        return _json({"meta": meta | more, key: listed if key == "phone_numbers" else []})
 
     def _list_numbers(self, query: Mapping[str, str]) -> Answer:
         wanted = query.get("PhoneNumber", "")
+        created = _rfc2822(0.0)
         listed = [
-            {
+            _NUMBER
+            | {
                 "sid": f"PN{place:032x}", "account_sid": self.account_sid, "phone_number": number,
-                "friendly_name": "sandbox", "capabilities": capabilities, "status": "in-use",
+                "capabilities": capabilities, "date_created": created, "date_updated": created,
+                "uri": f"{API}{self.account_sid}/IncomingPhoneNumbers/PN{place:032x}.json",
             }
             for place, (number, capabilities) in enumerate(self.numbers.items()) if wanted in number
         ]  # fmt: skip
@@ -337,6 +350,30 @@ class TwilioDouble:
             "to": message.to,
             "uri": f"{uri}.json",
         }
+
+
+_NUMBER: Final[dict[str, Any]] = {
+    **dict.fromkeys((
+        "address_sid", "bundle_sid", "emergency_address_sid", "identity_sid", "sms_application_sid", "trunk_sid",
+        "voice_application_sid",
+    )),
+    **dict.fromkeys(("sms_fallback_url", "sms_url", "status_callback", "voice_fallback_url", "voice_url"), ""),
+    **dict.fromkeys((
+        "sms_fallback_method", "sms_method", "status_callback_method", "voice_fallback_method", "voice_method",
+    ), "POST"),
+    "address_requirements": "none", "api_version": "2010-04-01", "beta": False,
+    "emergency_address_status": "unregistered", "emergency_status": "Inactive", "friendly_name": "sandbox",
+    "origin": "twilio", "status": "in-use", "type": "local", "voice_caller_id_lookup": False,
+    "voice_receive_mode": "voice",
+}  # fmt: skip
+_SERVICE: Final[dict[str, Any]] = {
+    **dict.fromkeys(("fallback_url", "inbound_request_url", "status_callback")),
+    **dict.fromkeys(("area_code_geomatch", "fallback_to_long_code", "mms_converter", "smart_encoding", "sticky_sender"), True),
+    **dict.fromkeys(("synchronous_validation", "us_app_to_person_registered", "use_inbound_webhook_on_number"), False),
+    "date_created": CREATED, "date_updated": CREATED, "fallback_method": "POST", "friendly_name": "sandbox",
+    "inbound_method": "POST", "links": {}, "scan_message_content": "inherit", "usecase": "undeclared",
+    "validity_period": 36000,
+}  # fmt: skip
 
 
 def _page(name: str, account_sid: str, query: Mapping[str, str]) -> dict[str, Any]:
