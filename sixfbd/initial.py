@@ -42,6 +42,11 @@ CONFIG_NAME: Final = "sixfbd.toml"
 TOKEN_NAME: Final = "events"
 _LISTEN: Final = toml_value(Http().listen)
 _PUBLIC: Final = {"listen": "127.0.0.1:9633", "url": "https://hooks.example.com"}
+_CHANNELS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "slack": {"token": {"file": "tokens/slack"}},
+    "discord": {"webhooks": {"#alerts": {"file": "tokens/discord-alerts"}}},
+}
+_ADDRESSES: Final = {"slack": "#alerts", "discord": "#alerts"}
 _WIDTH: Final = 110
 
 _HEAD: Final = """\
@@ -158,6 +163,9 @@ def _notifiers(catalog: PluginCatalog) -> list[str]:
     if (entry := catalog.notifiers.get("webhook")) is not None:
         values = {"plugin": "webhook", "url": {"file": "tokens/webhook-url"}}
         sections.append(_example("notifiers.webhook", NotifierKeys, entry.cls, values))
+    for name, options in _CHANNELS.items():
+        if (entry := catalog.notifiers.get(name)) is not None:
+            sections.append(_example(f"notifiers.{name}", NotifierKeys, entry.cls, {"plugin": name, **options}))
     return sections
 
 
@@ -177,6 +185,7 @@ def _receivers() -> list[str]:
     for name, doc in who.items():
         lines += ["", f"# {doc}", f"[receivers.{name}]", f"log = {_toml({'via': 'log'})}"]
         lines += [f"#webhook = {_toml({'via': 'webhook'})}"]
+        lines += [f"#{kind} = {_toml({'via': kind, 'to': [address]})}" for kind, address in _ADDRESSES.items()]
     return ["\n".join(lines) + "\n"]
 
 

@@ -65,14 +65,19 @@ class InProcess:
 
 
 class Reader:
-    """What plugins may read, by hand: our own messages as of when they were made."""
+    """What plugins may read, by hand: our own messages as of when they were made, and those about an alert by its id."""
 
-    def __init__(self, own: tuple[Message, ...] = ()) -> None:
+    def __init__(self, own: tuple[Message, ...] = (), about: Mapping[str, Sequence[Message]] | None = None) -> None:
         self.own = own
+        self.about = dict(about or {})
 
     async def messages(self, notifier: str, start: float, end: float) -> tuple[Message, ...]:
         await trio.lowlevel.checkpoint()
         return tuple(one for one in self.own if start <= one.created_at < end)
+
+    async def messages_about(self, alert: str) -> Sequence[Message]:
+        await trio.lowlevel.checkpoint()
+        return self.about.get(alert, ())
 
     async def events(self, type: str, start: float, end: float) -> Any:  # noqa: A002 - an event's field
         await trio.lowlevel.checkpoint()

@@ -99,7 +99,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, catalog):
 def test_every_key_has_a_line_of_explanation_before_it(catalog, place):
     lines = initial_config(place, catalog).split("\n")
     for before, line in pairwise(lines):
-        if re.match(r"#?[A-Za-z_]+ = ", line) and not re.match(r"#?(log|webhook) = \{via", line):
+        if re.match(r"#?[A-Za-z_]+ = ", line) and not re.match(r"#?(log|webhook|slack|discord|email) = \{via", line):
             assert re.match(r"# .+\.$", before), line
 
 
@@ -123,13 +123,20 @@ def test_the_commented_examples_are_valid(tmp_path, catalog):
     path = tmp_path / "sixfbd.toml"
     parts = path.read_text().split("\n\n")
     path.write_text("\n\n".join(re.sub(r"(?m)^#(?! )", "", part) if "# Example" in part else part for part in parts))
-    for name, secret in (("webhook-url", "https://example.com/hook\n"), ("shop-webhooks", f"whsec_{'A' * 32}\n")):
+    hook = "https://example.com/hook\n"
+    secrets = {
+        "webhook-url": hook,
+        "discord-alerts": hook,
+        "slack": "xoxb-1-a\n",
+        "shop-webhooks": f"whsec_{'A' * 32}\n",
+    }
+    for name, secret in secrets.items():
         (tmp_path / "tokens" / name).write_text(secret)
         (tmp_path / "tokens" / name).chmod(0o600)
     config, problems = check_config(path, catalog)
     assert config is not None, [str(problem) for problem in problems]
     assert {"shop", "own-metrics"} < set(config.checks)
-    assert {"log", "webhook"} == set(config.notifiers)
+    assert {"log", "webhook", "slack", "discord"} == set(config.notifiers)
     rules, _ = effective_rules(config, catalog.rules)
     assert next(rule for rule in rules if rule.name == "CheckStale").severity == "medium"
 

@@ -27,13 +27,13 @@ from sixfbd.plugin import (
     hookimpl,
     installed,
 )
+from sixfbd_plugins.notifiers.pace import Pace
 from sixfbd_plugins.twilio.account import PUBLIC_URL, Account, AccountOptions, Misread, Refused, revealed, validate_sid
 from sixfbd_plugins.twilio.failures import is_temporary, words_of
 from sixfbd_plugins.twilio.messages import FAILED, receipt_of
 from sixfbd_plugins.twilio.numbers import normalized, normalized_sender
 from sixfbd_plugins.twilio.texts import fitted, reference, segments
 
-LONGEST_TURN_S: Final = 4 * SECOND  # who would wait for longer tries again later, and leaves the slot to others
 LISTED_AFTER_S: Final = 30 * SECOND  # a message that was taken is in the log by then
 LOOKED_AT: Final = 200  # messages to one number, the newest first
 
@@ -83,7 +83,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         self._sender = (
             {"from_": normalized_sender(sender)} if sender else {"messaging_service_sid": options.messaging_service_sid}
         )
-        self._next_at = 0.0
+        self._pace = Pace(options.rate, ctx.clock)
         self._lost: dict[str, float] = {}  # when messages were sent whose answers were lost
 
     @classmethod
@@ -94,7 +94,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         to = _receiver(notification)
         ending = reference(notification.id, notification.attempt)
         body = fitted(text_of(notification, self.ctx.site), ending, self.options.max_segments)
-        await self._take_turn()
+        await self._pace.turn()
         call = self._account.client.messages.create_async(
             to=to, body=body, **self._sender, **self._callback(notification)
         )
@@ -133,16 +133,6 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         return receipt_of(status, found.error_code or 0, notification.id, sid) or Receipt(
             state="accepted", message_id=notification.id, provider_id=sid, detail=f"found by its reference: {status}"
         )
-
-    async def _take_turn(self) -> None:
-        """Wait until another message may go out; raises TemporaryFailure if that is too long."""
-        now = self.ctx.clock.now()
-        at = max(now, self._next_at)
-        if at - now > LONGEST_TURN_S:
-            raise TemporaryFailure(f"more than {self.options.rate:g} messages a second (rate)", retry_after_s=at - now)
-        self._next_at = at + 1 / self.options.rate
-        if at > now:
-            await self.ctx.clock.sleep_until(at)
 
     def _callback(self, notification: Notification) -> dict[str, str]:
         """Return where Twilio tells what became of a message: the address names it, and is signed with the rest."""

@@ -211,7 +211,7 @@ async def test_no_more_messages_go_out_in_a_second_than_the_sender_may_send(kit,
     for number in range(4):
         await made.deliver(notification(f"m-{number}"))
     assert clock.at - began == 3.0
-    made._next_at = clock.at + 5
+    made._pace.hold(5)
     with pytest.raises(TemporaryFailure, match="more than 1 messages a second") as failure:
         await made.deliver(notification("late"))
     assert (failure.value.retry_after_s, failure.value.sent) == (5.0, False)
