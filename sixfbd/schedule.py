@@ -314,8 +314,6 @@ class Schedule:
 
     async def _run_entry(self, entry: _Entry) -> None:
         """Run a check now and whenever `_begin` says so, until it is removed; a task of each run's own would cost more."""
-        structlog.contextvars.clear_contextvars()  # of whoever asked for the first run
-        structlog.contextvars.bind_contextvars(check=str(entry.instance.name))
         assert entry.scope is not None
         with entry.scope:
             while True:
@@ -323,6 +321,8 @@ class Schedule:
                 await _next_run(entry)
 
     async def _run_once(self, entry: _Entry) -> None:
+        structlog.contextvars.clear_contextvars()  # of whoever asked for the first run, or of the check's in the last one
+        structlog.contextvars.bind_contextvars(check=str(entry.instance.name))
         try:
             for _ in range(MAX_PAGES):
                 entry.report = await self._run_page(entry)

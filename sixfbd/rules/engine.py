@@ -174,11 +174,13 @@ class RuleEngine:
     async def _round(self, names: Iterable[RuleName], nursery: trio.Nursery) -> None:
         """Evaluate rules: small ones here, large ones in the thread, which this does not wait for.
 
-        A rule that is touched meanwhile goes first: what changes does not wait for the rest of a tick.
+        A rule that is touched meanwhile goes first: what changes does not wait for the rest of a tick. But once in a round
+        only, or the last ones would never have their turn where more changes than can be evaluated.
         """
         bound, waiting = self._bound, dict.fromkeys(names)
         now = self._clock.now()  # the time first: after a stand-still it brings news of its own
         snapshot = self._snapshot_of()
+        went_first: set[RuleName] = set()
         slice_ends = time.monotonic() + INLINE_SLICE_S
         while waiting:
             name = next(iter(waiting))
@@ -195,7 +197,9 @@ class RuleEngine:
                 if self._bound is not bound:  # replaced while others had their turn
                     return
                 if urgent := self._take_touched():
-                    waiting = dict.fromkeys([*urgent, *waiting])
+                    waiting = dict.fromkeys([*(one for one in urgent if one not in went_first), *waiting])
+                    self._touched.update(one for one in urgent if one not in waiting)  # for the next round
+                    went_first.update(urgent)
                     now = self._clock.now()
                     snapshot = self._snapshot_of()
                 slice_ends = time.monotonic() + INLINE_SLICE_S

@@ -27,7 +27,7 @@ case "$*" in
     *'pip '*)
         echo "pip $*" >>"$CALLS"
         [ ! -e "$STUBS/no-network" ] || exit 1
-        cp "$STUBS/sixfbd" "$STUBS/sixfbctl" "$(dirname "$0")"
+        cp "$STUBS/sixfbd" "$STUBS/sixfbctl" "$STUBS/sixfbd-sandbox" "$(dirname "$0")"
         ;;
     '-m pytest'*) echo "pytest $*" >>"$CALLS" ;;
 esac
@@ -37,6 +37,18 @@ SIXFBD_STUB = """\
 #!/bin/sh
 echo "$(basename "$0") $*" >>"$CALLS"
 [ "$1" != init ] || { mkdir -p "$2"; cp "$STUBS/toml" "$2/sixfbd.toml"; }
+"""
+
+SANDBOX_STUB = """\
+#!/bin/sh
+echo "sixfbd-sandbox $*" >>"$CALLS"
+case "$3" in
+    init) mkdir -p "$2/conf.d" && echo >"$2/conf.d/50-sandbox.toml" ;;
+    run)
+        [ ! -e "$STUBS/no-sandbox" ] || exit 3
+        echo http://127.0.0.1:9640/
+        ;;
+esac
 """
 
 
@@ -55,6 +67,7 @@ class Clone:
         (self.stubs / "toml").write_text(text)
         for name in ("sixfbd", "sixfbctl"):
             self.add_command(name, SIXFBD_STUB)
+        self.add_command("sixfbd-sandbox", SANDBOX_STUB)
         for tool in (
             "basename",
             "sh",
@@ -63,6 +76,7 @@ class Clone:
             "cksum",
             "rm",
             "mkdir",
+            "mkfifo",
             "cp",
             "chmod",
             "grep",
@@ -116,14 +130,18 @@ def test_the_first_run_makes_venv_and_run_directory_and_starts_the_daemon_on_the
     clone.add_python("python3", "3.11")
     done = clone.run()
     assert done.returncode == 0, done.stderr
-    venv, locked, itself, init, start = clone.called()
+    venv, locked, itself, init, sandbox, beside, start = clone.called()
     assert venv.startswith("venv with")
     assert "--require-hashes" in locked and locked.endswith("/requirements.lock")
     assert "--no-deps --no-build-isolation -e" in itself
     assert init == f"sixfbd init {clone.root}/.run"
+    assert sandbox == f"sixfbd-sandbox --run-dir {clone.root}/.run init"
+    assert re.fullmatch(rf"sixfbd-sandbox --run-dir {re.escape(str(clone.root))}/\.run run --beside \d+", beside)
     assert start == f"sixfbd run --config {clone.root}/.run/sixfbd.toml"
     assert "http://127.0.0.1:1234/" in done.stderr
+    assert "http://127.0.0.1:9640/" in done.stderr
     assert "sixfbctl status" in done.stderr
+    assert not (clone.root / ".run" / "sandbox.ready").exists()
 
 
 def test_the_second_run_starts_at_once_without_pip_and_init(clone: Clone) -> None:
@@ -131,7 +149,35 @@ def test_the_second_run_starts_at_once_without_pip_and_init(clone: Clone) -> Non
     clone.run()
     clone.called()
     clone.run()
+    beside, start = clone.called()
+    assert "run --beside" in beside
+    assert start == f"sixfbd run --config {clone.root}/.run/sixfbd.toml"
+
+
+def test_a_run_directory_without_the_sandbox_starts_the_daemon_alone(clone: Clone) -> None:
+    clone.add_python("python3", "3.11")
+    clone.run()
+    (clone.root / ".run" / "conf.d" / "50-sandbox.toml").unlink()
+    clone.called()
+    clone.run()
     assert clone.called() == [f"sixfbd run --config {clone.root}/.run/sixfbd.toml"]
+
+
+def test_a_sandbox_that_is_dead_is_said_and_the_daemon_starts(clone: Clone) -> None:
+    clone.add_python("python3", "3.11")
+    (clone.stubs / "no-sandbox").touch()
+    done = clone.run()
+    assert done.returncode == 0
+    assert "the sandbox has ended (3), the daemon goes on" in done.stderr
+    assert clone.called()[-1].startswith("sixfbd run")
+
+
+def test_the_sandbox_is_asked_through_the_script(clone: Clone) -> None:
+    clone.add_python("python3", "3.11")
+    clone.run()
+    clone.called()
+    clone.run("sandbox", "fault", "twilio", "error=503")
+    assert clone.called() == [f"sixfbd-sandbox --run-dir {clone.root}/.run fault twilio error=503"]
 
 
 def test_a_newer_named_python_is_taken_before_an_older_one_and_python3_last(clone: Clone) -> None:
@@ -201,7 +247,10 @@ def test_an_install_that_failed_is_said_and_repaired_by_the_next_run(clone: Clon
     (clone.stubs / "no-network").unlink()
     clone.called()
     assert clone.run().returncode == 0
-    assert [call.split()[0] for call in clone.called()] == ["venv", "pip", "pip", "sixfbd", "sixfbd"]
+    assert [call.split()[0] for call in clone.called()] == [
+        *("venv", "pip", "pip"),
+        *("sixfbd", "sixfbd-sandbox", "sixfbd-sandbox", "sixfbd"),
+    ]
 
 
 def test_a_changed_lock_brings_the_same_venv_up_to_date(clone: Clone) -> None:
@@ -211,7 +260,7 @@ def test_a_changed_lock_brings_the_same_venv_up_to_date(clone: Clone) -> None:
     with (clone.root / "requirements.lock").open("a") as lock:
         lock.write("# another\n")
     assert clone.run().returncode == 0
-    assert [call.split()[0] for call in clone.called()] == ["pip", "pip", "sixfbd"]
+    assert [call.split()[0] for call in clone.called()] == ["pip", "pip", "sixfbd-sandbox", "sixfbd"]
 
 
 def test_a_clone_that_was_moved_makes_its_venv_anew(clone: Clone) -> None:

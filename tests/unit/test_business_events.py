@@ -5,7 +5,17 @@ import pytest
 
 from sixfbd.plugin import PluginConfig, Sample
 from sixfbd_plugins.business import events
-from sixfbd_plugins.business.events import REQUEST, TICKET_SALE, Request, TicketSale, major_units
+from sixfbd_plugins.business.events import (
+    INVENTORY_LOW,
+    REFUND,
+    REQUEST,
+    TICKET_SALE,
+    InventoryLow,
+    Refund,
+    Request,
+    TicketSale,
+    major_units,
+)
 
 SALE = {
     "orderId": "o-1",
@@ -35,6 +45,7 @@ def test_a_sale_counts_its_quantity_by_type_and_its_amount_in_major_units():
     assert found(TICKET_SALE.counts(sale())) == {
         ("workshop_tickets_sold_total", (("type", "ga"),)): 2,
         ("workshop_revenue_total", (("currency", "USD"),)): 199.98,
+        ("workshop_city_tickets_sold_total", (("city", "dallas-2026-03"), ("type", "ga"))): 2,
     }
 
 
@@ -111,8 +122,23 @@ def test_every_metric_that_an_event_may_make_is_declared():
         }
 
 
-def test_the_module_brings_both_event_types_under_the_users_names():
+def test_the_module_brings_its_event_types_under_the_users_names():
     brought = events.sixfbd_events(config=PluginConfig())
-    assert [event_type.name for event_type in brought] == ["ticket_sale", "request"]
+    assert [event_type.name for event_type in brought] == ["ticket_sale", "refund", "inventory_low", "request"]
     summary = next(metric for metric in REQUEST.metrics if metric.name == "http_request_duration_seconds")
     assert summary.quantiles == (0.5, 0.95)
+
+
+def test_a_refund_counts_the_tickets_of_its_city_and_type_and_money_alone_counts_none():
+    whole = msgspec.convert({"orderId": "o", "cityId": "dallas", "tier": "ga", "quantity": 2}, Refund)
+    assert found(REFUND.counts(whole)) == {
+        ("workshop_city_tickets_refunded_total", (("city", "dallas"), ("type", "ga"))): 2
+    }
+    assert found(REFUND.counts(msgspec.convert({"orderId": "o"}, Refund))) == {}
+
+
+def test_inventory_low_sets_what_remains_as_a_sale_does():
+    low = msgspec.convert({"cityId": "dallas", "remaining": {"ga": 4}}, InventoryLow)
+    assert found(INVENTORY_LOW.sets(low)) == found(
+        TICKET_SALE.sets(sale(cityId="dallas", remainingInventory={"ga": 4}))
+    )

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -401,3 +402,21 @@ async def test_a_rule_that_is_touched_within_a_large_round_goes_before_the_rest_
     assert order[begun - 1] == "R2", "again, in the order of the configuration"
     assert begun < 15
     assert sorted(order) == sorted([*names, "R2"])
+
+
+async def test_every_rule_has_its_turn_and_its_tick_while_all_are_touched_again_and_again(
+    snapshot_of: Make, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    monkeypatch.setattr("sixfbd.rules.engine.INLINE_SLICE_S", 0.0)  # a turn after each rule
+    names = [f"R{number}" for number in range(50)]
+    slow = rule("Slow", evaluate="interval", interval_s=1.0)
+    bench = Bench(snapshot_of("a 1", start_s=START), *map(rule, names), slow)
+    await nursery.start(bench.engine.run)
+    for _ in range(1000):
+        mock_clock.jump(0.01)  # each takes so long that a round takes ten times as long as changes keep apart
+        bench.touch(*names)
+        await trio.lowlevel.checkpoint()
+    evaluated = Counter(each.rule for each in bench.emitted)
+    assert set(evaluated) == {*names, "Slow"}
+    assert min(evaluated.values()) > 1
+    nursery.cancel_scope.cancel()

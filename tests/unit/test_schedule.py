@@ -325,3 +325,17 @@ async def test_a_run_that_is_asked_for_while_the_schedule_stops_says_that_it_did
         await schedule.run_now(CheckName("a"))
     await schedule.ended.wait()
     assert len(check.started) == 2  # it was begun, and cancelled at its first wait
+
+
+async def test_what_a_check_binds_to_its_log_lines_in_one_run_is_gone_in_the_next(schedule, autojump_clock):
+    bound = []
+
+    def answer(_cursor):
+        bound.append(structlog.contextvars.get_contextvars())
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(order="o1")
+        return Report(Status.HEALTHY, "fine")
+
+    add(schedule, "a", Scripted(answer=answer))
+    await trio.sleep(25)
+    assert bound == [{"check": "a"}] * 3

@@ -1,9 +1,10 @@
 """The shop's events (SEED S16) and the metrics counted from them (SEED S20).
 
-Owns the forms of `ticket_sale` and `request`. Keeps nothing: sums are the engine's step series, quantiles its sketches.
+Owns the forms of `ticket_sale`, `refund`, `inventory_low` and `request`. Keeps nothing: sums are the engine's step series,
+quantiles its sketches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -31,6 +32,10 @@ REVENUE = Counter(
 TICKETS_REMAINING = Gauge(
     "inventory_tickets_remaining", "Tickets left to sell, as the last sale said.", labels=("city", "type")
 )
+SOLD_IN_CITY = Counter("workshop_city_tickets_sold_total", "Tickets sold, by city and type.", labels=("city", "type"))
+REFUNDED_IN_CITY = Counter(
+    "workshop_city_tickets_refunded_total", "Tickets that came back by a refund, by city and type.", ("city", "type")
+)
 REQUESTS = Counter("http_requests_total", "Requests that the shop answered.", labels=("method", "status"))
 REQUEST_DURATION = Summary("http_request_duration_seconds", "How long the shop took to answer.", quantiles=(0.5, 0.95))
 
@@ -51,6 +56,22 @@ class TicketSale(Struct, frozen=True, rename="camel"):
     customer_id: str | None = None
     payment_method: str | None = None
     discount_code: str | None = None
+
+
+class Refund(Struct, frozen=True, rename="camel"):
+    """A refund. `quantity` tickets of a city and tier are free again; 0, or without these: money alone came back."""
+
+    order_id: Text
+    city_id: Text | None = None
+    tier: Text | None = None
+    quantity: Count = 0
+
+
+class InventoryLow(Struct, frozen=True, rename="camel"):
+    """The shop says that few tickets are left; `remaining` by tier."""
+
+    city_id: Text
+    remaining: dict[Text, Count]
 
 
 class Request(Struct, frozen=True, rename="camel"):
@@ -74,12 +95,18 @@ def _sold(sale: TicketSale) -> Sequence[Sample]:
     return (
         TICKETS_SOLD(sale.quantity, type=sale.tier),
         REVENUE(major_units(sale.amount, currency), currency=currency),
+        SOLD_IN_CITY(sale.quantity, city=sale.city_id, type=sale.tier),
     )
 
 
-def _remaining(sale: TicketSale) -> Sequence[Sample]:
-    left = sale.remaining_inventory or {}
-    return [TICKETS_REMAINING(count, city=sale.city_id, type=tier) for tier, count in left.items()]
+def _remaining(city: str, left: Mapping[str, int] | None) -> Sequence[Sample]:
+    return [TICKETS_REMAINING(count, city=city, type=tier) for tier, count in (left or {}).items()]
+
+
+def _refunded(refund: Refund) -> Sequence[Sample]:
+    if refund.city_id is None or refund.tier is None:
+        return ()
+    return (REFUNDED_IN_CITY(refund.quantity, city=refund.city_id, type=refund.tier),)
 
 
 def _answered(request: Request) -> Sequence[Sample]:
@@ -95,9 +122,23 @@ TICKET_SALE = EventType(
     "ticket_sale",
     TicketSale,
     counts=_sold,
-    sets=_remaining,
-    metrics=(TICKETS_SOLD, REVENUE, TICKETS_REMAINING),
+    sets=lambda sale: _remaining(sale.city_id, sale.remaining_inventory),
+    metrics=(TICKETS_SOLD, REVENUE, SOLD_IN_CITY, TICKETS_REMAINING),
     doc="Tickets were sold.",
+)
+REFUND = EventType(
+    "refund",
+    Refund,
+    counts=_refunded,
+    metrics=(REFUNDED_IN_CITY,),
+    doc="An order was refunded.",
+)
+INVENTORY_LOW = EventType(
+    "inventory_low",
+    InventoryLow,
+    sets=lambda low: _remaining(low.city_id, low.remaining),
+    metrics=(TICKETS_REMAINING,),
+    doc="Few tickets are left; feeds the alert of the stock, as the sale does that says so.",
 )
 REQUEST = EventType(
     "request",
@@ -111,4 +152,4 @@ REQUEST = EventType(
 
 @hookimpl
 def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
-    return (TICKET_SALE, REQUEST)
+    return (TICKET_SALE, REFUND, INVENTORY_LOW, REQUEST)

@@ -1,0 +1,181 @@
+"""The sandbox beside a daemon, as `./run` starts them: nothing is wrong at first sight, a fault is told to the right people."""
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import BIN, START_LIMIT_S, Daemon, wait_for
+
+PRIMARY, SECONDARY = "+13525550101", "+13525550102"
+
+
+class Sandbox:
+    """`sixfbd-sandbox` on a daemon's run directory."""
+
+    def __init__(self, daemon: Daemon, http: str) -> None:
+        self.daemon = daemon
+        self.log = daemon.directory / "sandbox.log"
+        self.process: subprocess.Popen[str] | None = None
+        daemon.edit('listen = "127.0.0.1:0"', f'listen = "{http}"')
+        done = self.run("init", "--port", "0")
+        assert done.returncode == 0, done.stderr
+        # Intervals are short, so that the test is.
+        config = daemon.directory / "conf.d" / "50-sandbox.toml"
+        text = config.read_text()
+        assert 'interval = "15s"' in text
+        config.write_text(
+            text.replace('interval = "15s"', 'interval = "1s"').replace('interval = "10s"', 'interval = "1s"')
+        )
+
+    def start(self, beside: int | None = None) -> str:
+        with self.log.open("a") as log:
+            command = [BIN / "sixfbd-sandbox", "--run-dir", self.daemon.directory, "run"]
+            more = [] if beside is None else ["--beside", str(beside)]
+            self.process = subprocess.Popen(
+                [*command, *more], stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [BIN / "sixfbd-sandbox", "--run-dir", self.daemon.directory, *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def ask(self, *args: str):
+        done = self.run(*args, "--json")
+        assert done.returncode == 0, done.stderr
+        if args[0] == "inbox":
+            return [json.loads(line) for line in done.stdout.splitlines()]
+        return json.loads(done.stdout)
+
+    def told(self, rule: str, status: str) -> set[tuple[str, str]]:
+        """Return (channel, to) of what was said of a rule, and has arrived."""
+        title = f"[{status}] {rule} "
+        return {
+            (one["channel"], one["to"])
+            for one in self.ask("inbox")
+            if title in one["text"] and one["state"] in ("delivered", "taken")
+        }
+
+
+@pytest.fixture
+def sandbox(daemon, free_port):
+    made = Sandbox(daemon, f"127.0.0.1:{free_port()}")
+    yield made
+    if made.process is not None:
+        with suppress(ProcessLookupError):
+            made.process.terminate()
+        made.process.wait(15)
+        made.process.stdout.close()
+
+
+def test_at_first_sight_all_is_well_and_the_shop_sells(daemon, sandbox, wait):
+    shop = sandbox.start()
+    daemon.start()
+    assert httpx.get(f"{shop}health").status_code == 200
+
+    def all_is_well() -> bool:
+        return {one["name"]: one["status"] for one in daemon.ctl("checks")} == {
+            "shop": "healthy", "sms": "healthy", "system": "healthy",
+        }  # fmt: skip
+
+    wait("the checks are healthy", all_is_well, START_LIMIT_S)
+    sandbox.ask("fault", "shop", "rush=300")
+
+    def sold() -> bool:
+        status = sandbox.ask("status")
+        text = httpx.get(f"{daemon.url}/metrics").text
+        assert status["events"]["refused"] == 0
+        return status["shop"]["takenMinor"] > 0 and "workshop_tickets_sold_total{" in text
+
+    wait("tickets are sold, and counted by the daemon", sold)
+    page = httpx.get(f"{daemon.url}/").text
+    assert "<title>Sandbox" in page
+    assert sandbox.ask("inbox") == []
+
+
+def test_a_fault_is_told_to_the_right_people_and_its_end_too(daemon, sandbox, wait):
+    sandbox.start()
+    daemon.start()
+    wait(
+        "sms is healthy",
+        lambda: any(one["name"] == "sms" and one["status"] == "healthy" for one in daemon.ctl("checks")),
+    )
+    everybody = {("sms", PRIMARY), ("sms", SECONDARY), ("webhook", "primary"), ("webhook", "secondary")}
+
+    # Only the account's own requests fail, so that texts go out.
+    sandbox.ask("fault", "twilio", "error=503", "method=GET")
+    wait("critical: primary and secondary", lambda: sandbox.told("SMSServiceError", "FIRING") == everybody, 60)
+    assert sandbox.run("faults").stdout == "1  twilio error=503 method=GET\n"
+    sandbox.ask("clear", "twilio")
+    wait("its end is told to the same", lambda: sandbox.told("SMSServiceError", "RESOLVED") == everybody, 60)
+    assert sandbox.run("faults").stdout == "no fault is on\n"
+
+    def receipts() -> bool:
+        text = httpx.get(f"{daemon.url}/metrics").text
+        return any(
+            line.startswith("sms_notifications_sent_total") and float(line.split()[-1]) >= 4
+            for line in text.splitlines()
+        )
+
+    wait("what the daemon has sent is counted", receipts)
+    assert sandbox.ask("status")["webhooks"]["delivered"] >= 4
+
+
+def test_webhooks_with_wrong_signatures_are_refused_and_counted(daemon, sandbox, wait):
+    sandbox.start()
+    daemon.start()
+    wait(
+        "sms is healthy",
+        lambda: any(one["name"] == "sms" and one["status"] == "healthy" for one in daemon.ctl("checks")),
+    )
+    sandbox.ask("fault", "twilio", "webhooks=forged")
+    sandbox.ask("fault", "twilio", "account=suspended")
+    wait("webhooks are refused", lambda: sandbox.ask("status")["webhooks"]["refused"], 60)
+    text = httpx.get(f"{daemon.url}/metrics").text
+    assert 'sixfbd_inbound_requests_total{inbound="twilio",outcome="refused"}' in text
+
+
+def test_the_sandbox_ends_with_the_daemon_and_the_daemon_does_not_end_with_the_sandbox(daemon, sandbox, wait):
+    daemon.start()
+    sandbox.start(beside=daemon.process.pid)
+    assert sandbox.process is not None
+    sandbox.process.send_signal(signal.SIGKILL)
+    sandbox.process.wait(10)
+    assert httpx.get(f"{daemon.url}/healthz").status_code == 200
+    sandbox.process.stdout.close()
+    sandbox.start(beside=daemon.process.pid)
+    daemon.kill()
+    assert sandbox.process.wait(30) == 0
+    assert not (daemon.directory / "sandbox.sock").exists()
+
+
+def test_run_starts_both_and_control_c_ends_both(daemon, sandbox, tmp_path):
+    """The script's own lines, in a terminal's process group, on a clone whose .venv is this one."""
+    script = (BIN.parents[1] / "run").read_text()
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / ".run").symlink_to(daemon.directory)
+    (clone / ".venv").symlink_to(BIN.parent)
+    ready = "start() {\n    ready run requirements.lock\n"
+    assert ready in script
+    (clone / "run").write_text(script.replace(ready, "start() {\n"))
+    log = tmp_path / "run.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(["sh", clone / "run"], stdout=out, stderr=out, start_new_session=True)
+    try:
+        wait_for("both run", lambda: daemon.ctl("status") and sandbox.ask("status"), START_LIMIT_S)
+        assert "sixfbd: sandbox    http://127.0.0.1:" in log.read_text()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0, log.read_text()
+        wait_for("the sandbox is gone", lambda: not (daemon.directory / "sandbox.sock").exists())
+        assert "the sandbox has ended" not in log.read_text()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
