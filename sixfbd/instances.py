@@ -11,7 +11,7 @@ import trio
 from msgspec import Struct
 
 from sixfbd import __version__
-from sixfbd.config import CheckTable, InboundTable, NotifierTable
+from sixfbd.config import CheckTable, Config, InboundTable, NotifierTable
 from sixfbd.containment import call_guarded, described
 from sixfbd.kept_out import KeptOut
 from sixfbd.model import CheckName
@@ -25,20 +25,33 @@ THREADS_PER_INSTANCE: Final = 4
 CLOSE_LIMIT_S: Final = 2.0
 
 
+class Surroundings(Struct, frozen=True):
+    """What all instances of one configuration share."""
+
+    world: World
+    read: Reader
+    site: str
+    sandbox: bool = False
+    timezone: str = "UTC"
+
+
+def surroundings(config: Config, world: World, read: Reader) -> Surroundings:
+    """Return what the instances of a configuration share."""
+    return Surroundings(world, read, config.site.name, config.daemon.sandbox, config.site.timezone)
+
+
 class InstanceContext:
     """`sixfbd.plugin.Context` for one instance: its own threads, its own outbound slots, its own bound log."""
 
-    def __init__(
-        self, kind: str, name: str, world: World, read: Reader, site: str, sandbox: bool = False, timezone: str = "UTC"
-    ) -> None:
+    def __init__(self, kind: str, name: str, around: Surroundings) -> None:
         self.name = name
-        self.http: Outbound = world.outbound(f"{kind}.{name}")
-        self.clock: Clock = world.clock
+        self.http: Outbound = around.world.outbound(f"{kind}.{name}")
+        self.clock: Clock = around.world.clock
         self.log: Log = structlog.get_logger(f"sixfbd.plugin.{kind}").bind(**{kind: name})
-        self.read = read
-        self.site = site
-        self.timezone = timezone
-        self.sandbox = sandbox
+        self.read = around.read
+        self.site = around.site
+        self.timezone = around.timezone
+        self.sandbox = around.sandbox
         self.version = __version__
         self._limiter = trio.CapacityLimiter(THREADS_PER_INSTANCE)
 
@@ -80,18 +93,9 @@ class InboundInstance(Struct):
     problem: str = ""
 
 
-def make_check(
-    table: CheckTable,
-    plugin: type[Check[Any]],
-    world: World,
-    read: Reader,
-    site: str,
-    *,
-    sandbox: bool = False,
-    timezone: str = "UTC",
-) -> CheckInstance:
+def make_check(table: CheckTable, plugin: type[Check[Any]], around: Surroundings) -> CheckInstance:
     """Make one check; never raises for what the plugin does."""
-    context = InstanceContext("check", table.name, world, read, site, sandbox, timezone)
+    context = InstanceContext("check", table.name, around)
     made, problem = _make(lambda: plugin(table.options, context), f"check {table.name}", table.plugin)
     return CheckInstance(
         CheckName(table.name),
@@ -106,34 +110,16 @@ def make_check(
     )
 
 
-def make_notifier(
-    table: NotifierTable,
-    plugin: type[Notifier[Any]],
-    world: World,
-    read: Reader,
-    site: str,
-    *,
-    sandbox: bool = False,
-    timezone: str = "UTC",
-) -> NotifierInstance:
+def make_notifier(table: NotifierTable, plugin: type[Notifier[Any]], around: Surroundings) -> NotifierInstance:
     """Make one notifier; never raises for what the plugin does."""
-    context = InstanceContext("notifier", table.name, world, read, site, sandbox, timezone)
+    context = InstanceContext("notifier", table.name, around)
     made, problem = _make(lambda: plugin(table.options, context), f"notifier {table.name}", table.plugin)
     return NotifierInstance(table.name, table.plugin, table, made, problem)
 
 
-def make_inbound(
-    table: InboundTable,
-    plugin: type[Inbound[Any]],
-    world: World,
-    read: Reader,
-    site: str,
-    *,
-    sandbox: bool = False,
-    timezone: str = "UTC",
-) -> InboundInstance:
+def make_inbound(table: InboundTable, plugin: type[Inbound[Any]], around: Surroundings) -> InboundInstance:
     """Make one inbound; never raises for what the plugin does."""
-    context = InstanceContext("inbound", table.name, world, read, site, sandbox, timezone)
+    context = InstanceContext("inbound", table.name, around)
     made, problem = _make(lambda: plugin(table.options, context), f"inbound {table.name}", table.kind)
     return InboundInstance(table.name, table.kind, table, made, problem)
 

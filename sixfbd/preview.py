@@ -24,7 +24,7 @@ from sixfbd.journal.records import AlertChanged, Base
 from sixfbd.journal.state import State, apply
 from sixfbd.model import Actor, Alert, AlertKey, AlertState, CheckName, Evaluated, RuleName
 from sixfbd.promql import Stop
-from sixfbd.reload import Plan, by_name, discard, policy_of, prepare, summary_of
+from sixfbd.reload import Plan, by_name, discard, policy_after, prepare
 from sixfbd.rules.bind import ENGINE_PREFIX, BoundRules
 from sixfbd.rules.evaluate import at_ms, evaluate_rule
 from sixfbd.running import Running
@@ -62,14 +62,7 @@ def _forget_code(seen: PluginCatalog, known: PluginCatalog) -> None:
 
 async def _foresee(running: Running, plan: Plan) -> PreviewView:
     now = running.world.clock.now()
-    policy = policy_of(
-        plan.config,
-        plan.catalog,
-        plan.bound,
-        running.world,
-        lambda found: summary_of(running.schedule.state, found),
-        running.intake.receipt_of,
-    )
+    policy = policy_after(running, plan)
     dropped = frozenset(name for name in running.checks if name not in plan.checks)
     unreported = {name for name, one in plan.checks.items() if running.checks.get(name) is not one}
     feeders = {name: plan.bound.checks_of(name) | running.judge.feeders(name) for name in plan.bound.names}

@@ -4,6 +4,7 @@ the swap. An invalid configuration changes nothing; what cannot be taken over wi
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 from typing import Final, TypeVar, TypeVarTuple, Unpack
@@ -28,6 +29,7 @@ from sixfbd.instances import (
     make_check,
     make_inbound,
     make_notifier,
+    surroundings,
 )
 from sixfbd.intake import Intake, declare
 from sixfbd.logs import configure_logging
@@ -134,6 +136,12 @@ def policy_of(
     )
 
 
+def policy_after(running: Running, plan: Plan) -> Policy:
+    """Return what the judge judges by once a plan is in effect."""
+    summary = partial(summary_of, running.schedule.state)
+    return policy_of(plan.config, plan.catalog, plan.bound, running.world, summary, running.intake.receipt_of)
+
+
 def make_instances(
     config: Config,
     catalog: PluginCatalog,
@@ -143,26 +151,15 @@ def make_instances(
     kept_notifiers: Mapping[str, NotifierInstance] | None = None,
 ) -> tuple[dict[CheckName, CheckInstance], dict[str, NotifierInstance]]:
     """Make the instances of a configuration, but for those given, which are taken as they are."""
+    around = surroundings(config, world, read)
     checks = dict(kept_checks or {})
     for name, table in config.checks.items():
         if table.enabled and CheckName(name) not in checks:
-            cls = catalog.checks[table.plugin].cls
-            made_check = make_check(
-                table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox, timezone=config.site.timezone
-            )
-            checks[CheckName(name)] = made_check
+            checks[CheckName(name)] = make_check(table, catalog.checks[table.plugin].cls, around)
     notifiers = dict(kept_notifiers or {})
     for name, notifier in config.notifiers.items():
         if name not in notifiers:
-            notifiers[name] = make_notifier(
-                notifier,
-                catalog.notifiers[notifier.plugin].cls,
-                world,
-                read,
-                config.site.name,
-                sandbox=config.daemon.sandbox,
-                timezone=config.site.timezone,
-            )
+            notifiers[name] = make_notifier(notifier, catalog.notifiers[notifier.plugin].cls, around)
     return checks, notifiers
 
 
@@ -174,13 +171,11 @@ def make_inbounds(
     kept: Mapping[str, InboundInstance] | None = None,
 ) -> dict[str, InboundInstance]:
     """Make the inbounds of a configuration that are enabled, but for those given, which are taken as they are."""
+    around = surroundings(config, world, read)
     made = dict(kept or {})
     for name, table in config.inbound.items():
         if table.enabled and name not in made:
-            cls = catalog.inbound[table.kind].cls
-            made[name] = make_inbound(
-                table, cls, world, read, config.site.name, sandbox=config.daemon.sandbox, timezone=config.site.timezone
-            )
+            made[name] = make_inbound(table, catalog.inbound[table.kind].cls, around)
     return made
 
 
@@ -371,14 +366,7 @@ async def apply_plan(running: Running, plan: Plan, by: Actor) -> None:
         except ListenError as error:
             await discard(plan, running)
             raise Refused(f"{error}; nothing was changed") from error
-    policy = policy_of(
-        plan.config,
-        plan.catalog,
-        plan.bound,
-        running.world,
-        lambda found: summary_of(running.schedule.state, found),
-        running.intake.receipt_of,
-    )
+    policy = policy_after(running, plan)
     old, ending = running.checks, dict[CheckName, trio.Event]()
     with trio.CancelScope(shield=True):
         outcome = await running.judge.replace(

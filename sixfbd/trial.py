@@ -18,7 +18,7 @@ from sixfbd.config import CheckTable, Config
 from sixfbd.containment import described
 from sixfbd.control.engine import CheckRun
 from sixfbd.host import PluginCatalog
-from sixfbd.instances import CLOSE_LIMIT_S, CheckInstance, close_instance, make_check
+from sixfbd.instances import CLOSE_LIMIT_S, CheckInstance, close_instance, make_check, surroundings
 from sixfbd.intake import Appended, Intake
 from sixfbd.journal.event_log import Accepted, Duplicate, NewEvent
 from sixfbd.model import (
@@ -160,15 +160,7 @@ def _place(frame: FrameType | None, plugin: type[Any]) -> str:
 async def _run_once(table: CheckTable, catalog: PluginCatalog, config: Config) -> CheckRun:
     async with RealWorld() as world:
         plugin = catalog.checks[table.plugin].cls
-        instance = make_check(
-            table,
-            plugin,
-            world,
-            _NothingToRead(),
-            config.site.name,
-            sandbox=config.daemon.sandbox,
-            timezone=config.site.timezone,
-        )
+        instance = make_check(table, plugin, surroundings(config, world, _NothingToRead()))
         if instance.check is None:
             raise NotMadeError(instance.problem)
         intake = Intake(

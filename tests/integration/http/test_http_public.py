@@ -24,7 +24,7 @@ from standardwebhooks import Webhook
 from sixfbd.config import HttpPublic, InboundTable, tls_context
 from sixfbd.http.server import HttpServer, begin_listening, bind_listener
 from sixfbd.inbound import Inbounds
-from sixfbd.instances import make_inbound
+from sixfbd.instances import Surroundings, make_inbound
 from sixfbd.intake import Intake
 from sixfbd.journal.database import JournalDatabase
 from sixfbd.journal.errors import JournalFull
@@ -198,7 +198,9 @@ async def served(tmp_path, engine, config, tls=None) -> AsyncIterator[Outside]:
         intake.declare_types([EventType("sale", Sale)])
         options = StandardInbound.Options(secrets=(Secret(NEW, "a"), Secret(OLD, "b")))
         made = {
-            name: make_inbound(InboundTable(name=name, kind=name, options=given), cls, NoWorld(), None, "")
+            name: make_inbound(
+                InboundTable(name=name, kind=name, options=given), cls, Surroundings(NoWorld(), None, "")
+            )
             for name, cls, given in (
                 ("shop", StandardInbound, options),
                 ("provider", Provider, None),
