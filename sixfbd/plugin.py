@@ -65,6 +65,7 @@ __all__ = [
     "Alert",
     "Check",
     "Clock",
+    "Configured",
     "Context",
     "Counter",
     "Duration",
@@ -305,6 +306,18 @@ class PluginConfig(msgspec.Struct, frozen=True):
     sandbox: bool = False
 
 
+class Configured(msgspec.Struct, frozen=True):
+    """What is configured beside an instance, as far as it may follow from that: no options and no secrets.
+
+    `notifiers` are the plugins of the notifiers by name. `webhooks` are, by kind, the public addresses
+    (`[http.public] url` and /webhooks/NAME) of the inbounds that are enabled.
+    """
+
+    notifiers: Mapping[str, str] = {}
+    webhooks: Mapping[str, tuple[str, ...]] = {}
+    sandbox: bool = False
+
+
 # ---- options ------------------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +403,14 @@ class Check(Generic[O]):
     def __init__(self, options: O, ctx: Context) -> None:
         self.options = options
         self.ctx = ctx
+
+    @classmethod
+    def complete(cls, options: Any, configured: Configured) -> Any:
+        """Return the options, those that were left out and follow from what is configured beside it filled in.
+
+        Called when a configuration is read. Raises ValueError or InvalidOptions for options that do not fit to that.
+        """
+        return options
 
     async def run(self, cursor: Json | None) -> Report:
         """Measure once. Cancelled at the timeout. An exception becomes an `unknown` report that names the plugin."""
@@ -482,6 +503,14 @@ class Notifier(Generic[O]):
     def __init__(self, options: O, ctx: Context) -> None:
         self.options = options
         self.ctx = ctx
+
+    @classmethod
+    def complete(cls, options: Any, configured: Configured) -> Any:
+        """Return the options, those that were left out and follow from what is configured beside it filled in.
+
+        Called when a configuration is read. Raises ValueError or InvalidOptions for options that do not fit to that.
+        """
+        return options
 
     @classmethod
     def check_address(cls, options: Any, address: str) -> None:

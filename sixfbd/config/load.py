@@ -39,7 +39,7 @@ from sixfbd.config.tables import (
 from sixfbd.config.text import KeyPath, Problem, Tree, did_you_mean, read_tree, show_value
 from sixfbd.containment import described, one_line, words_of
 from sixfbd.model import Severity
-from sixfbd.plugin import Notifier, PluginConfig
+from sixfbd.plugin import Configured, InvalidOptions, Notifier, PluginConfig
 from sixfbd.quantities import Duration
 
 if TYPE_CHECKING:
@@ -192,8 +192,59 @@ class _Reader:
         )
         config = self._with_rules(self._with_paths(config))
         fit(config, self._tree.values, self._walk)
+        config = self._completed(config)
         self._check_addresses(config)
         return config
+
+    def _completed(self, config: Config) -> Config:
+        """Let each check and notifier fill in what follows from the rest of the configuration."""
+        if self._walk.partial:
+            return config  # nobody can tell what else is configured
+        configured = self._configured(config)
+
+        def complete(header: str, table: Any, entry: Any) -> Any:
+            made = table.options if entry.kept_out else self._complete(header, table, entry.cls, configured)
+            return table if made is table.options else msgspec.structs.replace(table, options=made)
+
+        known = self._plugins
+        return msgspec.structs.replace(
+            config,
+            checks={name: complete("checks", one, known.checks[one.plugin]) for name, one in config.checks.items()},
+            notifiers={
+                name: complete("notifiers", one, known.notifiers[one.plugin]) for name, one in config.notifiers.items()
+            },
+        )
+
+    def _configured(self, config: Config) -> Configured:
+        """Return what an instance may know of the others; of a notifier with an error of its own the name as well."""
+        public = None if self._walk.failed(("http", "public")) else config.http.public
+        webhooks: dict[str, tuple[str, ...]] = {}
+        for name, inbound in config.inbound.items():
+            if public is not None and inbound.enabled:
+                url = f"{public.url.rstrip('/')}/webhooks/{name}"
+                webhooks[inbound.kind] = (*webhooks.get(inbound.kind, ()), url)
+        tables = _table(self._tree.values, "notifiers")
+        notifiers = {name: plugin for name in tables for plugin in _texts([_table(tables, name).get("plugin")])}
+        return Configured(notifiers, webhooks, self._sandbox)
+
+    def _complete(self, header: str, table: Any, cls: Any, configured: Configured) -> Any:
+        path = (header, table.name)
+        try:
+            made = cls.complete(table.options, configured)
+        except InvalidOptions as error:
+            for key, text in error.faults:
+                message, _, hint = one_line(text).partition("; ")
+                self._walk.note((*path, key), message, hint)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is named
+            own = isinstance(error, ValueError) and bool(words_of(error))
+            text = words_of(error) if own else f"is refused by the plugin: {described(error)}"
+            message, _, hint = text.partition("; ")
+            self._walk.note(path, message, hint)
+        else:
+            if isinstance(made, cls.Options):
+                return made
+            self._walk.note(path, f"is refused by the plugin: complete() returned {type(made).__name__}, no options")
+        return table.options
 
     def _check_addresses(self, config: Config) -> None:
         """Let each notifier say which of the receivers' addresses can be none of its own."""

@@ -23,12 +23,14 @@ from sixfbd.plugin import (
     MINUTE,
     SECOND,
     Check,
+    Configured,
     Context,
     Counter,
     Duration,
     Event,
     EventType,
     Gauge,
+    InvalidOptions,
     Json,
     Level,
     OptionFaults,
@@ -85,7 +87,9 @@ class SmsOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, kw_onl
     messaging_service_sid: Annotated[str, Meta(description="The messaging service that sends them.")] = ""
     targets: Annotated[tuple[Secret | str, ...], Meta(description="Numbers that must be well formed.")] = ()
     min_balance: Annotated[str, Meta(description='A lower balance is degraded, such as "20.00".')] = ""
-    notifier: Annotated[str, Meta(description="Name of the sms notifier that sends through this account.")] = ""
+    notifier: Annotated[
+        str, Meta(description="The sms notifier that sends through this account; unless given, the only one there is.")
+    ] = ""
     read_log: Annotated[bool, Meta(description="Read what became of the account's messages.")] = True
     history: Annotated[Duration, Meta(description="How far back the first run reads.")] = Duration(log.WATCHED_S)
     test_account_sid: Annotated[Secret | str, Meta(description="Test credentials: tried at each run, at no cost.")] = ""
@@ -175,6 +179,18 @@ class SmsCheck(Check[SmsOptions]):
         self._offered: Json = None  # the cursor that says so when it comes back
         self._found = Found()
         self._pages = 0
+
+    @classmethod
+    def complete(cls, options: Any, configured: Configured) -> Any:
+        """Find the notifier whose messages are our own."""
+        names = sorted(name for name, plugin in configured.notifiers.items() if plugin == "sms")
+        if not options.notifier:
+            return replace(options, notifier=names[0]) if len(names) == 1 else options
+        if options.notifier not in names:
+            add = 'leave it out, or add [notifiers.NAME] with plugin = "sms"'
+            mend = f"write one of these: {', '.join(names)}" if names else add
+            raise InvalidOptions([("notifier", f"names no notifier of plugin sms; {mend}")])
+        return options
 
     async def run(self, cursor: Json | None) -> Report:
         """Look at the service, then read one page of the log; further pages are further runs, at once."""

@@ -5,16 +5,19 @@ account's log whose answer was lost, and no two texts are the same, as Twilio dr
 later is told by the event type `sms_status`: by a status callback, or by the `sms` check that reads the log.
 """
 
+import ipaddress
 import urllib.parse
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import httpx
 from msgspec import Meta
+from msgspec.structs import replace
 
 from sixfbd.plugin import (
     DAY,
     SECOND,
+    Configured,
     Context,
     Notification,
     Notifier,
@@ -48,7 +51,10 @@ class SmsNotifierOptions(AccountOptions, frozen=True, forbid_unknown_fields=True
         float, Meta(gt=0, le=1000, description="Messages a second; 1 is what a US long code is allowed.")
     ] = 1.0
     status_callback: Annotated[
-        str, Meta(description="Public address of the inbound of kind twilio that is told what became of messages.")
+        str,
+        Meta(
+            description="Public address that is told what became of messages; unless given, the inbound of kind twilio."
+        ),
     ] = ""
 
     def check(self, faults: OptionFaults) -> None:
@@ -85,6 +91,14 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         )
         self._pace = Pace(options.rate, ctx.clock)
         self._lost: dict[str, float] = {}  # when messages were sent whose answers were lost
+
+    @classmethod
+    def complete(cls, options: Any, configured: Configured) -> Any:
+        """Let the one inbound of kind twilio be told what became of messages, if Twilio can call it."""
+        webhooks = configured.webhooks.get("twilio", ())
+        if options.status_callback or len(webhooks) != 1 or not (configured.sandbox or _is_public(webhooks[0])):
+            return options
+        return replace(options, status_callback=webhooks[0])
 
     @classmethod
     def check_address(cls, options: Any, address: str) -> None:
@@ -173,6 +187,15 @@ def _receiver(notification: Notification) -> str:
         return normalized(notification.address)
     except ValueError as error:
         raise PermanentFailure(f"the receiver's address {error}") from None
+
+
+def _is_public(url: str) -> bool:
+    """Tell whether Twilio might reach an address: it refuses messages whose callback is none."""
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
 
 
 def _validate_callback(text: str) -> None:

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from sixfbd.config import Config, Problem, check_config
 from sixfbd.host import CheckEntry, InboundEntry, NotifierEntry, PluginCatalog
 from sixfbd.model import Rule, RuleName, Severity
-from sixfbd.plugin import Check, Duration, Inbound, Notifier, OptionFaults, Secret, Size, installed
+from sixfbd.plugin import Check, Configured, Duration, Inbound, Notifier, OptionFaults, Secret, Size, installed
 from sixfbd.rules.defaults import ENGINE_RULES
 
 
@@ -48,6 +48,7 @@ class SmsCheck(Check[SmsOptions]):
 
 class PlainOptions(Struct, frozen=True, kw_only=True):
     url: str = "https://api.example.com"
+    hook: str = ""
 
 
 class PlainNotifier(Notifier[Any]):
@@ -57,6 +58,17 @@ class PlainNotifier(Notifier[Any]):
     provider_urls: ClassVar = {"url": "https://api.example.com"}
     concurrency = 3
     timeout = Duration(7)
+
+    @classmethod
+    def complete(cls, options: Any, configured: Configured) -> Any:
+        if options.hook == "bomb":
+            raise RuntimeError(options.hook)
+        if options.hook == "nothing":
+            return None
+        with OptionFaults() as faults, faults.at("hook"):
+            if options.hook and options.hook not in configured.webhooks.get("hook", ()):
+                raise ValueError("nobody listens there; add an inbound")
+        return PlainOptions(url=options.url, hook=", ".join(configured.webhooks.get("hook", ())))
 
     @classmethod
     def check_address(cls, options: Any, address: str) -> None:

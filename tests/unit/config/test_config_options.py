@@ -96,6 +96,26 @@ def test_a_notifier_says_which_addresses_can_be_none_of_its_own(minimal, complai
     ]
 
 
+def test_a_plugin_fills_in_what_follows_from_the_rest_of_the_configuration(minimal, config_of):
+    assert config_of(minimal).notifiers["log"].options.hook == ""
+    hook = '[inbound.{}]\nkind = "hook"\nsecrets = [{{env = "S"}}]\n'
+    public = '[http.public]\nurl = "https://hooks.example.com"\n'
+    config = config_of(minimal + public + hook.format("a") + hook.format("b"), {"S": "s"})
+    told = "https://hooks.example.com/webhooks/a, https://hooks.example.com/webhooks/b"
+    assert config.notifiers["log"].options.hook == told
+
+
+def test_options_that_do_not_fit_to_the_rest_are_refused_and_a_plugin_that_breaks_is_named(minimal, complaints):
+    text = minimal + "".join(
+        f'[notifiers.{name}]\nplugin = "plain"\nhook = "{name}"\n' for name in ("x", "bomb", "nothing")
+    )
+    assert complaints(text) == [
+        "sixfbd.toml: notifiers.x.hook: nobody listens there; add an inbound",
+        "sixfbd.toml: notifiers.bomb: is refused by the plugin: RuntimeError: bomb",
+        "sixfbd.toml: notifiers.nothing: is refused by the plugin: complete() returned NoneType, no options",
+    ]
+
+
 def test_option_faults_lets_other_errors_pass() -> None:
     class Options(msgspec.Struct):
         def __post_init__(self) -> None:
