@@ -153,6 +153,9 @@ def _checks(catalog: PluginCatalog) -> list[str]:
     if (entry := catalog.checks.get("scrape")) is not None:
         values = {"plugin": "scrape", "targets": [f"http://{_LISTEN}/metrics"]}
         sections.append(_example("checks.own-metrics", CheckKeys, entry.cls, values))
+    if (entry := catalog.checks.get("payments")) is not None:
+        account = {"plugin": "payments", "api_key": {"file": "tokens/payments-key"}}
+        sections.append(_example("checks.payments", CheckKeys, entry.cls, account))
     return sections
 
 

@@ -1,0 +1,1 @@
+"""Stripe: its API over our way out, what its events say, and what becomes of payments."""
