@@ -81,7 +81,7 @@ class Stage:
         return self._wait(what, alive, limit_s, pause_s)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=10)
+        return httpx.get(self.url + path, timeout=40)
 
     def is_ready(self) -> bool:
         return self.get("/readyz").status_code == 200
@@ -454,7 +454,7 @@ def connections_flood(stage, draw, times):
 
     def flooded():
         with connected(stage, CROWD, at_once=True):
-            return eventually(lambda: log.said("http.full"), 3)
+            return eventually(lambda: log.said("http.full"), 4.5)
 
     stage.wait("it is logged", flooded)
     times.seen()
