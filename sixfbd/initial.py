@@ -43,10 +43,14 @@ TOKEN_NAME: Final = "events"
 _LISTEN: Final = toml_value(Http().listen)
 _PUBLIC: Final = {"listen": "127.0.0.1:9633", "url": "https://hooks.example.com"}
 _CHANNELS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "email": {
+        "sender": "Workshop <alerts@example.com>",
+        "smtp": {"host": "smtp.example.com", "username": "alerts", "password": {"file": "tokens/smtp"}},
+    },
     "slack": {"token": {"file": "tokens/slack"}},
     "discord": {"webhooks": {"#alerts": {"file": "tokens/discord-alerts"}}},
 }
-_ADDRESSES: Final = {"slack": "#alerts", "discord": "#alerts"}
+_ADDRESSES: Final = {"email": "ops@example.com", "slack": "#alerts", "discord": "#alerts"}
 _WIDTH: Final = 110
 
 _HEAD: Final = """\

@@ -2,6 +2,7 @@
 
 import json
 import re
+from email.message import EmailMessage
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfbd.plugin import Notification, NotifiedAlert, Severity
+from sixfbd_plugins.mail.letters import MAX_SUBJECT, letter_of
+from sixfbd_plugins.mail.smtp import POLICY
 from sixfbd_plugins.notifiers import discord, slack
 from sixfbd_plugins.notifiers.fitting import blocks_of, fitted, units
 
@@ -87,6 +90,21 @@ def test_any_notification_becomes_a_message_that_discord_takes(case):
         assert not re.search(r"(?<!\\)(?:\\\\)*[*_`|<>@\[\]]", text), "markup that is not escaped"
     if notification.alerts:
         VALIDATORS["discord"].validate(sent(discord.resolved_message(notification.alerts)))
+
+
+@settings(deadline=None)
+@given(cases())
+def test_any_notification_becomes_an_e_mail_whose_markup_is_escaped(case):
+    letter = letter_of(case.notification, "example.com")
+    assert 0 < len(letter.subject) <= MAX_SUBJECT and letter.subject.splitlines() == [letter.subject]
+    body = re.sub(r"</?(?:html|body|div|h3|p|br|a)(?: [a-z]+=\"[^\"<>]*\")?>|<!DOCTYPE html>", "", letter.html)
+    assert not re.search("[<>]", body), "markup that is not ours"
+    made = EmailMessage(policy=POLICY)
+    for name, value in (letter.headers | {"Subject": letter.subject, "Message-ID": letter.message_id}).items():
+        made[name] = value
+    made.set_content(letter.text)
+    made.add_alternative(letter.html, subtype="html")
+    assert max(map(len, made.as_bytes(policy=POLICY).split(b"\r\n"))) <= 998
 
 
 @given(TEXTS, st.integers(1, 300))

@@ -129,6 +129,7 @@ def test_the_commented_examples_are_valid(tmp_path, catalog):
         "discord-alerts": hook,
         "slack": "xoxb-1-a\n",
         "payments-key": "rk_test_0123456789\n",
+        "smtp": "password\n",
         "shop-webhooks": f"whsec_{'A' * 32}\n",
     }
     for name, secret in secrets.items():
@@ -137,7 +138,7 @@ def test_the_commented_examples_are_valid(tmp_path, catalog):
     config, problems = check_config(path, catalog)
     assert config is not None, [str(problem) for problem in problems]
     assert {"shop", "own-metrics", "payments"} < set(config.checks)
-    assert {"log", "webhook", "slack", "discord"} == set(config.notifiers)
+    assert {"log", "webhook", "email", "slack", "discord"} == set(config.notifiers)
     rules, _ = effective_rules(config, catalog.rules)
     assert next(rule for rule in rules if rule.name == "CheckStale").severity == "medium"
 

@@ -59,21 +59,23 @@ class Kit:
     rng = staticmethod(lambda: random.Random(5))
 
     @staticmethod
-    async def one_hangs_another_goes(wire: Wire, make: Callable[[], Notifier[Any]], context: PluginContext) -> None:
+    async def one_hangs_another_goes(
+        wire: Wire, make: Callable[[], Notifier[Any]], context: PluginContext, **changes: Any
+    ) -> None:
         """Let the provider accept and never answer: it costs one slot for one deadline, and nobody else anything."""
         wire.double.faults = [Fault(silent=True)]
         made, ended = make(), []
 
         async def hang() -> None:
             with pytest.raises(TemporaryFailure, match="no answer within"), trio.move_on_after(2):
-                await made.deliver(make_notification())
+                await made.deliver(make_notification(**changes))
             ended.append("hanging")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hang)
             await wire.asked.wait()
             wire.double.faults = []
-            await made.deliver(make_notification("m-2"))
+            await made.deliver(make_notification("m-2", **changes))
             ended.append("good")
         assert ended == ["good", "hanging"]
         assert context.http._limiter.borrowed_tokens == 0
