@@ -519,6 +519,11 @@ class Notifier(Generic[O]):
         Called when a configuration is read, with the notifier's options, for each address that leads to it.
         """
 
+    @classmethod
+    def show_address(cls, address: str) -> str:
+        """Return a receiver's address as people may see it outside the configuration: less of it, if it is private."""
+        return address
+
     async def deliver(self, notification: Notification) -> Receipt:
         """Try once. Raises TemporaryFailure or PermanentFailure; cancelled at `timeout`, which makes it `unknown`."""
         raise NotImplementedError(f"{type(self).__name__} has no deliver()")

@@ -22,8 +22,9 @@ from sixfbd.control.engine import PreviewAlert, PreviewView
 from sixfbd.host import PluginCatalog
 from sixfbd.journal.records import AlertChanged, Base
 from sixfbd.journal.state import State, apply
-from sixfbd.model import Actor, Alert, AlertKey, AlertState, CheckName, Evaluated, RuleName
+from sixfbd.model import Actor, Alert, AlertKey, AlertState, CheckName, Evaluated, RuleName, Target
 from sixfbd.promql import Stop
+from sixfbd.readers.addresses import Addresses
 from sixfbd.reload import Plan, by_name, discard, policy_after, prepare
 from sixfbd.rules.bind import ENGINE_PREFIX, BoundRules
 from sixfbd.rules.evaluate import at_ms, evaluate_rule
@@ -88,6 +89,22 @@ class _Sight(Struct, frozen=True):
     def of(self, evaluated: Evaluated) -> tuple[str, ...]:
         names = self.feeders[evaluated.rule] | {check for found in evaluated.found for check in found.checks}
         return tuple(sorted(name for name in names if name in self.blind))
+
+
+class _Routes(Struct, frozen=True):
+    """To whom alerts go under one configuration."""
+
+    routing: Routing
+    addresses: Addresses
+
+    def targets(self, alert: Alert) -> tuple[Target, ...]:
+        return tuple(routed.target for routed in self.routing.targets(alert.labels, alert.severity))
+
+    def told(self, alert: Alert) -> tuple[str, ...]:
+        """Return the targets in words, two that look alike once."""
+        shown = (self.addresses.target(one) for one in self.targets(alert))
+        words = [f"{one.receiver} through {one.notifier} {one.address}".rstrip() for one in shown]
+        return tuple(dict.fromkeys(words))
 
 
 class _Outcome(Struct, frozen=True):
@@ -161,7 +178,9 @@ class _Ended:
 def _view(running: Running, plan: Plan, policy: Policy, outcome: _Outcome) -> PreviewView:
     fates = _fates(running, plan)
     dropped = frozenset(name for name in running.checks if name not in plan.checks)
-    transitions = _transitions(running.judge.policy.routing, policy.routing, outcome, dropped)
+    old = _Routes(running.judge.policy.routing, Addresses(running.config, running.catalog))
+    new = _Routes(policy.routing, Addresses(plan.config, plan.catalog))
+    transitions = _transitions(old, new, outcome, dropped)
     unmade = [
         f"{kind} {name} cannot be made: {one.problem}"
         for kind, instances in (("check", plan.checks), ("notifier", plan.notifiers), ("inbound", plan.inbounds))
@@ -214,7 +233,7 @@ def _compared(
 
 
 def _transitions(
-    old: Routing, new: Routing, outcome: _Outcome, dropped: frozenset[CheckName]
+    old: _Routes, new: _Routes, outcome: _Outcome, dropped: frozenset[CheckName]
 ) -> Mapping[str, Sequence[PreviewAlert]]:
     """Return the alerts that would fire (now, or when their `for` is over), resolve, or be told to others than before."""
     found: defaultdict[str, list[PreviewAlert]] = defaultdict(list)
@@ -227,10 +246,8 @@ def _transitions(
             found["resolve"].append(_alert_view(before, AlertState.RESOLVED, new, why=why))
         elif after is not None and not _fires(before) and (before is None or _fires(after)):
             found["fire"].append(_alert_view(after, after.state, new, known=before is not None))
-        elif before is not None and after is not None:
-            was, told = _told(before, old), _told(after, new)
-            if set(was) != set(told):
-                found["reroute"].append(_alert_view(after, after.state, new, was=was))
+        elif before is not None and after is not None and set(old.targets(before)) != set(new.targets(after)):
+            found["reroute"].append(_alert_view(after, after.state, new, was=old.told(before)))
     return found
 
 
@@ -238,13 +255,8 @@ def _fires(alert: Alert | None) -> bool:
     return alert is not None and alert.state is AlertState.FIRING
 
 
-def _told(alert: Alert, routing: Routing) -> tuple[str, ...]:
-    targets = [routed.target for routed in routing.targets(alert.labels, alert.severity)]
-    return tuple(f"{one.receiver} through {one.notifier} {one.address}".rstrip() for one in targets)
-
-
 def _alert_view(
-    alert: Alert, state: AlertState, routing: Routing, *, known: bool = True, why: str = "", was: tuple[str, ...] = ()
+    alert: Alert, state: AlertState, routes: _Routes, *, known: bool = True, why: str = "", was: tuple[str, ...] = ()
 ) -> PreviewAlert:
     return PreviewAlert(
         id=alert.id if known else "",  # the id of one that is foreseen would be another when it comes
@@ -254,6 +266,6 @@ def _alert_view(
         state=state,
         due_at=alert.due_at if state is AlertState.PENDING else None,
         reason=why,
-        told=_told(alert, routing),
+        told=routes.told(alert),
         told_before=was,
     )

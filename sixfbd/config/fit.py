@@ -254,7 +254,7 @@ def _fit_channel(channel: Channel, path: KeyPath, notifiers: frozenset[str], wal
         walk.absent((*path, "via"), "is not a notifier", hint, show_value(channel.via))
     for place, address in enumerate(channel.to):
         if address in channel.to[:place]:
-            walk.note((*path, "to", place), "is there twice", "", show_value(address))
+            walk.note((*path, "to", place), "is there twice", f"leave it out, it is to[{channel.to.index(address)}]")
 
 
 def _warn_of_silent_channel(config: Config, path: KeyPath, walk: Walk) -> None:

@@ -63,6 +63,7 @@ from sixfbd.model import (
 )
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
+from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.check_run import check_run
 from sixfbd.readers.condition import blind_before_start_s, problems
 from sixfbd.running import Running
@@ -187,7 +188,8 @@ class ControlView:
         wanted = [message for message in found.values() if states is None or message.state in states]
         wanted.sort(key=lambda message: (message.created_at, message.id), reverse=True)
         owed: Counter[str] = Counter(obligation.state for obligation in held.obligations.values())
-        return OutboxView(tuple(wanted[:limit]), {str(state): count for state, count in owed.items()})
+        shown = tuple(self._addresses().message(message) for message in wanted[:limit])
+        return OutboxView(shown, {str(state): count for state, count in owed.items()})
 
     async def _latest_messages(self) -> list[Message]:
         """The last form of the messages that changed last; the newest record of each comes last."""
@@ -220,7 +222,12 @@ class ControlView:
                     carried[identity] = msgspec.structs.replace(
                         carried[identity], state=record.message.state, message=record.message.id, changed_at=record.at
                     )
-        return MessageView(message, tuple(carried.values()), changes)
+        shown = self._addresses()
+        return MessageView(
+            shown.message(message),
+            tuple(map(shown.obligation, carried.values())),
+            tuple(msgspec.structs.replace(one, message=shown.message(one.message)) for one in changes),
+        )
 
     async def why(self, alert: str) -> WhyView:
         running = self._running
@@ -237,7 +244,9 @@ class ControlView:
         for routed in running.judge.policy.routing.targets(last.labels, last.severity):
             routes[routed.target.receiver, routed.path] = Routed(routed.target.receiver, (routed.path,))
         told = (AlertChanged, Acked, Owed, ObligationChanged, MessageChanged, Audited)
-        records: tuple[StoryRecord, ...] = tuple(one for one in history if isinstance(one, told))
+        records: tuple[StoryRecord, ...] = tuple(
+            self._addresses().record(one) for one in history if isinstance(one, told)
+        )
         return WhyView(alert=last, rule=rule, routes=tuple(routes.values()), records=records)
 
     # ---- events ------------------------------------------------------------------------------------------------------------
@@ -398,7 +407,11 @@ class ControlView:
     async def journal_export(self) -> AsyncIterator[Json]:
         async with aclosing(self._running.journal.export()) as lines:
             async for line in lines:
-                yield msgspec.json.decode(line)
+                record: Json = msgspec.json.decode(line)
+                yield self._addresses().everywhere(record) if b'"address"' in line else record
+
+    def _addresses(self) -> Addresses:
+        return Addresses(self._running.config, self._running.catalog)
 
     async def audit(self, actor: Actor, command: str, outcome: str) -> None:
         now = self._running.world.clock.now()

@@ -34,7 +34,7 @@ from sixfbd_plugins.notifiers.pace import Pace
 from sixfbd_plugins.twilio.account import PUBLIC_URL, Account, AccountOptions, Misread, Refused, revealed, validate_sid
 from sixfbd_plugins.twilio.failures import is_temporary, words_of
 from sixfbd_plugins.twilio.messages import FAILED, receipt_of
-from sixfbd_plugins.twilio.numbers import normalized, normalized_sender
+from sixfbd_plugins.twilio.numbers import last_digits, normalized, normalized_sender
 from sixfbd_plugins.twilio.texts import fitted, reference, segments
 
 LISTED_AFTER_S: Final = 30 * SECOND  # a message that was taken is in the log by then
@@ -103,6 +103,10 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
     @classmethod
     def check_address(cls, options: Any, address: str) -> None:
         normalized(address)
+
+    @classmethod
+    def show_address(cls, address: str) -> str:
+        return last_digits(address)
 
     async def deliver(self, notification: Notification) -> Receipt:
         to = _receiver(notification)

@@ -30,7 +30,7 @@ def normalized_sender(text: str) -> str:
 
 def last_digits(number: str) -> str:
     """Return a number as it may be shown."""
-    return f"…{number[-4:]}"
+    return f"…{number.strip()[-4:]}"
 
 
 def without_numbers(text: str) -> str:

@@ -147,7 +147,7 @@ def test_routes_are_checked_through_the_whole_tree(complaints):
     routes = [{matchers = ['a=~"("', "nonsense"], routes = [{receiver = "taem"}]}]
     """
     assert [line for line in complaints(text) if "warning" not in line] == [
-        'sixfbd.toml: receivers.team.log.to[2]: "a" is there twice',
+        "sixfbd.toml: receivers.team.log.to[2]: is there twice; leave it out, it is to[0]",
         "sixfbd.toml: route.matchers: the first route takes everything; move the matchers into [[route.routes]]",
         "sixfbd.toml: route.receiver: is missing; known: team",
         """sixfbd.toml: route.routes[0].matchers[0]: 'a=~"("': '(' is not a regular expression of RE2: missing ): (""",
