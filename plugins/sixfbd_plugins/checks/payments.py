@@ -6,6 +6,7 @@ span by span, and comes by webhooks as well; both bring the same events, and eac
 
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from itertools import groupby
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -18,11 +19,13 @@ from sixfbd.plugin import (
     MINUTE,
     SECOND,
     Check,
+    Configured,
     Context,
     Duration,
     Event,
     EventType,
     Gauge,
+    InvalidOptions,
     Json,
     OptionFaults,
     PluginConfig,
@@ -158,6 +161,18 @@ class PaymentsCheck(Check[PaymentsOptions]):
     external = "stripe"
     interval = Duration(2 * MINUTE)
     timeout = Duration(30 * SECOND)
+
+    @classmethod
+    def complete(cls, options: Any, configured: Configured) -> Any:
+        """Find the inbound that gets the account's webhooks."""
+        names = sorted(url.rpartition("/")[2] for url in configured.webhooks.get("stripe", ()))
+        if not options.inbound:
+            return replace(options, inbound=names[0]) if len(names) == 1 else options
+        if options.inbound not in names:
+            add = 'leave it out, or add [inbound.NAME] with kind = "stripe" and [http.public]'
+            mend = f"write one of these: {', '.join(names)}" if names else add
+            raise InvalidOptions([("inbound", f"names no inbound of kind stripe; {mend}")])
+        return options
 
     def __init__(self, options: PaymentsOptions, ctx: Context) -> None:
         super().__init__(options, ctx)
@@ -421,11 +436,7 @@ class PaymentsCheck(Check[PaymentsOptions]):
     async def _compare(self, memory: Memory) -> Memory:
         """Look for events that were read from the list, but that our receiver has never got."""
         endpoint, now = self._found.receiver, self.ctx.clock.now()
-        gaps = [
-            one
-            for one in memory.missing
-            if now - one.at < webhooks.MISSING_KEPT_S and one.id not in await self._arrived(one.at, one.at + 1.0)
-        ]
+        gaps = await self._still_missing([one for one in memory.missing if now - one.at < webhooks.MISSING_KEPT_S])
         read_until = float(memory.position.read_until) if memory.position else 0.0
         until = min(read_until - LATE_S, now - self.options.undelivered_after, memory.compared_until + SPAN_S)
         if endpoint is not None and until > memory.compared_until:
@@ -437,6 +448,14 @@ class PaymentsCheck(Check[PaymentsOptions]):
         if gaps:
             self._remarks.append(webhooks.named(gaps, self.options.inbound, now))
         return replace(memory, missing=tuple(gaps))
+
+    async def _still_missing(self, gaps: Sequence[Missing]) -> list[Missing]:
+        """Return those that have not come in meanwhile: Stripe tries again for days. An hour's are looked for at once."""
+        still: list[Missing] = []
+        for hour, within in groupby(gaps, lambda one: one.at // HOUR):
+            arrived = await self._arrived(hour * HOUR, (hour + 1) * HOUR)
+            still += [one for one in within if one.id not in arrived]
+        return still
 
     async def _arrived(self, start: float, end: float) -> set[str]:
         arrived = await self._events(events.DELIVERY.name, start, end)

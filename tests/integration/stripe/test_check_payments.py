@@ -8,9 +8,9 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from sixfbd.plugin import DAY, HOUR, MINUTE, Event, InvalidOptions, Secret, Status
+from sixfbd.plugin import DAY, HOUR, MINUTE, Configured, Event, InvalidOptions, Secret, Status
 from sixfbd.world import EngineClock
-from sixfbd_plugins.checks.payments import PaymentsOptions
+from sixfbd_plugins.checks.payments import PaymentsCheck, PaymentsOptions
 from sixfbd_plugins.sandbox.faults import Fault
 from sixfbd_plugins.sandbox.stripe import Try
 
@@ -336,6 +336,21 @@ def test_a_wrong_option_is_named_and_its_value_is_not_shown(options, words):
         PaymentsOptions(**{"api_key": Secret("rk_test_0123456789", "env K"), **options})
     assert words in str(failure.value)
     assert not [value for value in ("hunter2", "0123456789", "user:pw") if value in str(failure.value)]
+
+
+HOOKS = ("https://hooks.example.com/webhooks/a", "https://hooks.example.com/webhooks/b")
+
+
+@pytest.mark.parametrize(("given", "hooks", "inbound"), [("", HOOKS[:1], "a"), ("", HOOKS, ""), ("b", HOOKS, "b")])
+def test_the_only_inbound_of_kind_stripe_need_not_be_named(kit, given, hooks, inbound):
+    options = PaymentsOptions(api_key=Secret(kit.KEY, "env K"), inbound=given)
+    assert PaymentsCheck.complete(options, Configured(webhooks={"stripe": hooks})).inbound == inbound
+
+
+def test_an_inbound_that_is_none_of_stripes_is_named(kit):
+    options = PaymentsOptions(api_key=Secret(kit.KEY, "env K"), inbound="c")
+    with pytest.raises(InvalidOptions, match="inbound: names no inbound of kind stripe; write one of these: a, b"):
+        PaymentsCheck.complete(options, Configured(webhooks={"stripe": HOOKS}))
 
 
 async def test_figures_stay_in_every_page_of_a_run(kit, double, clock, engine):

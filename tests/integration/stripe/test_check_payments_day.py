@@ -13,7 +13,7 @@ from sixfbd_plugins.sandbox.stripe import Try
 from sixfbd_plugins.stripe.payments import FAILED
 
 PAYMENTS = int(os.environ.get("SIXFBD_STRIPE_PAYMENTS", "600"))  # a day of the issue is 20000
-INTERVAL_S = 2 * MINUTE if PAYMENTS > 10_000 else 25 * MINUTE  # each run waits for the disk several times
+INTERVAL_S = 10 * MINUTE if PAYMENTS > 10_000 else 25 * MINUTE  # each run waits for the disk several times
 FINAL_AFTER_S = 30 * MINUTE
 DECLINES = ("insufficient_funds", "do_not_honor", "expired_card")
 ERRORS = (("processing_error", "card_error"), ("rate_limit", "api_error"))
