@@ -19,6 +19,7 @@ import pytest
 
 from sixfbd.control.client import ControlClient, ControlError
 from sixfbd.control.protocol import RpcError
+from sixfbd_plugins.sandbox.control import ask
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
@@ -154,6 +155,61 @@ class Daemon:
             self.process.wait(5)
             raise AssertionError(f"the daemon did not stop within 15 s:\n{self.log.read_text()[-4000:]}") from None
         return time.monotonic() - began
+
+
+class Sandbox:
+    """`sixfbd-sandbox` on a daemon's run directory."""
+
+    def __init__(self, daemon: Daemon, http: str) -> None:
+        self.daemon = daemon
+        self.log = daemon.directory / "sandbox.log"
+        self.process: subprocess.Popen[str] | None = None
+        daemon.edit('listen = "127.0.0.1:0"', f'listen = "{http}"')
+        done = self.run("init", "--port", "0")
+        assert done.returncode == 0, done.stderr
+        # Intervals are short, so that the test is.
+        config = daemon.directory / "conf.d" / "50-sandbox.toml"
+        text = config.read_text()
+        assert 'interval = "15s"' in text
+        config.write_text(
+            text.replace('interval = "15s"', 'interval = "1s"').replace('interval = "10s"', 'interval = "1s"')
+        )
+
+    def start(self, beside: int | None = None) -> str:
+        with self.log.open("a") as log:
+            command = [BIN / "sixfbd-sandbox", "--run-dir", self.daemon.directory, "run"]
+            more = [] if beside is None else ["--beside", str(beside)]
+            self.process = subprocess.Popen(
+                [*command, *more], stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [BIN / "sixfbd-sandbox", "--run-dir", self.daemon.directory, *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def ask(self, *args: str) -> Any:
+        done = self.run(*args, "--json")
+        assert done.returncode == 0, done.stderr
+        if args[0] == "inbox":
+            return [json.loads(line) for line in done.stdout.splitlines()]
+        return json.loads(done.stdout)
+
+    def inbox(self, after: int = 0) -> list[dict[str, Any]]:
+        """Return what the daemon has sent, and has arrived."""
+        found = ask(self.daemon.directory / "sandbox.sock", "GET", f"/inbox?after={after}")
+        return [
+            one for one in found if one["by"] == "sixfbd" and (one["channel"] != "sms" or one["state"] == "delivered")
+        ]
+
+    def told(self, rule: str, status: str, after: int = 0) -> dict[tuple[str, str], float]:
+        """Return, by (channel, to), when somebody was first told of a rule."""
+        found: dict[tuple[str, str], float] = {}
+        for one in self.inbox(after):
+            if f"[{status}] {rule} " in one["text"]:
+                found.setdefault((one["channel"], one["to"]), one["at"])
+        return found
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -398,3 +454,15 @@ def mounted() -> Iterator[Callable[..., None]]:
     for point in reversed(points):
         if subprocess.run(["umount", point], capture_output=True, timeout=20, check=False).returncode:
             subprocess.run(["umount", "--lazy", point], capture_output=True, timeout=20, check=True)
+
+
+@pytest.fixture
+def sandbox(daemon: Daemon, free_port: Callable[[], int]) -> Iterator[Sandbox]:
+    made = Sandbox(daemon, f"127.0.0.1:{free_port()}")
+    yield made
+    if made.process is not None:
+        with suppress(ProcessLookupError):
+            made.process.terminate()
+        made.process.wait(15)
+        assert made.process.stdout is not None
+        made.process.stdout.close()

@@ -173,7 +173,7 @@ async def test_the_shop_remembers_what_it_sold_over_a_restart(place, client):
         assert order.status_code == 201
     async with running(place) as urls:
         stock = (await client.get(f"{urls['shop']}/internal/inventory")).json()
-        assert stock["cities"][0]["status"]["publicAvailable"]["ga"] <= 110
+        assert stock["cities"][0]["status"]["publicAvailable"]["ga"] <= 390
     assert order.json()["orderId"] in json.loads(place.state.read_text())["orders"]
 
 

@@ -88,14 +88,14 @@ def test_stock_is_never_negative_and_money_is_what_the_events_say(seed, steps):
 def test_only_the_fault_sells_more_tickets_than_there_are():
     clock = Clock()
     shop = make(clock)
-    statuses = Counter(buy(shop, 10, tier="vip").status for _ in range(3))
-    assert statuses == {201: 2, 409: 1}
+    statuses = Counter(buy(shop, 10, tier="vip").status for _ in range(5))
+    assert statuses == {201: 4, 409: 1}
     shop.set_trade(Trade(oversell=True))
     assert buy(shop, 10, tier="vip").status == 201
     clock.at += 2
     shop.advance()
     sold = next(iter(shop.state.cities.values())).tiers["vip"]
-    assert (sold.sold, sold.limit, sold.available) == (30, 20, 0)
+    assert (sold.sold, sold.limit, sold.available) == (50, 40, 0)
 
 
 def test_a_card_that_is_refused_leaves_the_tickets_to_others_and_is_told():
@@ -198,9 +198,9 @@ def test_stock_is_shown_as_the_status_that_the_document_reads():
     buy(shop, 3)
     shown = json.loads(shop.handle("GET", "/internal/inventory", {}, {}, b"").body)["cities"][0]
     assert shown["status"] == {
-        "publicAvailable": {"ga": 117, "vip": 20},
+        "publicAvailable": {"ga": 397, "vip": 40},
         "sold": {"ga": 0, "vip": 0},
-        "publicLimits": {"ga": 120, "vip": 20},
+        "publicLimits": {"ga": 400, "vip": 40},
     }
 
 

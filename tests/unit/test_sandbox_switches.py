@@ -9,7 +9,15 @@ from sixfbd_plugins.sandbox.faults import Fault
 from sixfbd_plugins.sandbox.switches import WORDS, PostFault, SwitchError, read_switch, words_of
 from sixfbd_plugins.sandbox.town import DAEMON_NUMBER, Keys, Town
 
-KEYS = Keys(twilio_sid="AC" + "0" * 32, twilio_token="token", hook_secret="whsec_" + "QUFB" * 11)
+KEYS = Keys(
+    twilio_sid="AC" + "0" * 32,
+    twilio_token="token",
+    stripe_key="rk_test_0",
+    stripe_signing="whsec_0",
+    slack_token="xoxb-0",
+    discord_webhooks={"/api/webhooks/1/x": "#alerts"},
+    hook_secret="whsec_" + "QUFB" * 11,
+)
 HEADERS = {"authorization": "Basic " + base64.b64encode(f"{KEYS.twilio_sid}:token".encode()).decode()}
 
 
@@ -106,3 +114,57 @@ def test_the_shop_confirms_its_tickets_by_text_and_the_inbox_tells_them_apart(to
     texts = [one for one in town.inbox() if one.by == "shop"]
     assert len(texts) == len(sold) > 0
     assert all(one.to.startswith("+1352555") for one in texts)
+
+
+def test_a_payment_of_the_shop_is_one_at_stripe_and_its_webhook_is_due_at_the_daemon(town, at):
+    town.switch("shop", ["rush=100"])
+    at[0] += 20
+    town.advance()
+    at[0] += 5
+    parcels = [one for one in town.advance() if one.house == "stripe"]
+    sold = [one for one in town.shop.state.orders.values() if one.state == "ticketed"]
+    succeeded = [one for one in town.stripe.events.values() if one["type"] == "payment_intent.succeeded"]
+    assert len(succeeded) >= len(sold) > 0
+    assert {one.reference for one in sold} <= {one["data"]["object"]["id"] for one in succeeded}
+    assert parcels[0].url == "http://127.0.0.1:9633/webhooks/stripe"
+    assert parcels[0].headers["stripe-signature"].startswith("t=")
+
+
+def test_an_outage_of_stripe_fails_payments_for_reasons_of_technique_and_refunds_wait(town, at):
+    wish = b'{"cityId":"%s","tier":"ga","email":"a@example.com"}' % next(iter(town.shop.state.cities)).encode()
+    assert town.shop.handle("POST", "/checkout", {}, {}, wish).status == 201
+    at[0] += 2
+    town.advance()
+    town.switch("stripe", ["error=500"])
+    assert town.shop.handle("POST", "/checkout", {}, {}, wish).status == 502
+    town.switch("shop", ["refunds=100%"])
+    at[0] += 11
+    town.advance()
+    assert town.shop.state.refunded_minor == 0
+    town.clear("stripe")
+    at[0] += 61
+    town.advance()
+    assert town.shop.state.refunded_minor >= 4900
+    assert any(one["type"] == "refund.created" for one in town.stripe.events.values())
+
+
+def test_disputes_and_payouts_strike_once_and_disputes_end_with_their_fault(town, at):
+    wish = b'{"cityId":"%s","tier":"ga","email":"a@example.com"}' % next(iter(town.shop.state.cities)).encode()
+    town.shop.handle("POST", "/checkout", {}, {}, wish)
+    at[0] += 2
+    town.advance()
+    town.switch("stripe", ["disputes=100%"])
+    town.switch("stripe", ["payouts=fail"])
+    town.switch("stripe", ["endpoint=disabled"])
+    assert [one["status"] for one in town.stripe.disputes.values()] == ["needs_response"]
+    assert [one["type"] for one in town.stripe.events.values()].count("payout.failed") == 1
+    assert town.endpoint.status == "disabled"
+    town.clear()
+    assert [one["status"] for one in town.stripe.disputes.values()] == ["won"]
+    assert town.endpoint.status == "enabled"
+
+
+def test_slack_refuses_in_its_own_words(town):
+    town.switch("slack", ["refusal=channel_not_found"])
+    answer = town.slack.handle("POST", "/api/chat.postMessage", {}, {"authorization": "Bearer xoxb-0"}, b"{}")
+    assert (answer.status, answer.body) == (200, b'{"ok": false, "error": "channel_not_found"}')

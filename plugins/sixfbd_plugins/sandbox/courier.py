@@ -54,6 +54,8 @@ class Courier:
         }
         if "lost" in kinds or self._nursery is None or self._waiting >= MAX_PARCELS:
             self.counts["lost"] += 1
+            if parcel.done is not None:
+                parcel.done(0)
             return
         if "forged" in kinds:
             parcel = msgspec.structs.replace(parcel, headers=_forged(parcel.headers))

@@ -153,7 +153,14 @@ async def run_sandbox(place: Place, *, beside: int | None = None, ready: Callabl
 
     `ready` is called once all ports and the control socket take connections.
     """
-    town = Town(place.keys, time.time, random.Random(), state=_remembered(place.state), speed=place.addresses.speed)
+    town = Town(
+        place.keys,
+        time.time,
+        random.Random(),
+        public=place.public,
+        state=_remembered(place.state),
+        speed=place.addresses.speed,
+    )
     async with AsyncExitStack() as stack:
         served = []
         for name, handle in town.houses.items():

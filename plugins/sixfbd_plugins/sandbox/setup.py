@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import tomli_w
@@ -22,9 +23,11 @@ CONFIG: Final = "conf.d/50-sandbox.toml"
 FOLDER: Final = "sandbox"
 SOCKET: Final = "sandbox.sock"
 FIRST_PORT: Final = 9640
-HOUSES: Final = ("shop", "twilio", "hook")
+HOUSES: Final = ("shop", "twilio", "stripe", "slack", "discord", "hook")
+DISCORD: Final = {"#alerts": "discord-alerts", "#critical-alerts": "discord-critical"}
 PUBLIC_PORT: Final = 9633
-PEOPLE: Final = {"primary": "+13525550101", "secondary": "+13525550102", "escalation": "+13525550103"}
+PEOPLE: Final = {"primary": "+13525550101", "secondary": "+13525550102"}
+CHANNELS: Final = {"primary": "#alerts", "secondary": "#critical-alerts"}
 
 
 class SetupError(Exception):
@@ -46,12 +49,14 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A run directory as the sandbox sees it. `daemon` is the address of the daemon's local port."""
+    """A run directory as the sandbox sees it. `daemon` is the address of the daemon's local port, `public` that of
+    its port for the outside."""
 
     directory: Path
     addresses: Addresses
     keys: Keys
     daemon: str
+    public: str
     token: str
 
     @property
@@ -78,6 +83,12 @@ def read_place(directory: Path) -> Place:
     keys = Keys(
         twilio_sid=addresses.twilio_sid,
         twilio_token=_key(directory, f"{FOLDER}/twilio-token"),
+        stripe_key=_key(directory, f"{FOLDER}/stripe-key"),
+        stripe_signing=_key(directory, f"{FOLDER}/stripe-signing"),
+        slack_token=_key(directory, f"{FOLDER}/slack-token"),
+        discord_webhooks={
+            urlsplit(_key(directory, f"{FOLDER}/{name}")).path: channel for channel, name in DISCORD.items()
+        },
         hook_secret=_key(directory, f"{FOLDER}/hook-secret"),
     )
     http = _merged(directory).get("http", {})
@@ -86,6 +97,7 @@ def read_place(directory: Path) -> Place:
         addresses=addresses,
         keys=keys,
         daemon=f"http://{http.get('listen', '127.0.0.1:9632')}",
+        public=http.get("public", {}).get("url", "").rstrip("/"),
         token=_key(directory, "tokens/events"),
     )
 
@@ -141,6 +153,13 @@ def write_sandbox(directory: Path, *, force: bool = False, first_port: int = FIR
         config.parent.mkdir(mode=0o700, exist_ok=True)
         files = {
             folder / "twilio-token": (f"{secrets.token_hex(16)}\n", False),
+            folder / "stripe-key": (f"rk_test_{secrets.token_hex(16)}\n", False),
+            folder / "stripe-signing": (f"whsec_{secrets.token_hex(16)}\n", False),
+            folder / "slack-token": (f"xoxb-{secrets.token_hex(16)}\n", False),
+            **{
+                folder / name: (f"http://{listen['discord']}/api/webhooks/{place}/{secrets.token_hex(16)}\n", True)
+                for place, name in enumerate(DISCORD.values(), 1)
+            },
             folder / "hook-secret": (f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}\n", False),
             folder / "sandbox.toml": (_ADDRESSES_HEAD + tomli_w.dumps(addresses), True),
             config: (config_text(listen, public, sid), True),
@@ -207,23 +226,65 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
                 "interval": "10s",
                 "targets": [f"{url['shop']}/", f"{url['shop']}/checkout", f"{url['shop']}/health"],
             },
-            "sms": {"plugin": "sms", "interval": "15s", "notifier": "twilio", "min_balance": "20.00", **account},
+            "inventory": {
+                "plugin": "inventory",
+                "interval": "15s",
+                "http": {"url": f"{url['shop']}/internal/inventory"},
+            },
+            "payments": {
+                "plugin": "payments",
+                "interval": "15s",
+                "api_key": {"file": f"{FOLDER}/stripe-key"},
+                "base_url": url["stripe"],
+                "inbound": "stripe",
+                "window": "10m",  # shorter than the defaults, so that faults show soon
+                "final_after": "30s",
+                "undelivered_after": "2m",
+            },
+            "sms": {"plugin": "sms", "interval": "15s", "min_balance": "20.00", **account},
         },
         "notifiers": {
-            "twilio": {"plugin": "sms", "status_callback": f"http://{public}/webhooks/twilio", **account},
+            "twilio": {"plugin": "sms", **account},
+            "slack": {"plugin": "slack", "token": {"file": f"{FOLDER}/slack-token"}, "base_url": url["slack"]},
+            "discord": {
+                "plugin": "discord",
+                "webhooks": {channel: {"file": f"{FOLDER}/{name}"} for channel, name in DISCORD.items()},
+            },
             "hook": {
                 "plugin": "webhook",
                 "url": f"{url['hook']}/hook",
                 "secret": {"file": f"{FOLDER}/hook-secret"},
             },
         },
-        "inbound": {"twilio": {"kind": "twilio", "secrets": [{"file": f"{FOLDER}/twilio-token"}]}},
+        "inbound": {
+            "twilio": {"kind": "twilio", "secrets": [{"file": f"{FOLDER}/twilio-token"}]},
+            "stripe": {"kind": "stripe", "secrets": [{"file": f"{FOLDER}/stripe-signing"}]},
+        },
         "receivers": {
-            name: {"sms": {"via": "twilio", "to": [number]}, "webhook": {"via": "hook"}}
-            for name, number in PEOPLE.items()
+            **{name: _person(number, CHANNELS[name]) for name, number in PEOPLE.items()},
+            "inventory": {"slack": {"via": "slack", "to": ["#inventory-alerts"]}},
+            "payments": {"slack": {"via": "slack", "to": ["#payment-alerts"]}},
+        },
+        "route": {
+            "receiver": "primary",
+            "routes": [
+                {"receiver": "secondary", "matchers": ['severity="critical"'], "continue": True},
+                {"receiver": "inventory", "matchers": ['service="inventory"'], "continue": True},
+                {"receiver": "payments", "matchers": ['service="payments"'], "continue": True},
+                {"receiver": "primary"},
+            ],
         },
     }
     return _CONFIG_HEAD + tomli_w.dumps(values)
+
+
+def _person(number: str, channel: str) -> dict[str, Any]:
+    return {
+        "sms": {"via": "twilio", "to": [number]},
+        "slack": {"via": "slack", "to": [channel]},
+        "discord": {"via": "discord", "to": [channel]},
+        "webhook": {"via": "hook"},
+    }
 
 
 _CONFIG_HEAD: Final = """\

@@ -20,6 +20,7 @@ from sixfbd_plugins.sandbox.faults import NEVER_S, Answer, Fault, answered
 
 CURRENCY: Final = "USD"
 VISITORS_PER_HOUR: Final = 240.0  # on average, at speed 1
+BUYING_IN_A_RUSH: Final = 0.9
 TICKET_AFTER_S: Final = 1.0  # the till's word reaches the shop
 REFUND_AFTER_S: Final = 1 * HOUR
 REOPEN_AFTER_S: Final = 6 * HOUR  # sold out everywhere, a city sells its next workshop
@@ -28,7 +29,7 @@ MAX_VISITS: Final = 200  # of one `advance`
 MAX_ORDERS: Final = 2000  # remembered; of more the oldest that are settled are forgotten
 MAX_EVENTS: Final = 5000  # that nobody has asked for; of more the oldest are lost, and counted
 PATIENCE_S: Final = 30.0  # a visitor waits no longer for a page
-TIERS: Final = {"ga": (120, 4900), "vip": (20, 14900)}
+TIERS: Final = {"ga": (400, 4900), "vip": (40, 14900)}
 CITIES: Final = ("dallas", "atlanta", "chicago", "houston")
 FIRST_NAMES: Final = ("ana", "ben", "cleo", "dev", "eli", "fay", "gus", "ivy", "jo", "kit")
 
@@ -82,10 +83,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Trade(msgspec.Struct, frozen=True, kw_only=True):
-    """How business goes. Ratios in 0..1; `rush`: so many times the usual visitors."""
+    """How business goes. Ratios in 0..1; `rush`: so many times the usual visitors, and most of them buy."""
 
     rush: float = 1.0
-    buying: float = 0.25
+    buying: float = 0.1
     declines: float = 0.02
     technical: float = 0.0
     refunds: float = 0.002
@@ -175,7 +176,8 @@ class Shop:
     def _visit(self) -> None:
         """Somebody looks at the shop, and may buy; a page that fails ends the visit."""
         self.visits += 1
-        if self.handle("GET", "/", {}, {}, b"").status != 200 or self._rng.random() >= self.trade.buying:
+        buying = max(self.trade.buying, BUYING_IN_A_RUSH if self.trade.rush > 1 else 0.0)
+        if self.handle("GET", "/", {}, {}, b"").status != 200 or self._rng.random() >= buying:
             return
         if self.handle("GET", "/checkout", {}, {}, b"").status != 200:
             return

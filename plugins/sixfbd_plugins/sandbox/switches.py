@@ -13,9 +13,9 @@ import msgspec
 from sixfbd.plugin import Duration
 from sixfbd_plugins.sandbox.faults import Fault
 
-PROVIDERS: Final = ("twilio", "hook")
+PROVIDERS: Final = ("twilio", "stripe", "slack", "discord", "hook")
 TARGETS: Final = ("shop", *PROVIDERS)
-WITH_WEBHOOKS: Final = ("twilio",)
+WITH_WEBHOOKS: Final = ("twilio", "stripe")
 PostKind = Literal["duplicate", "disorder", "forged", "lost"]
 
 
@@ -89,6 +89,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _slack_word(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{1,60}", text):
+        raise ValueError("is no word of Slack's")
+    return text
+
+
 def _amount(text: str) -> str:
     if not re.fullmatch(r"-?\d{1,6}\.\d\d", text):
         raise ValueError("is no amount; write 3.50")
@@ -114,7 +120,13 @@ WORDS: Final[Mapping[str, Word]] = {
     "undelivered": Word("messages do not arrive, with this error code, such as 30003", _number, ("twilio",)),
     "account": Word("the account is suspended or closed", _one_of("suspended", "closed"), ("twilio",)),
     "balance": Word("the account's balance, such as 3.50", _amount, ("twilio",)),
-    "rush": Word("so many times the usual visitors", _times, ("shop",)),
+    "refusal": Word(
+        "messages are refused with this word of Slack's, such as channel_not_found", _slack_word, ("slack",)
+    ),
+    "endpoint": Word("the webhook endpoint is disabled: endpoint=disabled", _one_of("disabled"), ("stripe",)),
+    "payouts": Word("a payout to the bank fails: payouts=fail", _one_of("fail"), ("stripe",)),
+    "disputes": Word("this part of the payments of the last minutes is disputed", _ratio, ("stripe",)),
+    "rush": Word("so many times the usual visitors, most of whom buy", _times, ("shop",)),
     "declines": Word("this part of the cards is declined", _ratio, ("shop",)),
     "technical": Word("this part of the payments fails for technical reasons", _ratio, ("shop",)),
     "refunds": Word("this part of those who have tickets wants the money back", _ratio, ("shop",)),
@@ -131,6 +143,8 @@ def read_switch(number: int, target: str, words: Iterable[str]) -> Switch:
     given = dict(_read_word(target, word) for word in words)
     rate = given.pop("rate", 1.0)
     requests: dict[str, Any] = {name: given.pop(name) for name in (*_REQUESTS, *_LIMITS) if name in given}
+    if "refusal" in given:
+        requests.setdefault("error", 200)  # as Slack answers most errors
     kind = given.pop("webhooks", None)
     if not (set(requests) & set(_REQUESTS) or kind or given):
         raise SwitchError(f"{target}: nothing is switched on; write one of {', '.join(words_of(target))}")

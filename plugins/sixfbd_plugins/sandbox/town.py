@@ -4,25 +4,47 @@ Pure: requests come in as values by house (`houses`), what is due goes out as va
 """
 
 import base64
+import html
 import random
+import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from sixfbd_plugins.sandbox.faults import Answer
+from sixfbd.plugin import DAY
+from sixfbd_plugins.sandbox.discord import DiscordDouble
+from sixfbd_plugins.sandbox.faults import Answer, Fault
 from sixfbd_plugins.sandbox.hook import HookDouble
-from sixfbd_plugins.sandbox.shop import Card, Order, Outcome, Shop, State, Trade
+from sixfbd_plugins.sandbox.shop import CURRENCY, Card, Order, Outcome, Shop, State, Trade
+from sixfbd_plugins.sandbox.slack import SlackDouble
+from sixfbd_plugins.sandbox.stripe import StripeDouble, Try
 from sixfbd_plugins.sandbox.switches import PostFault, Switch, SwitchError, read_switch
 from sixfbd_plugins.sandbox.twilio import API, DELIVERED, Step, TwilioDouble
 
 DAEMON_NUMBER: Final = "+13525550100"
 SHOP_NUMBER: Final = "+13525550110"
+SLACK_CHANNELS: Final = {
+    "alerts": "C0000000001", "critical-alerts": "C0000000002", "inventory-alerts": "C0000000003",
+    "payment-alerts": "C0000000004",
+}  # fmt: skip
+DECLINES: Final = ("insufficient_funds", "generic_decline", "expired_card")
+PAID_AFTER_S: Final = 0.5
 MAX_INBOX: Final = 2000  # of more the oldest are forgotten
 Handle = Callable[[str, str, Mapping[str, str], Mapping[str, str], bytes], Answer]
+
+
+class House(Protocol):
+    """The shop, or a double."""
+
+    faults: list[Fault]
+
+    def handle(
+        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> Answer: ...
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +52,10 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
 
     twilio_sid: str
     twilio_token: str
+    stripe_key: str
+    stripe_signing: str
+    slack_token: str
+    discord_webhooks: dict[str, str]  # channels by path
     hook_secret: str
 
 
@@ -56,7 +82,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Town:
-    """`houses` answer requests; `advance` lets time pass; `switch` and `clear` change the faults that are on."""
+    """`houses` answer requests; `advance` lets time pass; `switch` and `clear` change the faults that are on.
+
+    `public` is the address of the daemon's port for the outside.
+    """
 
     def __init__(
         self,
@@ -64,20 +93,30 @@ class Town:
         now: Callable[[], float],
         rng: random.Random,
         *,
+        public: str = "http://127.0.0.1:9633",
         state: State | None = None,
         speed: float = 1.0,
     ) -> None:
         self.twilio = TwilioDouble(
             keys.twilio_sid, keys.twilio_token, now, rng, numbers=(DAEMON_NUMBER, SHOP_NUMBER), plan=self._plan
         )
+        self.stripe = StripeDouble(keys.stripe_key, now, rng)
+        self.endpoint = self.stripe.add_endpoint(f"{public}/webhooks/stripe", keys.stripe_signing)
+        self.slack = SlackDouble(keys.slack_token, now, rng, channels=SLACK_CHANNELS)
+        self.discord = DiscordDouble(now, rng, webhooks=keys.discord_webhooks)
         self.hook = HookDouble(keys.hook_secret, now, rng)
-        self.shop = Shop(now, rng, charge=self._charge, confirm=self._confirm, state=state, speed=speed)
-        self.houses: dict[str, Handle] = {
-            "shop": self.shop.handle, "twilio": self.twilio.handle, "hook": self.hook.handle,
+        self.shop = Shop(
+            now, rng, charge=self._charge, confirm=self._confirm, repay=self._repay, state=state, speed=speed
+        )
+        self._doubles: dict[str, House] = {
+            "shop": self.shop, "twilio": self.twilio, "stripe": self.stripe, "slack": self.slack,
+            "discord": self.discord, "hook": self.hook,
         }  # fmt: skip
+        self.houses: dict[str, Handle] = {name: double.handle for name, double in self._doubles.items()}
         self.switches: list[Switch] = []
         self.post_faults: dict[str, list[PostFault]] = {}
         self._keys = keys
+        self._now = now
         self._rng = rng
         self._switched = 0
         self._inbox: list[tuple[Item, Callable[[], str]]] = []
@@ -88,7 +127,11 @@ class Town:
     def advance(self) -> list[Parcel]:
         """Let time pass; return the webhooks that are due since the last call."""
         self.shop.advance()
-        return [Parcel("twilio", one.url, one.headers, one.body) for one in self.twilio.advance()]
+        self._collect()
+        parcels = [Parcel("twilio", one.url, one.headers, one.body) for one in self.twilio.advance()]
+        for due in self.stripe.deliveries():
+            parcels.append(Parcel("stripe", due.url, due.headers, due.body, partial(self.stripe.answered, due)))
+        return parcels
 
     # ---- faults ----------------------------------------------------------------------------------------------------------
 
@@ -98,6 +141,7 @@ class Town:
         self._switched = made.number
         self.switches.append(made)
         self._apply()
+        self._strike(made.own)
         return made
 
     def clear(self, name: str = "") -> list[Switch]:
@@ -110,16 +154,31 @@ class Town:
         return gone
 
     def _apply(self) -> None:
-        for name, double in (("shop", self.shop), ("twilio", self.twilio), ("hook", self.hook)):
+        """Make every house be as the faults that are on will have it."""
+        for name, double in self._doubles.items():
             double.faults[:] = [one.fault for one in self._of(name) if one.fault is not None]
             self.post_faults[name] = [one.post for one in self._of(name) if one.post is not None]
         own: dict[str, Any] = {word: value for one in self.switches for word, value in one.own.items()}
         self.twilio.status = own.get("account", "active")
         self.twilio.balance = own.get("balance", "100.00")
         self._undelivered = own.get("undelivered", 0)
+        self.endpoint.status = own.get("endpoint", "enabled")
+        self.slack.fault_code = own.get("refusal", "internal_error")
+        if "disputes" not in own:
+            for dispute in self.stripe.disputes.values():
+                dispute["status"] = "won"
         trade = replace(Trade(), **{word: own[word] for word in Trade.__struct_fields__ if word in own})
         if trade != self.shop.trade:
             self.shop.set_trade(trade)
+
+    def _strike(self, own: Mapping[str, Any]) -> None:
+        """Do what happens once when a fault is switched on."""
+        if "payouts" in own:
+            self.stripe.pay_out(50_000, CURRENCY.lower(), fails=True)
+        share = own.get("disputes", 0.0)
+        for order in list(self.shop.state.orders.values()):
+            if order.state == "ticketed" and self._is_charged(order) and self._rng.random() < share:
+                self.stripe.dispute(order.reference, self._now() + 1 * DAY)
 
     def _of(self, target: str) -> Iterable[Switch]:
         return (one for one in self.switches if one.target == target)
@@ -132,12 +191,31 @@ class Town:
     # ---- what the shop asks of its providers -------------------------------------------------------------------------------
 
     def _charge(self, order: Order, card: Card) -> Outcome:
-        """Stand in for a payment provider."""
+        """Have Stripe charge a card; the faults of its API are met as by any other request."""
+        if self._fails("/v1/payment_intents"):
+            return Outcome("failed", "api_error")
+        reason = {"good": "", "declined": self._rng.choice(DECLINES), "broken": "processing_error"}[card]
+        step = Try(PAID_AFTER_S, "failed", reason) if reason else Try(PAID_AFTER_S, "succeeded")
+        reference = self.stripe.pay(order.amount_minor, CURRENCY.lower(), (step,))
         if card == "good":
-            return Outcome("succeeded", reference=f"pay-{order.id}")
-        if card == "declined":
-            return Outcome("declined", self._rng.choice(("insufficient_funds", "generic_decline", "expired_card")))
-        return Outcome("failed", "processing_error")
+            return Outcome("succeeded", reference=reference)
+        return Outcome("declined" if card == "declined" else "failed", reason, reference)
+
+    def _repay(self, order: Order) -> bool:
+        """Have Stripe refund an order; one that a restart of the sandbox has let it forget is refunded without it."""
+        if self._fails("/v1/refunds"):
+            return False
+        if self._is_charged(order):
+            self.stripe.refund(order.reference, order.amount_minor)
+        return True
+
+    def _fails(self, path: str) -> bool:
+        met = [one for one in self.stripe.faults if one.hits("POST", path, self._rng)]
+        return any(one.error or one.silent or one.lost for one in met)
+
+    def _is_charged(self, order: Order) -> bool:
+        payment = self.stripe.payments.get(order.reference)
+        return payment is not None and bool(payment.charge)
 
     def _confirm(self, order: Order) -> None:
         """Text the customer; a ticket stands whether the text goes out or not, as in real shops."""
@@ -164,6 +242,15 @@ class Town:
             by = "shop" if message.from_ == SHOP_NUMBER else "sixfbd"
             item = Item(at=message.created_at, channel="sms", by=by, to=message.to, text=message.body)
             found.append((item, partial(_said, message)))
+        names = {channel: f"#{name}" for name, channel in self.slack.channels.items()}
+        for posted in self._fresh("slack", self.slack.messages):
+            text = html.unescape(str(posted.content.get("text") or posted.text))
+            item = Item(at=float(posted.ts), channel="slack", by="sixfbd", to=names[posted.channel], text=text)
+            found.append((item, partial(_edited, posted)))
+        for posted in self._fresh("discord", self.discord.messages):
+            text = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", str(posted.content.get("content") or posted.text))
+            item = Item(at=self._now(), channel="discord", by="sixfbd", to=posted.channel, text=text)
+            found.append((item, partial(_edited, posted)))
         for post in self._fresh("webhook", self.hook.posts.values()):
             item = Item(at=post.at, channel="webhook", by="sixfbd", to=post.receiver, text=post.title)
             found.append((item, lambda: "taken"))
@@ -182,3 +269,7 @@ class Town:
 
 def _said(message: Any) -> str:
     return f"{message.status} ({message.code})" if message.code else str(message.status)
+
+
+def _edited(message: Any) -> str:
+    return f"rewritten {message.edited}x" if message.edited else "posted"
