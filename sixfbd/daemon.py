@@ -39,6 +39,7 @@ from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.logs import configure_logging
 from sixfbd.model import CheckName, Refusals, Report, Sample, StoredEvent
+from sixfbd.outbox.events import MessageEvents
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
 from sixfbd.readers.condition import remarks
@@ -264,6 +265,8 @@ async def _serve(running: Running, runs: trio.Nursery) -> None:
     async with trio.open_nursery() as tasks:
         tasks.start_soon(lifetime.obey_signals, running)
         running.judge.listen(partial(_follow, running))
+        told = MessageEvents(running.intake, running.reader, running.world.clock, lambda: running.notifiers)
+        running.judge.listen(told.follow)
         before = known_before(running.window.latest((Matcher("__name__", "=~", "sixfbd_check_.+"),)))
         for name, instance in running.checks.items():  # before the first round: what has not reported yet is blind
             running.schedule.add(instance, paused=name in running.judge.state.paused, before=before.get(name))
@@ -281,6 +284,7 @@ async def _serve(running: Running, runs: trio.Nursery) -> None:
             upkeep.end_unwatched(running)
             upkeep.report_once(running, view)
             upkeep.begin(running, view, tasks)
+            tasks.start_soon(told.run)
             running.ready = True
             systemd.ready(f"{len(running.checks)} checks, {len(running.rules)} rules")
             log.info(

@@ -532,6 +532,15 @@ class Notifier(Generic[O]):
         """Return the receipt if the provider has the message, None if it has not. TemporaryFailure: cannot tell."""
         raise NotImplementedError(f"{type(self).__name__} has no lookup()")
 
+    def events(self, messages: Sequence[Message]) -> Sequence[Event]:
+        """Return events about our messages through this notifier, such as that one was taken, to be counted; () by default.
+
+        Called with none when the instance begins, then with messages that changed, each as it is now: after a start with
+        all of the last days. So an id is made of the message's, by which a repeat is recognised, and the event type is
+        `shared` if the notifier may get another name. Neither waits nor blocks.
+        """
+        return ()
+
     async def close(self) -> None:
         """Let go of what the instance holds. Called once, after the last delivery."""
 

@@ -25,7 +25,6 @@ from sixfbd.plugin import (
     Check,
     Configured,
     Context,
-    Counter,
     Duration,
     Event,
     EventType,
@@ -62,7 +61,6 @@ from sixfbd_plugins.twilio.texts import reference
 
 PAGE_SIZE: Final = 500  # messages; at three events each, a page is well below what a report may bring
 MOST_PAGES: Final = 15  # of one run; the rest is read by the next
-MOST_COUNTED: Final = 2000  # of our own messages in one run
 AROUND_S: Final = 2 * HOUR  # between our sending a message and Twilio's
 MAX_SUMMARY: Final = 400
 TEST_NUMBER: Final = "+15005550006"  # https://www.twilio.com/docs/iam/test-credentials: takes, and sends nothing
@@ -76,8 +74,6 @@ LOG_READ = Gauge("twilio_log_read_until_timestamp_seconds", "Messages that were 
 RESPONSE = Gauge("sms_response_seconds", "Mean time of our own sends within the last hour.")
 RETRIES = Gauge("sms_retry_ratio", "Tries after the first, for each of our own messages of the last day.")
 TRIED = Gauge("sms_messages_tried", "Our own messages of the last day.")
-NOTIFIED = Counter("sms_notifications_sent_total", "Our own messages that the provider took.")
-NOT_NOTIFIED = Counter("sms_notifications_failed_total", "Our own messages that were given up.")
 
 
 class SmsOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -148,7 +144,6 @@ class Found(Struct, frozen=True):
     troubles: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     latency_s: float | None = None
-    events: tuple[Event, ...] = ()
 
 
 class SmsCheck(Check[SmsOptions]):
@@ -174,8 +169,6 @@ class SmsCheck(Check[SmsOptions]):
         self._min_balance = _amount(options.min_balance) if options.min_balance else None
         self._marks: dict[int, dict[str, str]] = {}  # by hour of the log, of messages that were taken
         self._fresh: tuple[int, dict[str, str]] = (0, {})  # marks of the last page, which hold once it was taken
-        self._counted: set[str] = set()  # events of our own messages that were taken
-        self._fresh_counts: frozenset[str] = frozenset()
         self._offered: Json = None  # the cursor that says so when it comes back
         self._found = Found()
         self._pages = 0
@@ -201,13 +194,13 @@ class SmsCheck(Check[SmsOptions]):
             self._pages = 0
             self._found, memory = await self._look(memory)
         found = self._found
-        events, more = found.events if not self._pages else (), False
+        events: tuple[Event, ...] = ()
+        more = False
         samples = list(found.samples)
         remarks = list(found.remarks)
         if self.options.read_log and not found.error:
             try:
-                brought, memory, more = await self._read_log(memory)
-                events = (*events, *brought)
+                events, memory, more = await self._read_log(memory)
             except (Refused, TemporaryFailure) as failure:
                 remarks.append(f"the message log cannot be read: {failure}")
                 more = False
@@ -249,11 +242,9 @@ class SmsCheck(Check[SmsOptions]):
         failures = memory.failures + 1 if error or troubles else 0
         samples += [SERVICE_ERROR(float(bool(error))), SERVICE_FAILURES(failures)]
         memory = replace(memory, failures=failures)
-        events: tuple[Event, ...] = ()
         if self.options.notifier:
-            more, events = await self._own_sends()
-            samples += more
-        return Found(tuple(samples), error, tuple(troubles), tuple(remarks), latency_s, events), memory
+            samples += await self._own_sends()
+        return Found(tuple(samples), error, tuple(troubles), tuple(remarks), latency_s), memory
 
     async def _asked(self, what: str, call: Any, troubles: list[str]) -> None:
         """Ask; what is refused is a trouble, what has no usable answer goes through."""
@@ -326,8 +317,8 @@ class SmsCheck(Check[SmsOptions]):
 
     # ---- our own sends -------------------------------------------------------------------------------------------------
 
-    async def _own_sends(self) -> tuple[list[Sample], tuple[Event, ...]]:
-        """Return what is to be said of our own messages of the last day, and the events that count them (SEED S20)."""
+    async def _own_sends(self) -> list[Sample]:
+        """Return what is to be said of our own messages of the last day."""
         now, notifier = self.ctx.clock.now(), self.options.notifier
         own = await self.ctx.read.messages(notifier, now - DAY, now)
         samples = [TRIED(len(own))]
@@ -335,11 +326,7 @@ class SmsCheck(Check[SmsOptions]):
             samples.append(RETRIES(sum(max(0, one.attempt - 1) for one in own) / len(own)))
         if (seconds := await self._instant(_RESPONSE_EXPR % {"notifier": _quoted(notifier)})) is not None:
             samples.append(RESPONSE(seconds))
-        ended = {f"{one.id}/{outcome}": outcome for one in own if (outcome := _OUTCOMES.get(one.state, ""))}
-        self._counted &= ended.keys()
-        fresh = [name for name in ended if name not in self._counted][:MOST_COUNTED]  # the rest is for the next run
-        self._fresh_counts = frozenset(fresh)
-        return samples, tuple(Event(name, NOTIFICATION.name, now, {"outcome": ended[name]}) for name in fresh)
+        return samples
 
     async def _instant(self, expr: str) -> float | None:
         now = self.ctx.clock.now()
@@ -401,9 +388,7 @@ class SmsCheck(Check[SmsOptions]):
         hour, marks = self._fresh
         if goes_on and marks:
             self._marks.setdefault(hour, {}).update(marks)
-        if goes_on:
-            self._counted |= self._fresh_counts
-        self._fresh, self._fresh_counts = (0, {}), frozenset()
+        self._fresh = (0, {})
 
     def _forget_page(self, memory: Memory, failure: Exception) -> Memory:
         """A page that Twilio refuses is not asked for again: its hour is begun anew."""
@@ -497,23 +482,6 @@ def _iso(at: float) -> str:
 # ---- events and rules ----------------------------------------------------------------------------------------------------
 
 
-class SmsNotification(Struct, frozen=True):
-    """One of our own messages has come to its end: `sent` or `failed`."""
-
-    outcome: str
-
-
-_OUTCOMES: Final = {"accepted": "sent", "delivered": "sent", "dead": "failed"}
-
-NOTIFICATION: Final = EventType(
-    "sms_notification",
-    SmsNotification,
-    counts=lambda one: [NOTIFIED(1) if one.outcome == "sent" else NOT_NOTIFIED(1)],
-    metrics=(NOTIFIED, NOT_NOTIFIED),
-    shared=True,
-    doc="A message of our own was taken by the provider, or given up.",
-)
-
 _RESPONSE_EXPR: Final = (
     'sum(increase(sixfbd_notification_duration_seconds_sum{notifier="%(notifier)s"}[1h]))'
     ' / sum(increase(sixfbd_notification_duration_seconds_count{notifier="%(notifier)s"}[1h]))'
@@ -588,7 +556,7 @@ def sixfbd_checks(config: PluginConfig) -> Mapping[str, type[Check[Any]]]:
 @hookimpl
 def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
     """What becomes of messages."""
-    return (messages.STATUS, messages.SETTLED, NOTIFICATION)
+    return (messages.STATUS, messages.SETTLED)
 
 
 @hookimpl

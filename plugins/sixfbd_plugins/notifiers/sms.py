@@ -7,11 +7,11 @@ later is told by the event type `sms_status`: by a status callback, or by the `s
 
 import ipaddress
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import httpx
-from msgspec import Meta
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from sixfbd.plugin import (
@@ -19,6 +19,10 @@ from sixfbd.plugin import (
     SECOND,
     Configured,
     Context,
+    Counter,
+    Event,
+    EventType,
+    Message,
     Notification,
     Notifier,
     OptionFaults,
@@ -39,6 +43,26 @@ from sixfbd_plugins.twilio.texts import fitted, reference, segments
 
 LISTED_AFTER_S: Final = 30 * SECOND  # a message that was taken is in the log by then
 LOOKED_AT: Final = 200  # messages to one number, the newest first
+
+SENT = Counter("sms_notifications_sent_total", "Our own messages that the provider took.")
+NOT_SENT = Counter("sms_notifications_failed_total", "Our own messages that were given up.")
+OUTCOMES: Final = {"accepted": "sent", "delivered": "sent", "dead": "failed"}
+
+
+class SmsNotification(Struct, frozen=True):
+    """What became of one of our own messages: `sent` or `failed`; of none yet `begun`, so that the counters are there."""
+
+    outcome: str
+
+
+NOTIFICATION: Final = EventType(
+    "sms_notification",
+    SmsNotification,
+    counts=lambda one: [SENT(float(one.outcome == "sent")), NOT_SENT(float(one.outcome == "failed"))],
+    metrics=(SENT, NOT_SENT),
+    shared=True,
+    doc="A message of our own was taken by the provider, or given up.",
+)
 
 
 class SmsNotifierOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -152,6 +176,13 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
             state="accepted", message_id=notification.id, provider_id=sid, detail=f"found by its reference: {status}"
         )
 
+    def events(self, messages: Sequence[Message]) -> Sequence[Event]:
+        ended = {f"{one.id}/{outcome}": outcome for one in messages if (outcome := OUTCOMES.get(one.state, ""))}
+        if not messages:
+            ended[f"{self.ctx.name}/begun"] = "begun"
+        now = self.ctx.clock.now()
+        return [Event(name, NOTIFICATION.name, now, {"outcome": outcome}) for name, outcome in ended.items()]
+
     def _callback(self, notification: Notification) -> dict[str, str]:
         """Return where Twilio tells what became of a message: the address names it, and is signed with the rest."""
         if not self.options.status_callback:
@@ -212,3 +243,9 @@ def _validate_callback(text: str) -> None:
 def sixfbd_notifiers(config: PluginConfig) -> Mapping[str, type[Notifier[Any]]]:
     """The notifier `sms`."""
     return {"sms": SmsNotifier}
+
+
+@hookimpl
+def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
+    """What became of our own messages."""
+    return (NOTIFICATION,)

@@ -180,21 +180,6 @@ async def test_what_we_sent_ourselves_is_known_by_its_sid_or_by_the_reference_in
     assert (values(report)["sms_retry_ratio",], values(report)["sms_messages_tried",]) == (1.0, 2.0)
 
 
-async def test_our_own_messages_are_counted_once_however_many_wait_to_be_counted(kit, clock, double):
-    states = ["delivered", "accepted", "dead", "pending", "unknown"]
-    sent = [own(f"m-{n}", clock.at - 80_000 + n, state=states[n % 5], attempt=1) for n in range(5000)]
-    context = kit.PluginContext(kit.InProcess(double), clock, kit.Reader(tuple(sent)))
-    check, cursor, counted = SmsCheck(SmsOptions(**kit.credentials(notifier="twilio")), context), None, {}
-    for _ in range(12):
-        clock.at += 300
-        report, events = await run_through(check, cursor)
-        cursor = report.cursor
-        assert len(events) <= 2000
-        counted |= {one.id: one.data["outcome"] for one in events if one.type == "sms_notification"}
-    assert list(counted.values()).count("sent") == 2000
-    assert list(counted.values()).count("failed") == 1000
-
-
 async def test_a_provider_that_accepts_and_never_answers_costs_one_slot_for_one_deadline(make, wire, real_context):
     wire.double.faults = [Fault(silent=True)]
     check = make()

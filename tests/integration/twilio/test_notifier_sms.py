@@ -3,8 +3,10 @@
 import pytest
 import trio
 
+from sixfbd.model import Target
 from sixfbd.plugin import (
     InvalidOptions,
+    Message,
     MessageId,
     Notification,
     NotifiedAlert,
@@ -13,7 +15,7 @@ from sixfbd.plugin import (
     Severity,
     TemporaryFailure,
 )
-from sixfbd_plugins.notifiers.sms import SmsNotifier, SmsNotifierOptions
+from sixfbd_plugins.notifiers.sms import NOTIFICATION, SmsNotification, SmsNotifier, SmsNotifierOptions
 from sixfbd_plugins.sandbox.faults import Fault
 from sixfbd_plugins.sandbox.twilio import Step
 from sixfbd_plugins.twilio.texts import last_reference, reference, segments
@@ -261,3 +263,22 @@ async def test_no_failure_holds_a_secret_or_a_number_whatever_twilio_says(kit, m
 def test_a_wrong_option_is_named(kit, options, words):
     with pytest.raises(InvalidOptions, match=words):
         SmsNotifierOptions(**kit.credentials(**({"from_number": kit.SENDER} | options)))
+
+
+def test_each_of_our_messages_is_counted_as_taken_or_given_up(kit, clock, double):
+    states = ("delivered", "accepted", "dead", "pending", "unknown", "sending")
+    messages = [
+        Message(
+            id=MessageId(f"m-{state}"), target=Target("primary", "twilio", TO), state=state, created_at=1.0,
+            expires_at=2.0, obligations=(),
+        )
+        for state in states
+    ]  # fmt: skip
+    context = kit.PluginContext(kit.InProcess(double), clock)
+    made = SmsNotifier(SmsNotifierOptions(**kit.credentials(from_number=kit.SENDER)), context)
+    found = {one.id: one.data["outcome"] for one in made.events(messages)}
+    assert found == {"m-delivered/sent": "sent", "m-accepted/sent": "sent", "m-dead/failed": "failed"}
+    assert TO not in str(made.events(messages))
+    [begun] = made.events(())
+    counted = {sample.metric: sample.value for sample in NOTIFICATION.counts(SmsNotification(**begun.data))}
+    assert counted == {"sms_notifications_sent_total": 0.0, "sms_notifications_failed_total": 0.0}
