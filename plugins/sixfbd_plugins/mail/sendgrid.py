@@ -41,6 +41,7 @@ class SendGrid:
         assert options.api_key is not None
         self._mail: Any = mail
         self._ctx = ctx
+        self._call_s: float = CALL_S
         self._from = parse_mailbox(options.sender)
         self._url = f"{options.base_url.rstrip('/')}/v3/mail/send"
         self._key = options.api_key.reveal()
@@ -49,7 +50,7 @@ class SendGrid:
     async def send(self, letter: Letter, to: str, message: str = "", *, sandbox: bool = False) -> str:
         """Return what SendGrid calls the message. Raises TemporaryFailure or PermanentFailure."""
         body = msgspec.json.encode(self._body(letter, to, message, sandbox))
-        limit_s = max(0.0, round(run_deadline(CALL_S) - trio.current_time(), 2))
+        limit_s = max(0.0, round(run_deadline(self._call_s) - trio.current_time(), 2))
         try:
             answer = await self._ctx.http.request(
                 "POST",
@@ -96,8 +97,10 @@ class SendGrid:
         text = f"answered {status}: " + (
             f"{words} ({said})" if words and said else words or said or "no reason was given"
         )
-        if status == 200:
-            return PermanentFailure("answered 200, as in sandbox mode: validated, and not sent")
+        if 200 <= status < 300:
+            return PermanentFailure(
+                f"answered {status}: " + ("validated, and not sent" if status == 200 else "not what was asked for")
+            )
         if status >= 500 or status in (408, 425, 429):
             return TemporaryFailure(text, retry_after_s=self._wait_s(answer))
         return PermanentFailure(text)

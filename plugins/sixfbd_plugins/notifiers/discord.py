@@ -106,6 +106,7 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
 
     def __init__(self, options: DiscordNotifierOptions, ctx: Context) -> None:
         super().__init__(options, ctx)
+        self._call_s: float = CALL_S
         self._pace = Pace(options.rate, ctx.clock)
         self._hide = hiding(hidden_parts(options.webhooks))
 
@@ -148,7 +149,7 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
 
     async def _call(self, method: str, url: str, body: Mapping[str, Json], address: str) -> dict[str, Any]:
         """Return the message that Discord made. Raises Refused, or TemporaryFailure if nothing usable came back."""
-        limit_s = max(0.0, round(run_deadline(CALL_S) - trio.current_time(), 2))
+        limit_s = max(0.0, round(run_deadline(self._call_s) - trio.current_time(), 2))
         try:
             answer = await self.ctx.http.request(
                 method,

@@ -53,6 +53,10 @@ class EmailNotifier(Notifier[EmailNotifierOptions]):
     def check_address(cls, options: Any, address: str) -> None:
         validate_address(address)
 
+    @classmethod
+    def show_address(cls, address: str) -> str:
+        return f"{address[:1]}***@{domain_of(address)}"
+
     async def deliver(self, notification: Notification) -> Receipt:
         try:
             validate_address(notification.address)

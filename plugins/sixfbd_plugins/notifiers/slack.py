@@ -155,6 +155,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
 
     def __init__(self, options: SlackNotifierOptions, ctx: Context) -> None:
         super().__init__(options, ctx)
+        self._call_s: float = CALL_S
         self._pace = Pace(options.rate, ctx.clock)
         token = "" if options.token is None else options.token.reveal()
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -255,7 +256,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
     # ---- both --------------------------------------------------------------------------------------------------------------
 
     async def _request(self, url: str, body: Mapping[str, Json]) -> httpx.Response:
-        limit_s = max(0.0, round(run_deadline(CALL_S) - trio.current_time(), 2))
+        limit_s = max(0.0, round(run_deadline(self._call_s) - trio.current_time(), 2))
         try:
             return await self.ctx.http.request(
                 "POST",

@@ -293,6 +293,7 @@ def test_a_wrong_option_of_the_server_is_named(options, words):
 def test_addresses_are_checked_and_not_shown():
     assert parse_mailbox('"A, B" <a.b+c@mail.example.com>') == ("A, B", "a.b+c@mail.example.com")
     EmailNotifier.check_address(None, "ops@localhost")
+    assert EmailNotifier.show_address("ops@example.org") == "o***@example.org"
     doubtful = ["", "opsy", "opsy@", "@x.test", "a b@x.test", "a@x..test", "o@x.test\nBcc: m@x.test", "ä@x.test"]
     for bad in (*doubtful, "a" * 65 + "@x.test"):
         with pytest.raises(ValueError, match="is no e-mail address") as failure:
