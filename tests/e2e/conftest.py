@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -207,7 +208,7 @@ class Sandbox:
         """Return, by (channel, to), when somebody was first told of a rule."""
         found: dict[tuple[str, str], float] = {}
         for one in self.inbox(after):
-            if f"[{status}] {rule} " in one["text"]:
+            if re.search(rf"\[{status}[^\]]*\] {rule} ", one["text"]):  # with a count, if of several
                 found.setdefault((one["channel"], one["to"]), one["at"])
         return found
 

@@ -19,7 +19,8 @@ def test_at_first_sight_all_is_well_and_the_shop_sells(daemon, sandbox, wait):
 
     def all_is_well() -> bool:
         return {one["name"]: one["status"] for one in daemon.ctl("checks")} == {
-            "shop": "healthy", "sms": "healthy", "system": "healthy", "inventory": "healthy", "payments": "healthy",
+            "shop": "healthy", "sms": "healthy", "system": "healthy", "email": "healthy", "inventory": "healthy",
+            "payments": "healthy",
         }  # fmt: skip
 
     wait("the checks are healthy", all_is_well, START_LIMIT_S)
@@ -45,6 +46,7 @@ def test_a_fault_is_told_to_the_right_people_and_its_end_too(daemon, sandbox, wa
         lambda: any(one["name"] == "sms" and one["status"] == "healthy" for one in daemon.ctl("checks")),
     )
     everybody = {("sms", PRIMARY), ("sms", SECONDARY), ("webhook", "primary"), ("webhook", "secondary")}
+    everybody |= {("email", "primary@example.com"), ("email", "secondary@example.com")}
     everybody |= {(channel, to) for channel in ("slack", "discord") for to in ("#alerts", "#critical-alerts")}
 
     # Only the account's own requests fail, so that texts go out.

@@ -14,6 +14,8 @@ KEYS = Keys(
     twilio_token="token",
     stripe_key="rk_test_0",
     stripe_signing="whsec_0",
+    sendgrid_key="SG.0",
+    sendgrid_signing="seed",
     slack_token="xoxb-0",
     discord_webhooks={"/api/webhooks/1/x": "#alerts"},
     hook_secret="whsec_" + "QUFB" * 11,
@@ -104,16 +106,18 @@ def test_the_inbox_says_what_was_sent_to_whom_and_what_became_of_it(town, at):
     assert [one.number for one in town.inbox(items[0].number)][:1] == [items[1].number]
 
 
-def test_the_shop_confirms_its_tickets_by_text_and_the_inbox_tells_them_apart(town, at):
+def test_the_shop_confirms_its_tickets_by_text_and_mail_and_the_inbox_tells_them_apart(town, at):
     town.switch("shop", ["rush=100"])
     at[0] += 30
     town.advance()
     at[0] += 5
     town.advance()
     sold = [one for one in town.shop.state.orders.values() if one.state == "ticketed"]
-    texts = [one for one in town.inbox() if one.by == "shop"]
-    assert len(texts) == len(sold) > 0
-    assert all(one.to.startswith("+1352555") for one in texts)
+    texts = [one.to for one in town.inbox() if one.by == "shop" and one.channel == "sms"]
+    mails = [one.to for one in town.inbox() if one.by == "shop" and one.channel == "email"]
+    assert len(texts) == len(mails) == len(sold) > 0
+    assert all(one.startswith("+1352555") for one in texts)
+    assert sorted(mails) == sorted(one.customer for one in sold)
 
 
 def test_a_payment_of_the_shop_is_one_at_stripe_and_its_webhook_is_due_at_the_daemon(town, at):

@@ -34,7 +34,10 @@ class SentMail(msgspec.Struct, kw_only=True):
 
 
 class SendGridDouble:
-    """One account. `plan(to)` gives the events that an e-mail to an address comes to; `faults` may be changed at any time."""
+    """One account. `plan(to)` gives the events that an e-mail to an address comes to; `faults` may be changed at any time.
+
+    The key that signs event webhooks is drawn from `signing`, or else from `rng`.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class SendGridDouble:
         rng: random.Random,
         *,
         plan: Callable[[str], tuple[str, ...]] = lambda to: ("processed", "delivered"),
+        signing: random.Random | None = None,
     ) -> None:
         self.mails: list[SentMail] = []
         self.validated = 0
@@ -55,7 +59,7 @@ class SendGridDouble:
         self._now = now
         self._rng = rng
         self._due: list[dict[str, Any]] = []
-        self._signing = ec.derive_private_key(rng.getrandbits(250) + 1, ec.SECP256R1())
+        self._signing = ec.derive_private_key((signing or rng).getrandbits(250) + 1, ec.SECP256R1())
 
     @property
     def public_key(self) -> str:

@@ -6,8 +6,10 @@ below sandbox/, each a file of mode 0600. Overwrites nothing unless it is told t
 
 import base64
 import os
+import random
 import secrets
 import socket
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,13 +19,14 @@ from urllib.parse import urlsplit
 import msgspec
 import tomli_w
 
+from sixfbd_plugins.sandbox.sendgrid import SendGridDouble
 from sixfbd_plugins.sandbox.town import DAEMON_NUMBER, Keys
 
 CONFIG: Final = "conf.d/50-sandbox.toml"
 FOLDER: Final = "sandbox"
 SOCKET: Final = "sandbox.sock"
 FIRST_PORT: Final = 9640
-HOUSES: Final = ("shop", "twilio", "stripe", "slack", "discord", "hook")
+HOUSES: Final = ("shop", "twilio", "stripe", "sendgrid", "slack", "discord", "hook")
 DISCORD: Final = {"#alerts": "discord-alerts", "#critical-alerts": "discord-critical"}
 PUBLIC_PORT: Final = 9633
 PEOPLE: Final = {"primary": "+13525550101", "secondary": "+13525550102"}
@@ -85,6 +88,8 @@ def read_place(directory: Path) -> Place:
         twilio_token=_key(directory, f"{FOLDER}/twilio-token"),
         stripe_key=_key(directory, f"{FOLDER}/stripe-key"),
         stripe_signing=_key(directory, f"{FOLDER}/stripe-signing"),
+        sendgrid_key=_key(directory, f"{FOLDER}/sendgrid-key"),
+        sendgrid_signing=_key(directory, f"{FOLDER}/sendgrid-signing"),
         slack_token=_key(directory, f"{FOLDER}/slack-token"),
         discord_webhooks={
             urlsplit(_key(directory, f"{FOLDER}/{name}")).path: channel for channel, name in DISCORD.items()
@@ -147,6 +152,7 @@ def write_sandbox(directory: Path, *, force: bool = False, first_port: int = FIR
     listen = {name: f"127.0.0.1:{next(ports)}" for name in HOUSES}
     public = f"127.0.0.1:{next(_ports(PUBLIC_PORT if first_port else 0))}"
     sid = f"AC{secrets.token_hex(16)}"
+    signing = secrets.token_hex(32)
     addresses = {"speed": 1.0, "twilio_sid": sid, "listen": listen}
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -155,6 +161,9 @@ def write_sandbox(directory: Path, *, force: bool = False, first_port: int = FIR
             folder / "twilio-token": (f"{secrets.token_hex(16)}\n", False),
             folder / "stripe-key": (f"rk_test_{secrets.token_hex(16)}\n", False),
             folder / "stripe-signing": (f"whsec_{secrets.token_hex(16)}\n", False),
+            folder / "sendgrid-key": (f"SG.{secrets.token_hex(16)}\n", False),
+            folder / "sendgrid-signing": (f"{signing}\n", True),
+            folder / "sendgrid-public": (f"{public_key(signing)}\n", True),
             folder / "slack-token": (f"xoxb-{secrets.token_hex(16)}\n", False),
             **{
                 folder / name: (f"http://{listen['discord']}/api/webhooks/{place}/{secrets.token_hex(16)}\n", True)
@@ -167,6 +176,12 @@ def write_sandbox(directory: Path, *, force: bool = False, first_port: int = FIR
         return [path for path, (text, overwrite) in files.items() if _write(path, text, overwrite=overwrite)]
     except OSError as error:
         raise SetupError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
+
+
+def public_key(signing: str) -> str:
+    """Return what SendGrid's settings would show of the key that signs its event webhooks."""
+    chance = random.Random(signing)
+    return SendGridDouble("", time.time, chance, signing=chance).public_key
 
 
 def _ports(first: int) -> Iterator[int]:
@@ -216,6 +231,11 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
         "from_number": DAEMON_NUMBER,
         "base_url": url["twilio"],
     }
+    mail = {
+        "api_key": {"file": f"{FOLDER}/sendgrid-key"},
+        "sender": "Workshop (sandbox) <alerts@example.com>",
+        "base_url": url["sendgrid"],
+    }
     values = {
         "site": {"url": url["shop"], "environment": "sandbox"},
         "daemon": {"sandbox": True},
@@ -231,6 +251,7 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
                 "interval": "15s",
                 "http": {"url": f"{url['shop']}/internal/inventory"},
             },
+            "email": {"plugin": "email", "interval": "15s", **mail},
             "payments": {
                 "plugin": "payments",
                 "interval": "15s",
@@ -245,6 +266,7 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
         },
         "notifiers": {
             "twilio": {"plugin": "sms", **account},
+            "sendgrid": {"plugin": "email", **mail},
             "slack": {"plugin": "slack", "token": {"file": f"{FOLDER}/slack-token"}, "base_url": url["slack"]},
             "discord": {
                 "plugin": "discord",
@@ -259,9 +281,10 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
         "inbound": {
             "twilio": {"kind": "twilio", "secrets": [{"file": f"{FOLDER}/twilio-token"}]},
             "stripe": {"kind": "stripe", "secrets": [{"file": f"{FOLDER}/stripe-signing"}]},
+            "sendgrid": {"kind": "sendgrid", "secrets": [{"file": f"{FOLDER}/sendgrid-public"}]},
         },
         "receivers": {
-            **{name: _person(number, CHANNELS[name]) for name, number in PEOPLE.items()},
+            **{name: _person(name, number, CHANNELS[name]) for name, number in PEOPLE.items()},
             "inventory": {"slack": {"via": "slack", "to": ["#inventory-alerts"]}},
             "payments": {"slack": {"via": "slack", "to": ["#payment-alerts"]}},
         },
@@ -278,9 +301,10 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
     return _CONFIG_HEAD + tomli_w.dumps(values)
 
 
-def _person(number: str, channel: str) -> dict[str, Any]:
+def _person(name: str, number: str, channel: str) -> dict[str, Any]:
     return {
         "sms": {"via": "twilio", "to": [number]},
+        "email": {"via": "sendgrid", "to": [f"{name}@example.com"]},
         "slack": {"via": "slack", "to": [channel]},
         "discord": {"via": "discord", "to": [channel]},
         "webhook": {"via": "hook"},

@@ -13,9 +13,9 @@ import msgspec
 from sixfbd.plugin import Duration
 from sixfbd_plugins.sandbox.faults import Fault
 
-PROVIDERS: Final = ("twilio", "stripe", "slack", "discord", "hook")
+PROVIDERS: Final = ("twilio", "stripe", "sendgrid", "slack", "discord", "hook")
 TARGETS: Final = ("shop", *PROVIDERS)
-WITH_WEBHOOKS: Final = ("twilio", "stripe")
+WITH_WEBHOOKS: Final = ("twilio", "stripe", "sendgrid")
 PostKind = Literal["duplicate", "disorder", "forged", "lost"]
 
 
@@ -126,6 +126,7 @@ WORDS: Final[Mapping[str, Word]] = {
     "endpoint": Word("the webhook endpoint is disabled: endpoint=disabled", _one_of("disabled"), ("stripe",)),
     "payouts": Word("a payout to the bank fails: payouts=fail", _one_of("fail"), ("stripe",)),
     "disputes": Word("this part of the payments of the last minutes is disputed", _ratio, ("stripe",)),
+    "bounce": Word("e-mails come back", None, ("sendgrid",)),
     "rush": Word("so many times the usual visitors, most of whom buy", _times, ("shop",)),
     "declines": Word("this part of the cards is declined", _ratio, ("shop",)),
     "technical": Word("this part of the payments fails for technical reasons", _ratio, ("shop",)),

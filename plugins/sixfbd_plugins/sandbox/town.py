@@ -19,6 +19,7 @@ from sixfbd.plugin import DAY
 from sixfbd_plugins.sandbox.discord import DiscordDouble
 from sixfbd_plugins.sandbox.faults import Answer, Fault
 from sixfbd_plugins.sandbox.hook import HookDouble
+from sixfbd_plugins.sandbox.sendgrid import SendGridDouble
 from sixfbd_plugins.sandbox.shop import CURRENCY, Card, Order, Outcome, Shop, State, Trade
 from sixfbd_plugins.sandbox.slack import SlackDouble
 from sixfbd_plugins.sandbox.stripe import StripeDouble, Try
@@ -27,6 +28,7 @@ from sixfbd_plugins.sandbox.twilio import API, DELIVERED, Step, TwilioDouble
 
 DAEMON_NUMBER: Final = "+13525550100"
 SHOP_NUMBER: Final = "+13525550110"
+SHOP_ADDRESS: Final = "tickets@example.com"
 SLACK_CHANNELS: Final = {
     "alerts": "C0000000001", "critical-alerts": "C0000000002", "inventory-alerts": "C0000000003",
     "payment-alerts": "C0000000004",
@@ -54,6 +56,8 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     twilio_token: str
     stripe_key: str
     stripe_signing: str
+    sendgrid_key: str
+    sendgrid_signing: str  # what the key that signs event webhooks is drawn from
     slack_token: str
     discord_webhooks: dict[str, str]  # channels by path
     hook_secret: str
@@ -102,6 +106,9 @@ class Town:
         )
         self.stripe = StripeDouble(keys.stripe_key, now, rng)
         self.endpoint = self.stripe.add_endpoint(f"{public}/webhooks/stripe", keys.stripe_signing)
+        self.sendgrid = SendGridDouble(
+            keys.sendgrid_key, now, rng, plan=self._mail_plan, signing=random.Random(keys.sendgrid_signing)
+        )
         self.slack = SlackDouble(keys.slack_token, now, rng, channels=SLACK_CHANNELS)
         self.discord = DiscordDouble(now, rng, webhooks=keys.discord_webhooks)
         self.hook = HookDouble(keys.hook_secret, now, rng)
@@ -109,7 +116,7 @@ class Town:
             now, rng, charge=self._charge, confirm=self._confirm, repay=self._repay, state=state, speed=speed
         )
         self._doubles: dict[str, House] = {
-            "shop": self.shop, "twilio": self.twilio, "stripe": self.stripe, "slack": self.slack,
+            "shop": self.shop, "twilio": self.twilio, "stripe": self.stripe, "sendgrid": self.sendgrid, "slack": self.slack,
             "discord": self.discord, "hook": self.hook,
         }  # fmt: skip
         self.houses: dict[str, Handle] = {name: double.handle for name, double in self._doubles.items()}
@@ -123,6 +130,8 @@ class Town:
         self._seen: dict[str, int] = {}  # of each channel, messages that are in the inbox
         self._delivered = 0
         self._undelivered = 0  # Twilio's error code, 0 if messages arrive
+        self._bounces = False
+        self._public = public
 
     def advance(self) -> list[Parcel]:
         """Let time pass; return the webhooks that are due since the last call."""
@@ -131,6 +140,8 @@ class Town:
         parcels = [Parcel("twilio", one.url, one.headers, one.body) for one in self.twilio.advance()]
         for due in self.stripe.deliveries():
             parcels.append(Parcel("stripe", due.url, due.headers, due.body, partial(self.stripe.answered, due)))
+        if events := self.sendgrid.due_events():
+            parcels.append(Parcel("sendgrid", f"{self._public}/webhooks/sendgrid", *self.sendgrid.webhook(events)))
         return parcels
 
     # ---- faults ----------------------------------------------------------------------------------------------------------
@@ -162,6 +173,7 @@ class Town:
         self.twilio.status = own.get("account", "active")
         self.twilio.balance = own.get("balance", "100.00")
         self._undelivered = own.get("undelivered", 0)
+        self._bounces = "bounce" in own
         self.endpoint.status = own.get("endpoint", "enabled")
         self.slack.fault_code = own.get("refusal", "internal_error")
         if "disputes" not in own:
@@ -187,6 +199,9 @@ class Town:
         if self._undelivered:
             return (Step(1.0, "sent"), Step(2.0, "undelivered", self._undelivered))
         return DELIVERED
+
+    def _mail_plan(self, to: str) -> tuple[str, ...]:
+        return ("processed", "bounce" if self._bounces else "delivered")
 
     # ---- what the shop asks of its providers -------------------------------------------------------------------------------
 
@@ -218,16 +233,21 @@ class Town:
         return payment is not None and bool(payment.charge)
 
     def _confirm(self, order: Order) -> None:
-        """Text the customer; a ticket stands whether the text goes out or not, as in real shops."""
+        """Text and mail the customer; a ticket stands whether they arrive or not, as in real shops."""
+        said = f"Your {order.quantity} {order.tier} ticket(s) for {order.city}: {order.id}"
         user = base64.b64encode(f"{self._keys.twilio_sid}:{self._keys.twilio_token}".encode()).decode()
-        form = {
-            "To": f"+1352555{sum(order.customer.encode()) % 80 + 120:04d}",
-            "From": SHOP_NUMBER,
-            "Body": f"Your {order.quantity} {order.tier} ticket(s) for {order.city}: {order.id}",
-        }
+        number = f"+1352555{sum(order.customer.encode()) % 80 + 120:04d}"
+        form = urllib.parse.urlencode({"To": number, "From": SHOP_NUMBER, "Body": said}).encode()
         path = f"{API}{self._keys.twilio_sid}/Messages.json"
-        body = urllib.parse.urlencode(form).encode()
-        self.twilio.handle("POST", path, {}, {"authorization": f"Basic {user}"}, body)
+        self.twilio.handle("POST", path, {}, {"authorization": f"Basic {user}"}, form)
+        mail = {
+            "personalizations": [{"to": [{"email": order.customer}]}],
+            "from": {"email": SHOP_ADDRESS},
+            "subject": said,
+            "content": [{"type": "text/plain", "value": said}],
+        }
+        key = {"authorization": f"Bearer {self._keys.sendgrid_key}"}
+        self.sendgrid.handle("POST", "/v3/mail/send", {}, key, msgspec.json.encode(mail))
 
     # ---- what was sent -----------------------------------------------------------------------------------------------------
 
@@ -242,6 +262,11 @@ class Town:
             by = "shop" if message.from_ == SHOP_NUMBER else "sixfbd"
             item = Item(at=message.created_at, channel="sms", by=by, to=message.to, text=message.body)
             found.append((item, partial(_said, message)))
+        for mail in self._fresh("email", self.sendgrid.mails):
+            by = "shop" if mail.body["from"]["email"] == SHOP_ADDRESS else "sixfbd"
+            text = str(mail.body["subject"])
+            item = Item(at=self._now(), channel="email", by=by, to=mail.to, text=text)
+            found.append((item, lambda: "taken"))
         names = {channel: f"#{name}" for name, channel in self.slack.channels.items()}
         for posted in self._fresh("slack", self.slack.messages):
             text = html.unescape(str(posted.content.get("text") or posted.text))
