@@ -45,6 +45,7 @@ from sixfbd_plugins.stripe.webhooks import Endpoint, Missing
 
 API_PAGES: Final = 10  # of the list of events, in one page of ours
 MOST_PAGES: Final = 45  # of ours in one run; the rest is read by the next
+FOLDS: Final = 24  # spans without an outcome that one page of ours passes by
 MOST_UNDELIVERED: Final = 5  # pages of undelivered events that are counted
 MOST_DISPUTES: Final = 5  # pages of disputes
 MOST_ENDED: Final = 4000  # outcomes in one report
@@ -201,7 +202,10 @@ class PaymentsCheck(Check[PaymentsOptions]):
         if self._stage == "read":
             brought, memory = await self._read(memory)
         if self._stage == "fold" and not brought:  # what was brought is folded when it was taken
-            brought, memory, more = await self._fold(memory)
+            for _ in range(FOLDS):
+                brought, memory, more = await self._fold(memory)
+                if brought or not more:
+                    break
         if not more or self._pages >= MOST_PAGES:
             more, memory = False, await self._ended(memory)
         samples = (*self._found.samples, *self._recent, *_read_until(memory))
