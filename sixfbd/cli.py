@@ -101,18 +101,24 @@ def run(ctx: click.Context, config_path: Path | None) -> None:
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path(".run"))
 @click.option("--force", is_flag=True, help="Overwrite a configuration that is there.")
-def init(directory: Path, force: bool) -> None:
+@click.option("--from-env", is_flag=True, help="Use the accounts that variables of the environment name.")
+def init(directory: Path, force: bool, from_env: bool) -> None:
     """Write a first configuration.
 
     It is commented and ready to run, and goes to DIRECTORY with all that the daemon will keep; .run if left out.
     """
-    from sixfbd.initial import InitError, write_initial
+    from sixfbd.config import PluginSources
+    from sixfbd.host import load_plugins
+    from sixfbd.initial import InitError, environment_report, write_initial
 
+    catalog = load_plugins(PluginSources())
     try:
-        written = write_initial(directory, force=force)
+        written = write_initial(directory, catalog, force=force, environ=os.environ if from_env else None)
     except InitError as error:
         raise Failure(str(error)) from None
     print_lines([f"wrote {path}" for path in written])
+    if from_env:
+        print_lines([*environment_report(catalog, os.environ), "`sixfbd check-config` names what does not fit"])
 
 
 # ---- the configuration -----------------------------------------------------------------------------------------------

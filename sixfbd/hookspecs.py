@@ -11,7 +11,7 @@ from typing import Any, Final
 import pluggy
 
 from sixfbd.model import Rule
-from sixfbd.plugin import Check, EventType, Inbound, Notifier, PluginConfig
+from sixfbd.plugin import Check, EventType, FromEnvironment, Inbound, Notifier, PluginConfig
 
 hookspec: Final = pluggy.HookspecMarker("sixfbd")
 
@@ -39,3 +39,8 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:  # type: ignore[
 @hookspec
 def sixfbd_inbound(config: PluginConfig) -> Mapping[str, type[Inbound[Any]]]:  # type: ignore[empty-body]  # a hook specification has no body
     """Return inbound classes by kind, the name that `[inbound.NAME] kind = "..."` takes."""
+
+
+@hookspec
+def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Return what `sixfbd init --from-env` makes of variables of the environment by which shops name their accounts."""

@@ -32,7 +32,7 @@ from sixfbd.config.text import did_you_mean
 from sixfbd.containment import described, kind_of
 from sixfbd.kept_out import Note, check_stand_ins, inbound_stand_ins, notifier_stand_ins, read_notes
 from sixfbd.model import Rule
-from sixfbd.plugin import ANY, Check, EventType, Inbound, Metric, Metrics, Notifier, PluginConfig
+from sixfbd.plugin import ANY, Check, EventType, FromEnvironment, Inbound, Metric, Metrics, Notifier, PluginConfig
 from sixfbd.rules.defaults import ENGINE_RULES
 
 ENTRY_POINTS: Final = "sixfbd.plugins"
@@ -119,6 +119,7 @@ class PluginCatalog(Struct, frozen=True):
     rules: tuple[Rule, ...] = ENGINE_RULES
     event_types: Mapping[str, EventType] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    environment: tuple[FromEnvironment, ...] = ()
     plugins: tuple[PluginInfo, ...] = ()
 
     @property
@@ -151,6 +152,7 @@ class _Brought(Struct):
     rules: tuple[Rule, ...] = ()
     event_types: dict[str, EventType] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    environment: tuple[FromEnvironment, ...] = ()
 
 
 class _Shelf(Struct):
@@ -162,6 +164,7 @@ class _Shelf(Struct):
     rules: dict[str, Rule] = field(default_factory=lambda: {rule.name: rule for rule in ENGINE_RULES})
     event_types: dict[str, EventType] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    environment: list[FromEnvironment] = field(default_factory=list)
     owners: dict[tuple[str, str], str] = field(
         default_factory=lambda: {("rule", r.name): "engine" for r in ENGINE_RULES}
     )
@@ -201,6 +204,7 @@ def load_plugins(sources: PluginSources) -> PluginCatalog:
         rules=tuple(shelf.rules.values()),
         event_types=shelf.event_types,
         metrics=shelf.metrics,
+        environment=tuple(shelf.environment),
         plugins=tuple(shelf.plugins.values()),
     )
 
@@ -445,6 +449,7 @@ def _validated(results: Mapping[str, object]) -> _Brought:
     for event_type in _sequence(results, "sixfbd_events", EventType):
         _event_type(event_type, brought)
         _declare(brought.metrics, event_type.metrics, f"event type {event_type.name}")
+    brought.environment = tuple(_sequence(results, "sixfbd_environment", FromEnvironment))
     brought.rules = tuple(_sequence(results, "sixfbd_rules", Rule))
     for rule in brought.rules:
         _check_rule(rule)
@@ -690,5 +695,6 @@ def _put(brought: _Brought, plugin: str, shelf: _Shelf) -> None:
     shelf.event_types.update(brought.event_types)
     for metric in brought.metrics.values():
         shelf.metrics.setdefault(metric.name, metric)
+    shelf.environment += brought.environment
     for rule in brought.rules:
         shelf.rules[rule.name] = msgspec.structs.replace(rule, origin=rule.origin or f"plugin {plugin}")

@@ -4,6 +4,7 @@ The explanations are the descriptions of the tables and of the plugins' options;
 default, is the same text for the place `system`. Overwrites nothing unless it is told to.
 """
 
+import copy
 import os
 import secrets
 import sys
@@ -30,15 +31,17 @@ from sixfbd.config.tables import (
     Site,
     Token,
     WindowTable,
+    default_route,
 )
 from sixfbd.host import PluginCatalog, load_plugins
-from sixfbd.plugin import Check, Inbound, Notifier
+from sixfbd.plugin import Check, FromEnvironment, Inbound, Notifier
 from sixfbd.schema import OptionDoc, describe_options, toml_value
 
 Place: TypeAlias = Literal["run", "system"]
 """A run directory of one's own, or the system's /etc/sixfbd."""
 
 CONFIG_NAME: Final = "sixfbd.toml"
+ENVIRONMENT_NAME: Final = "conf.d/50-environment.toml"
 TOKEN_NAME: Final = "events"
 _LISTEN: Final = toml_value(Http().listen)
 _PUBLIC: Final = {"listen": "127.0.0.1:9633", "url": "https://hooks.example.com"}
@@ -57,6 +60,9 @@ _HEAD: Final = """\
 # Configuration of sixfbd. A line such as #key = value shows a default; remove the # to change it.
 # `sixfbd check-config` names everything that is wrong; `sixfbd config schema` knows every key;
 # files in conf.d/ beside this one are merged over it in the order of their names.
+"""
+_ENVIRONMENT_HEAD: Final = """\
+# What `sixfbd init --from-env` found in the environment. The daemon needs these variables too, when it starts.
 """
 _SECRETS: Final = """\
 # A secret is never written here, but where it is found: {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}.
@@ -98,26 +104,88 @@ def initial_config(place: Place, catalog: PluginCatalog) -> str:
 
 
 def write_initial(
-    directory: Path, catalog: PluginCatalog | None = None, *, force: bool = False, keep: bool = False
+    directory: Path,
+    catalog: PluginCatalog | None = None,
+    *,
+    force: bool = False,
+    keep: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Make a run directory: configuration, state directory, token for events. Return the files written.
 
     Directories that it makes have mode 0700, files 0600. A configuration that exists is refused (InitError); with
     `force` it is overwritten, with `keep` left as it is. A token that exists is always kept. A run that was cut off is
-    completed by the next one.
+    completed by the next one. With `environ`, a second file has what the plugins make of these variables.
     """
     config = directory / CONFIG_NAME
     if config.exists() and not force and not keep:
         raise InitError(f"{config} exists and is left as it is; `sixfbd init --force` overwrites it")
-    text = initial_config("run", load_plugins(PluginSources()) if catalog is None else catalog)
+    catalog = load_plugins(PluginSources()) if catalog is None else catalog
+    text = initial_config("run", catalog)
     token = directory / "tokens" / TOKEN_NAME
     try:
         _make_directories(directory)
         written = [token] if _write(token, secrets.token_urlsafe(32) + "\n", overwrite=False) else []
         written += [config] if _write(config, text, overwrite=force) else []
+        if environ is not None:
+            found = directory / ENVIRONMENT_NAME
+            written += [found] if _write(found, environment_config(catalog, environ), overwrite=force) else []
     except OSError as error:
         raise InitError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
     return written
+
+
+def environment_config(catalog: PluginCatalog, environ: Mapping[str, str]) -> str:
+    """Return the configuration that uses what is there of the variables that plugins know; no value is in it.
+
+    What cannot be known, such as who is told, is commented out.
+    """
+    used = [one for one in catalog.environment if not _missing(one, environ)]
+    values: dict[str, Any] = {}
+    for one in used:
+        _merge(values, one.tables)
+    if "route" in values:  # whoever routes goes on doing what is done without any route
+        defaults = default_route(("primary", "secondary"))
+        values["route"]["receiver"] = defaults.receiver
+        values["route"]["routes"] += [
+            {"receiver": one.receiver, "matchers": list(one.matchers), "continue": one.continue_}
+            if one.matchers
+            else {}
+            for one in defaults.routes
+        ]
+    by_hand = "".join(f"\n#{line}" for one in used for line in one.by_hand.splitlines())
+    complete = f"\n# To be completed: remove the # and put in who it is.{by_hand}\n" if by_hand else ""
+    return f"{_ENVIRONMENT_HEAD}\n{tomli_w.dumps(values)}{complete}"
+
+
+def environment_report(catalog: PluginCatalog, environ: Mapping[str, str]) -> list[str]:
+    """Return what was found of the variables that plugins know, what is missing, and what that means, a line each."""
+    known = dict.fromkeys(name for one in catalog.environment for name in one.names)
+    found = [name for name in known if environ.get(name)]
+    lines = [f"found {', '.join(found)}"] if found else []
+    missed: dict[str, list[str]] = {}
+    for one in catalog.environment:
+        if missing := _missing(one, environ):
+            missed.setdefault(", ".join(missing), []).append(one.missed)
+    lines += [f"missing {names}: {', '.join(what)}" for names, what in missed.items()]
+    if any(one.by_hand for one in catalog.environment if not _missing(one, environ)):
+        lines.append(f"to be completed: the lines at the end of {ENVIRONMENT_NAME} that begin with #")
+    return lines
+
+
+def _missing(one: FromEnvironment, environ: Mapping[str, str]) -> list[str]:
+    return [name for name in one.names if not environ.get(name)]
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        there = into.get(key)
+        if isinstance(value, Mapping) and isinstance(there, dict):
+            _merge(there, value)
+        elif isinstance(value, list) and isinstance(there, list):
+            into[key] = [*there, *value]
+        else:
+            into[key] = copy.deepcopy(value)
 
 
 def _make_directories(directory: Path) -> None:

@@ -72,6 +72,7 @@ __all__ = [
     "Event",
     "EventType",
     "FilePath",
+    "FromEnvironment",
     "Gauge",
     "Inbound",
     "InboundRefused",
@@ -316,6 +317,20 @@ class Configured(msgspec.Struct, frozen=True):
     notifiers: Mapping[str, str] = {}
     webhooks: Mapping[str, tuple[str, ...]] = {}
     sandbox: bool = False
+
+
+class FromEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """What `sixfbd init --from-env` configures if all of these variables of the environment are there.
+
+    `tables` are the configuration's, nested by header, {"checks": {"queue": {"plugin": "queue", ...}}}; a secret is its
+    reference, {"env": "NAME"}, never a value. What several bring is merged, lists are joined. `missed` says what is not
+    watched, or who is not told, without them. `by_hand` are lines of TOML that nobody can know, such as who is told.
+    """
+
+    names: tuple[str, ...]
+    missed: str
+    tables: Mapping[str, Json] = {}
+    by_hand: str = ""
 
 
 # ---- options ------------------------------------------------------------------------------------------------------------

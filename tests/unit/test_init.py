@@ -1,7 +1,10 @@
 """What `sixfbd init` writes passes check-config, is explained key by key, and overwrites nothing."""
 
+import os
 import re
 import stat
+import subprocess
+import sys
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -9,9 +12,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config import PluginSources, check_config, effective_rules, load_config, plugin_sources
 from sixfbd.host import PluginCatalog, load_plugins
-from sixfbd.initial import InitError, initial_config, write_initial
+from sixfbd.initial import InitError, environment_report, initial_config, write_initial
+from sixfbd.model import Severity
 from sixfbd.schema import config_schema
 
 PACKAGED = Path(__file__).parents[2] / "etc" / "sixfbd.toml"
@@ -166,3 +171,96 @@ def test_the_packaged_default_passes_check_config(catalog):
 def test_the_plugins_that_it_looks_for_are_those_of_its_own_directory(tmp_path, catalog):
     write_initial(tmp_path, catalog)
     assert plugin_sources(tmp_path / "sixfbd.toml").files_in == tmp_path / "plugins.d"
+
+
+# ---- accounts of the environment ---------------------------------------------------------------------------------------
+
+ACCOUNTS = {
+    "TWILIO_ACCOUNT_SID": "AC" + "0123456789abcdef" * 2,
+    "TWILIO_AUTH_TOKEN": "twilio-token-that-nobody-may-see",
+    "TWILIO_PHONE_NUMBER": "+1-352-555-0100",
+    "STRIPE_SECRET_KEY": "rk_test_thatNobodyMaySee",
+    "SENDGRID_API_KEY": "SG.that-nobody.may-see",
+    "SLACK_WEBHOOK_URL": "https://hooks.example.com/services/T0/B0/secret1",
+    "SLACK_INVENTORY_WEBHOOK": "https://hooks.example.com/services/T0/B0/secret2",
+    "DISCORD_WEBHOOK_URL": "https://discord.example.com/api/webhooks/1/secret3",
+}
+
+
+def accounts(tmp_path, catalog, environ):
+    """Write a configuration; return it as loaded, its problems, its second file and what is said of it."""
+    write_initial(tmp_path / "run", catalog, environ=environ)
+    path = tmp_path / "run" / "sixfbd.toml"
+    config, problems = check_config(path, catalog, environ=environ)
+    text = (tmp_path / "run" / "conf.d" / "50-environment.toml").read_text()
+    return config, problems, text, environment_report(catalog, environ)
+
+
+def test_every_account_of_the_environment_is_used_by_reference(tmp_path, catalog):
+    config, problems, text, said = accounts(tmp_path, catalog, ACCOUNTS)
+    assert problems == []
+    assert set(config.checks) == {"system", "self", "sms", "payments"}
+    assert set(config.notifiers) == {"log", "twilio", "slack", "discord"}
+    assert config.checks["sms"].options.notifier == "twilio"
+    assert set(config.receivers["primary"]) == {"log", "slack", "discord"}
+    assert set(config.notifiers["slack"].options.webhooks) == {"#alerts", "#inventory-alerts"}
+    assert said[0] == f"found {', '.join(sorted(ACCOUNTS, key=said[0].index))}"
+    assert [line for line in said if line.startswith("missing")] == []
+    for value in ACCOUNTS.values():
+        assert value not in text + "".join(said)
+
+
+def test_alerts_of_the_stock_go_to_their_channel_too_and_others_as_without_a_route(tmp_path, catalog):
+    config, *_ = accounts(tmp_path, catalog, ACCOUNTS)
+    routing = Routing(compile_route(config.route), config.receivers, config.severities)
+
+    def told(severity, **labels):
+        return {
+            (one.target.receiver, one.target.address)
+            for one in routing.targets(labels, severity)
+            if one.target.notifier == "slack"
+        }
+
+    assert told(Severity.HIGH, service="inventory") == {("primary", "#alerts"), ("inventory", "#inventory-alerts")}
+    assert told(Severity.HIGH, service="sms") == {("primary", "#alerts")}
+    receivers = {one.target.receiver for one in routing.targets({"service": "sms"}, Severity.CRITICAL)}
+    assert receivers == {"primary"}  # no channel of secondary's is configured that a critical alert goes by
+
+
+def test_without_any_account_it_is_the_usual_configuration_and_all_that_is_missed_is_said(tmp_path, catalog):
+    config, problems, text, said = accounts(tmp_path, catalog, {"TWILIO_AUTH_TOKEN": ""})
+    assert problems == []
+    assert tomllib.loads(text) == {}
+    assert set(config.checks) == {"system", "self"}
+    assert "missing STRIPE_SECRET_KEY: payments are not watched" in said
+    twilio = "missing TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN, TWILIO_PHONE_NUMBER: "
+    assert [line for line in said if line.startswith(twilio)] == [f"{twilio}nobody is told by SMS, SMS are not watched"]
+
+
+def test_half_an_account_is_not_used_and_the_missing_half_is_named(tmp_path, catalog):
+    environ = {name: ACCOUNTS[name] for name in ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN")}
+    config, _, _, said = accounts(tmp_path, catalog, environ)
+    assert "sms" not in config.checks
+    assert "missing TWILIO_PHONE_NUMBER: nobody is told by SMS, SMS are not watched" in said
+
+
+def test_what_nobody_can_know_is_there_to_be_completed(tmp_path, catalog):
+    _, _, text, said = accounts(tmp_path, catalog, ACCOUNTS)
+    assert "to be completed" in said[-1]
+    head, _, rest = text.partition("# To be completed")
+    whole = head + "\n".join(line.removeprefix("#") for line in rest.splitlines()[1:])
+    (tmp_path / "run" / "conf.d" / "50-environment.toml").write_text(whole)
+    config, problems = check_config(tmp_path / "run" / "sixfbd.toml", catalog, environ=ACCOUNTS)
+    assert problems == []
+    assert config.notifiers["email"].options.api_key.source == "env SENDGRID_API_KEY"
+    assert set(config.receivers["primary"]) == {"log", "slack", "discord", "sms", "email"}
+
+
+def test_the_command_says_what_it_found_and_what_is_missing_and_shows_no_value(tmp_path):
+    environ = {"PATH": os.environ["PATH"], "STRIPE_SECRET_KEY": ACCOUNTS["STRIPE_SECRET_KEY"]}
+    command = [Path(sys.executable).with_name("sixfbd"), "init", "--from-env", tmp_path / "run"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=True)
+    assert "found STRIPE_SECRET_KEY" in done.stdout
+    assert "missing SENDGRID_API_KEY: nobody is told by e-mail" in done.stdout
+    assert ACCOUNTS["STRIPE_SECRET_KEY"] not in done.stdout + done.stderr
+    assert (tmp_path / "run" / "conf.d" / "50-environment.toml").exists()

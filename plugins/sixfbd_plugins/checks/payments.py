@@ -24,6 +24,7 @@ from sixfbd.plugin import (
     Duration,
     Event,
     EventType,
+    FromEnvironment,
     Gauge,
     InvalidOptions,
     Json,
@@ -660,3 +661,11 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
 def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
     """The default rules of payments."""
     return RULES
+
+
+@hookimpl
+def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
+    """An account by the name that Stripe's own examples use."""
+    table = {"plugin": "payments", "api_key": {"env": "STRIPE_SECRET_KEY"}}
+    missed = "payments are not watched"
+    return (FromEnvironment(names=("STRIPE_SECRET_KEY",), tables={"checks": {"payments": table}}, missed=missed),)

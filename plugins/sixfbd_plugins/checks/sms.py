@@ -28,6 +28,7 @@ from sixfbd.plugin import (
     Duration,
     Event,
     EventType,
+    FromEnvironment,
     Gauge,
     InvalidOptions,
     Json,
@@ -47,6 +48,8 @@ from sixfbd.plugin import (
 )
 from sixfbd_plugins.twilio import log, messages
 from sixfbd_plugins.twilio.account import (
+    ACCOUNT_FROM_ENVIRONMENT,
+    ENVIRONMENT,
     PUBLIC_URL,
     Account,
     AccountOptions,
@@ -563,3 +566,10 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
 def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
     """The default rules of SMS."""
     return RULES
+
+
+@hookimpl
+def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
+    """An account by the names that Twilio's own examples use."""
+    table = {"plugin": "sms", **ACCOUNT_FROM_ENVIRONMENT}
+    return (FromEnvironment(names=ENVIRONMENT, tables={"checks": {"sms": table}}, missed="SMS are not watched"),)

@@ -6,7 +6,7 @@ answer was lost cannot be asked for: it is sent once more, marked.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import httpx
@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from sixfbd.plugin import (
     SECOND,
     Context,
+    FromEnvironment,
     Json,
     Notification,
     NotifiedAlert,
@@ -253,3 +254,13 @@ def _seconds(wish: object) -> float:
 def sixfbd_notifiers(config: PluginConfig) -> Mapping[str, type[Notifier[Any]]]:
     """The notifier `discord`."""
     return {"discord": DiscordNotifier}
+
+
+@hookimpl
+def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
+    """A webhook."""
+    tables: dict[str, Json] = {
+        "notifiers": {"discord": {"plugin": "discord", "webhooks": {"alerts": {"env": "DISCORD_WEBHOOK_URL"}}}},
+        "receivers": {"primary": {"discord": {"via": "discord", "to": ["alerts"]}}},
+    }
+    return (FromEnvironment(names=("DISCORD_WEBHOOK_URL",), tables=tables, missed="nobody is told in Discord"),)

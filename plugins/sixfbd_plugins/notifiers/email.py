@@ -5,13 +5,14 @@ Neither way can be asked for a message whose answer was lost: it is sent once mo
 Message-ID, by which mail programs know it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
 from sixfbd.plugin import (
     Context,
+    FromEnvironment,
     Notification,
     Notifier,
     PermanentFailure,
@@ -83,3 +84,17 @@ class EmailNotifier(Notifier[EmailNotifierOptions]):
 def sixfbd_notifiers(config: PluginConfig) -> Mapping[str, type[Notifier[Any]]]:
     """The notifier `email`."""
     return {"email": EmailNotifier}
+
+
+@hookimpl
+def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
+    """An account by the name that SendGrid's own examples use; who sends, and who gets it, nobody can know."""
+    by_hand = """\
+[notifiers.email]
+plugin = "email"
+api_key = { env = "SENDGRID_API_KEY" }
+sender = "Alerts <alerts@example.com>"
+[receivers.primary.email]
+via = "email"
+to = ["ops@example.com"]"""
+    return (FromEnvironment(names=("SENDGRID_API_KEY",), by_hand=by_hand, missed="nobody is told by e-mail"),)

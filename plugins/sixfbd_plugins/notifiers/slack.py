@@ -6,7 +6,7 @@ it: a message whose answer was lost is sent once more, marked. Incoming webhooks
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import httpx
@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from sixfbd.plugin import (
     SECOND,
     Context,
+    FromEnvironment,
     Json,
     Notification,
     NotifiedAlert,
@@ -327,3 +328,31 @@ def _link(url: str) -> Json:
 def sixfbd_notifiers(config: PluginConfig) -> Mapping[str, type[Notifier[Any]]]:
     """The notifier `slack`."""
     return {"slack": SlackNotifier}
+
+
+@hookimpl
+def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
+    """Webhooks of the channel for everything, and of that for the stock."""
+    routes = [{"receiver": "inventory", "matchers": ['service="inventory"'], "continue": True}]
+    return (
+        FromEnvironment(
+            names=("SLACK_WEBHOOK_URL",),
+            tables=_webhook_tables("primary", "#alerts", "SLACK_WEBHOOK_URL"),
+            missed="nobody is told in Slack",
+        ),
+        FromEnvironment(
+            names=("SLACK_INVENTORY_WEBHOOK",),
+            tables={
+                **_webhook_tables("inventory", "#inventory-alerts", "SLACK_INVENTORY_WEBHOOK"),
+                "route": {"routes": routes},
+            },
+            missed="no channel of Slack is told of the stock alone",
+        ),
+    )
+
+
+def _webhook_tables(receiver: str, channel: str, name: str) -> dict[str, Json]:
+    return {
+        "notifiers": {"slack": {"plugin": "slack", "webhooks": {channel: {"env": name}}}},
+        "receivers": {receiver: {"slack": {"via": "slack", "to": [channel]}}},
+    }

@@ -22,6 +22,7 @@ from sixfbd.plugin import (
     Counter,
     Event,
     EventType,
+    FromEnvironment,
     Message,
     Notification,
     Notifier,
@@ -35,7 +36,17 @@ from sixfbd.plugin import (
     installed,
 )
 from sixfbd_plugins.notifiers.pace import Pace
-from sixfbd_plugins.twilio.account import PUBLIC_URL, Account, AccountOptions, Misread, Refused, revealed, validate_sid
+from sixfbd_plugins.twilio.account import (
+    ACCOUNT_FROM_ENVIRONMENT,
+    ENVIRONMENT,
+    PUBLIC_URL,
+    Account,
+    AccountOptions,
+    Misread,
+    Refused,
+    revealed,
+    validate_sid,
+)
 from sixfbd_plugins.twilio.failures import is_temporary, words_of
 from sixfbd_plugins.twilio.messages import FAILED, receipt_of
 from sixfbd_plugins.twilio.numbers import last_digits, normalized, normalized_sender
@@ -249,3 +260,15 @@ def sixfbd_notifiers(config: PluginConfig) -> Mapping[str, type[Notifier[Any]]]:
 def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
     """What became of our own messages."""
     return (NOTIFICATION,)
+
+
+@hookimpl
+def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
+    """An account by the names that Twilio's own examples use."""
+    table = {"plugin": "sms", **ACCOUNT_FROM_ENVIRONMENT}
+    by_hand = '[receivers.primary.sms]\nvia = "twilio"\nto = ["+1-352-555-0101"]'
+    return (
+        FromEnvironment(
+            names=ENVIRONMENT, tables={"notifiers": {"twilio": table}}, missed="nobody is told by SMS", by_hand=by_hand
+        ),
+    )

@@ -28,6 +28,10 @@ PUBLIC_URL: Final = "https://api.twilio.com"
 CALL_S: Final = 10 * SECOND
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024  # a page of 500 messages with long texts has one or two
 MAX_SAID: Final = 160  # characters of what Twilio says that are shown
+ENVIRONMENT: Final = ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_PHONE_NUMBER")
+ACCOUNT_FROM_ENVIRONMENT: Final = dict(
+    zip(("account_sid", "auth_token", "from_number"), ({"env": name} for name in ENVIRONMENT), strict=True)
+)
 TOO_MANY: Final = 20429  # https://www.twilio.com/docs/api/errors/20429
 _SID: Final = re.compile("[A-Z]{2}[0-9a-fA-F]{32}")
 
