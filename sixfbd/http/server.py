@@ -30,6 +30,7 @@ from sixfbd.http.tls import secured
 GRACE_S: Final = 5.0
 SLOW_HEADERS_S: Final = 5.0
 BACKLOG: Final = 256
+ACCEPTED_AT_ONCE: Final = 32
 MAX_CONNECTIONS: Final = 256  # with what else the daemon has open well below the usual limit of 1024 descriptors
 MAX_TURNED_AWAY: Final = 64  # more than so many at once are closed without a word
 TURN_AWAY_S: Final = 0.5
@@ -227,14 +228,30 @@ async def _accept(
     listener.setblocking(False)
     with listener:
         accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup()))  # which closes with its serve
+
+        def begin(stream: trio.SocketStream) -> None:
+            connections.start_soon(handle, stream)
+
+        async def handle_with_others(stream: trio.SocketStream) -> None:
+            take_waiting(
+                listener, begin, ACCEPTED_AT_ONCE
+            )  # at one a turn a crowd would wait for many turns of a busy loop
+            await handle(stream)
+
         with gate.accepting:
-            await trio.serve_listeners(handle, [accepting], handler_nursery=connections)
-        for _ in range(BACKLOG):
-            try:
-                accepted, _peer = listener.accept()
-            except BlockingIOError:
-                break
-            connections.start_soon(handle, trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
+            await trio.serve_listeners(handle_with_others, [accepting], handler_nursery=connections)
+        take_waiting(listener, begin, BACKLOG)
+
+
+def take_waiting(listener: socket.socket, begin: Callable[[trio.SocketStream], None], most: int) -> None:
+    """Call `begin` with connections that wait to be accepted, at most so many. What the system cannot give now is left to
+    who waits for the listener."""
+    for _ in range(most):
+        try:
+            accepted, _peer = listener.accept()
+        except OSError:  # none waits, one has left again, or there are no descriptors
+            return
+        begin(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
 
 
 def bounded(

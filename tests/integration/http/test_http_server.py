@@ -1,7 +1,7 @@
 """Listening, another table and another listener while it serves, and letting go of what was taken."""
 
 import socket
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -9,7 +9,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from sixfbd.http.server import HttpServer, ListenError, begin_listening, bind_listener
+from sixfbd.http.server import HttpServer, ListenError, begin_listening, bind_listener, take_waiting
 from sixfbd.model import Event
 from sixfbd.quantities import Duration, Size
 
@@ -268,6 +268,21 @@ def test_a_port_that_is_taken_between_bind_and_listen_is_named():
             ListenError, match=rf"listen on 127\.0\.0\.1:{bound.getsockname()[1]}: Address already in use"
         ):
             begin_listening(bound)
+
+
+async def test_of_a_crowd_that_waits_many_are_accepted_at_once_and_none_waits_for_more():
+    taken = []
+    with bind_listener("127.0.0.1:0") as listener, ExitStack() as crowd:
+        begin_listening(listener)
+        listener.setblocking(False)
+        for _ in range(50):
+            crowd.enter_context(socket.create_connection(listener.getsockname(), 10))
+        take_waiting(listener, taken.append, 32)
+        assert len(taken) == 32, "the others have their turn"
+        take_waiting(listener, taken.append, 32)
+        assert len(taken) == 50
+    for stream in taken:
+        await stream.aclose()
 
 
 # ---- what is given back --------------------------------------------------------------------------------------------------
