@@ -1,0 +1,75 @@
+"""The examples under etc/: the configuration passes check-config, the shop's route is read by the inventory check."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sixfbd.config import check_config, plugin_sources
+from sixfbd.host import load_plugins
+from sixfbd.rules.problems import rule_problems
+from sixfbd_plugins.inventory.stock import reading_of_document
+
+EXAMPLES = Path(__file__).parents[2] / "etc" / "examples"
+NODE = shutil.which("node")
+VALUES = {
+    "STRIPE_SECRET_KEY": "rk_test_thatNobodyMaySee",
+    "TWILIO_ACCOUNT_SID": "AC" + "0123456789abcdef" * 2,
+    "TWILIO_PHONE_NUMBER": "+1-352-555-0100",
+    "SLACK_WEBHOOK_URL": "https://hooks.example.com/services/T0/B0/secret",
+    "STRIPE_WEBHOOK_SECRET": "whsec_thatNobodyMaySee",
+}
+
+ASK = """
+const http = require("node:http");
+const { inventoryRoute } = require(process.argv[1]);
+const dallas = { cityId: "dallas-2026-03", tiers: { ga: { limit: 100, sold: 91 }, vip: { limit: 20, sold: 21 } } };
+const load = () => { if (process.argv[2] === "broken") throw new Error("no database"); return [dallas]; };
+const server = http.createServer(inventoryRoute(load, "Bearer right")).listen(0, "127.0.0.1", async () => {
+  const url = `http://127.0.0.1:${server.address().port}/internal/inventory`;
+  const headers = process.argv[3] === "none" ? {} : { authorization: process.argv[3] };
+  const answer = await fetch(url, { headers });
+  console.log(JSON.stringify([answer.status, await answer.json()]));
+  server.close();
+  server.closeAllConnections();
+});
+"""
+
+
+def test_the_shops_configuration_passes_check_config(tmp_path):
+    text = (EXAMPLES / "shop.toml").read_text()
+    path = tmp_path / "sixfbd.toml"
+    path.write_text(text)
+    environ = {name: VALUES.get(name, "secret-that-nobody-may-see") for name in re.findall(r'env = "(\w+)"', text)}
+    config, problems = check_config(path, load_plugins(plugin_sources(path)), rule_problems, environ)
+    assert [str(problem) for problem in problems] == []
+    assert config.notifiers["twilio"].options.status_callback == "https://hooks.example.com/webhooks/twilio"
+    assert config.checks["sms"].options.notifier == "twilio"
+
+
+def asked(stock, authorization):
+    command = [NODE, "-e", ASK, str(EXAMPLES / "inventory.js"), stock, authorization]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_the_shops_route_is_what_the_inventory_check_reads():
+    status, body = asked("whole", "Bearer right")
+    assert status == 200
+    stocks = {(one.city, one.tier): (one.available, one.sold, one.limit) for one in reading_of_document(body).stocks}
+    assert stocks == {("dallas-2026-03", "ga"): (9, 91, 100), ("dallas-2026-03", "vip"): (0, 21, 20)}
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+@pytest.mark.parametrize("authorization", ["none", "Bearer wrong"])
+def test_the_shops_route_answers_nobody_without_the_token(authorization):
+    assert asked("whole", authorization) == [401, {"error": "not authorized"}]
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_a_stock_that_cannot_be_read_is_no_stock_of_nothing():
+    assert asked("broken", "Bearer right")[0] == 503
