@@ -43,7 +43,6 @@ MAX_CONTENT: Final = 2000  # https://docs.discord.com/developers/resources/webho
 MAX_DESCRIPTION: Final = 4096  # https://docs.discord.com/developers/resources/message#embed-object-embed-limits
 MAX_FOOTER: Final = 256  # of 2048; title, description, footer and the rest have 6000 in all
 MAX_NAME: Final = 80
-MOST_PAUSE_S: Final = 600.0
 MANY: Final = "and more: sixfbctl alerts lists all"
 UNKNOWN_MESSAGE: Final = 10008
 _MARKUP: Final = frozenset("\\*_~`|<>#[]()@:-+")
@@ -125,7 +124,7 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
             said = await self._call("POST", _with_wait(url), body, notification.address)
         except Refused as refused:
             if refused.temporary and refused.wait_s:
-                self._pace.hold(min(refused.wait_s, MOST_PAUSE_S), None if refused.is_global else notification.address)
+                self._pace.hold(refused.wait_s, None if refused.is_global else notification.address)
             raise refused.failure() from None
         detail = "posted" + (", and its first message rewritten" if rewritten else "")
         return Receipt(state="accepted", message_id=notification.id, provider_id=said["id"], detail=detail)
@@ -171,7 +170,7 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
         if not 200 <= answer.status_code < 300:
             raise self._refusal(answer, said)
         if answer.headers.get("x-ratelimit-remaining") == "0":
-            self._pace.hold(min(_seconds(answer.headers.get("x-ratelimit-reset-after")), MOST_PAUSE_S), address)
+            self._pace.hold(_seconds(answer.headers.get("x-ratelimit-reset-after")), address)
         if not isinstance(said.get("id"), str):
             raise TemporaryFailure(f"answered {answer.status_code}, with something that is not Discord's", sent=True)
         return said

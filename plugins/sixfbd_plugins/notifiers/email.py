@@ -6,7 +6,7 @@ Message-ID, by which mail programs know it again.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -26,8 +26,6 @@ from sixfbd_plugins.mail.options import PUBLIC_URL, MailOptions, domain_of, pars
 from sixfbd_plugins.mail.sendgrid import SendGrid
 from sixfbd_plugins.mail.smtp import Smtp
 from sixfbd_plugins.notifiers.pace import Pace
-
-LONGEST_PAUSE_S: Final = 600.0
 
 
 class EmailNotifierOptions(MailOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,7 +71,7 @@ class EmailNotifier(Notifier[EmailNotifierOptions]):
             name = await self._sendgrid.send(letter, notification.address, notification.id)
         except TemporaryFailure as failure:
             if failure.retry_after_s:
-                self._pace.hold(min(failure.retry_after_s, LONGEST_PAUSE_S))
+                self._pace.hold(failure.retry_after_s)
             raise
         return Receipt(
             state="accepted", message_id=notification.id, provider_id=name or None, detail="taken by SendGrid"

@@ -8,6 +8,7 @@ from sixfbd.plugin import Notification, NotifiedAlert
 from sixfbd_plugins.notifiers.webhook import rfc3339
 
 CUT: Final = "…"
+LEEWAY: Final = 1000  # characters that may turn out to be none
 RESOLVED_COLOR: Final = "#1CC88A"
 RESOLVED_ICON: Final = "✅"
 UNKNOWN_COLOR: Final = "#858796"
@@ -27,7 +28,7 @@ def fitted(text: str, limit: int, escape: Callable[[str], str] = str) -> str:
     """Return a text, escaped character by character, in at most `limit` units; of a longer one the beginning."""
     pieces: list[str] = []
     left, room = limit, 0  # `room`: pieces that leave room for the sign that it was cut
-    for char in printable(text).strip():
+    for char in printable(text[: 4 * limit + LEEWAY]).strip():
         piece = escape(char)
         left -= units(piece)
         if left < 0:

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from sixfbd.plugin import SECOND, Clock, TemporaryFailure
+from sixfbd.plugin import MINUTE, SECOND, Clock, TemporaryFailure
 
+LONGEST_PAUSE_S: Final = 10 * MINUTE  # a wish for more may be a mistake, and an alert is worth another try
 LONGEST_TURN_S: Final = 4 * SECOND  # who would wait for longer tries again later, and leaves the slot to others
 
 
@@ -28,8 +29,8 @@ class Pace:
             await self._clock.sleep_until(at)
 
     def hold(self, wait_s: float, place: str | None = None) -> None:
-        """Let nothing go to a place for so long (None: to any), as the provider asked."""
-        until = self._clock.now() + wait_s
+        """Let nothing go to a place for so long (None: to any), as the provider asked; for LONGEST_PAUSE_S at most."""
+        until = self._clock.now() + min(wait_s, LONGEST_PAUSE_S)
         if place is None:
             self._held_until = max(self._held_until, until)
         else:

@@ -161,6 +161,15 @@ async def test_a_mail_arrives_whole_with_an_id_that_a_repeat_has_as_well(smtp, m
     assert server.verbs[-1] == "QUIT"
 
 
+async def test_a_sender_may_have_any_name(smtp, mail, context):
+    server, _ = await smtp()
+    given = SmtpOptions(host="127.0.0.1", port=server.port, tls="none")
+    options = EmailNotifierOptions(sender="Wörk, Shop 🎟 <alerts@example.com>", smtp=given)
+    await EmailNotifier(options, context).deliver(mail())
+    [address] = server.mails[0][2]["From"].addresses
+    assert (address.display_name, address.addr_spec) == ("Wörk, Shop 🎟", "alerts@example.com")
+
+
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 async def test_the_login_goes_over_tls_to_a_server_whose_certificate_holds(smtp, mail, certificate, tls):
     ca_file, context = certificate

@@ -176,6 +176,11 @@ async def test_after_a_429_nothing_goes_to_the_channel_until_slack_lets_it(kit):
     for number in range(3):
         await made.deliver(kit.notification(f"m-{number}"))
     assert clock.at == kit.AT + 32.0
+    double.faults = [Fault(error=429, retry_after_s=86_400)]
+    with pytest.raises(TemporaryFailure):
+        await made.deliver(kit.notification())
+    clock.at, double.faults = clock.at + 601, []
+    await made.deliver(kit.notification("a wish for a day is not for ever"))
 
 
 async def test_slack_that_never_answers_costs_one_slot_for_one_deadline(make, wire, kit, context):
