@@ -33,6 +33,7 @@ NEEDED = "Node.js 20.19 or newer with npm (https://nodejs.org/, Debian: apt inst
 
 PROVIDERS: dict[str, tuple[str, str, bool]] = {
     # provider: its document, what we add to it from its documentation, whether its answers have all that is named
+    "sendgrid": ("sendgrid_mail_v3.patched.json", "", False),
     "stripe": ("stripe_v1.trim.json", "", False),
     "twilio": ("twilio_api_v2010.trim.json", "twilio_messaging_v1.json", True),
 }

@@ -85,9 +85,10 @@ class Document:
         operation = self.operation(request)
         if operation is None:
             return [f"no operation {request.method} {request.url.path}"]
-        query = {one["name"] for one in operation.node.get("parameters", ()) if one["in"] == "query"}
+        parameters = map(self._resolved, operation.node.get("parameters", ()))
+        query = {one["name"] for one in parameters if one["in"] == "query"}
         asked = list(request.url.params)
-        contents = operation.node.get("requestBody", {}).get("content", {})
+        contents = self._resolved(operation.node.get("requestBody", {})).get("content", {})
         kind = request.headers.get("content-type", "").partition(";")[0]
         known = set(self._resolved(contents.get(kind, {}).get("schema", {})).get("properties", {}))
         if kind == "application/json":
@@ -112,13 +113,14 @@ class Document:
         named = status if status in responses else "default"
         if named not in responses:
             return [f"{operation}: {status} is no answer of it"]
-        content = responses[named].get("content", {})
+        content = self._resolved(responses[named]).get("content", {})
         if not content:
             return [f"{operation}: {status} has a body"] if answer.content else []
         kind = answer.headers.get("content-type", "").partition(";")[0]
         if kind not in content:
             return [f"{operation}: {status} is {kind or 'of no type'}"]
-        pointer = f"{operation.pointer}/responses/{named}/content/{_escaped(kind)}/schema"
+        place = responses[named].get("$ref", f"{operation.pointer}/responses/{named}")
+        pointer = f"{place}/content/{_escaped(kind)}/schema"
         return sorted({f"{operation} {named}: {line}" for line in self._lines(pointer, answer.json())})
 
     def _lines(self, pointer: str, value: object) -> Iterator[str]:
