@@ -183,11 +183,11 @@ async def test_what_we_sent_ourselves_is_known_by_its_sid_or_by_the_reference_in
 async def test_a_provider_that_accepts_and_never_answers_costs_one_slot_for_one_deadline(make, wire, real_context):
     wire.double.faults = [Fault(silent=True)]
     check = make()
-    check._account._call_s = 0.5
+    check._account._call_s = 2.0
     began = trio.current_time()
     report = await check.run(None)
-    assert (report.status, report.summary) == (Status.UNHEALTHY, "no answer within 0.5 s")
-    assert trio.current_time() - began < 5
+    assert (report.status, report.summary) == (Status.UNHEALTHY, "no answer within 2 s")
+    assert trio.current_time() - began < 10
     assert len(wire.double.requests) == 1
     assert real_context.http._limiter.borrowed_tokens == 0
 
