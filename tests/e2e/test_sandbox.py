@@ -19,11 +19,13 @@ def test_at_first_sight_all_is_well_and_the_shop_sells(daemon, sandbox, wait):
 
     def all_is_well() -> bool:
         return {one["name"]: one["status"] for one in daemon.ctl("checks")} == {
-            "shop": "healthy", "sms": "healthy", "system": "healthy", "email": "healthy", "inventory": "healthy",
+            "storefront": "healthy", "sms": "healthy", "system": "healthy", "email": "healthy", "inventory": "healthy",
             "payments": "healthy",
         }  # fmt: skip
 
     wait("the checks are healthy", all_is_well, START_LIMIT_S)
+    told = [one["text"] for one in sandbox.ask("inbox")]  # of a busy machine the daemon may say medium things
+    assert [one for one in told if "(critical)" in one or "(high)" in one] == []
     sandbox.ask("fault", "shop", "rush=300")
 
     def sold() -> bool:
@@ -35,7 +37,6 @@ def test_at_first_sight_all_is_well_and_the_shop_sells(daemon, sandbox, wait):
     wait("tickets are sold, and counted by the daemon", sold)
     page = httpx.get(f"{daemon.url}/").text
     assert "<title>Sandbox" in page
-    assert sandbox.ask("inbox") == []
 
 
 def test_a_fault_is_told_to_the_right_people_and_its_end_too(daemon, sandbox, wait):

@@ -294,3 +294,18 @@ def test_a_directory_without_what_is_needed_is_refused_with_the_mend(tmp_path, p
 def test_the_daemon_is_told_where_its_configuration_says_that_it_listens(place):
     (place.directory / "conf.d" / "60-mine.toml").write_text('[http]\nlisten = "127.0.0.1:1234"\n')
     assert read_place(place.directory).daemon == "http://127.0.0.1:1234"
+
+
+def test_the_example_of_the_readme_fits_beside_the_sandbox(place):
+    from sixfbd.config import check_config, plugin_sources
+    from sixfbd.host import load_plugins
+
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    example = readme.split("```toml\n")[1].split("```")[0]
+    assert "[checks.shop]" in example
+    (place.directory / "conf.d" / "shop.toml").write_text(example)
+    (place.directory / "chat-url").write_text("https://chat.example.com/hook\n")
+    (place.directory / "chat-url").chmod(0o600)
+    path = place.directory / "sixfbd.toml"
+    config, problems = check_config(path, load_plugins(plugin_sources(path)))
+    assert config is not None and problems == []

@@ -241,7 +241,7 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
         "daemon": {"sandbox": True},
         "http": {"public": {"listen": public, "url": f"http://{public}"}},
         "checks": {
-            "shop": {
+            "storefront": {
                 "plugin": "webhook",
                 "interval": "10s",
                 "targets": [f"{url['shop']}/", f"{url['shop']}/checkout", f"{url['shop']}/health"],
