@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from sixfbd.plugin import (
     DAY,
+    HOUR,
     MINUTE,
     SECOND,
     Check,
     Context,
+    Counter,
     Duration,
     Event,
     EventType,
@@ -33,6 +36,8 @@ from sixfbd.plugin import (
     Status,
     hookimpl,
 )
+from sixfbd_plugins.business.forecast import Forecast
+from sixfbd_plugins.inventory.foresight import HISTORY_H, Foretold, Score, forecasts, made, scored
 from sixfbd_plugins.inventory.http import HttpSource
 from sixfbd_plugins.inventory.levels import (
     EDGES,
@@ -52,6 +57,7 @@ from sixfbd_plugins.inventory.series import EventsSource, PrometheusSource, coun
 from sixfbd_plugins.inventory.sql import SqlSource
 from sixfbd_plugins.inventory.stock import MOST_STOCKS, Dates, SourceError, Stock, parse_time
 
+SCORED_D: Final = 14  # days before a sell-out whose forecasts are scored
 FORGOTTEN_S: Final = 7 * DAY  # after which a tier that is no longer there is forgotten
 MAX_SUMMARY: Final = 400  # characters
 REFUNDED: Final = "sum by (city, type) (increase(workshop_city_tickets_refunded_total[70m]))"
@@ -70,6 +76,13 @@ PER_HOUR = Gauge("inventory_tickets_per_hour", "Tickets sold in the last 24 hour
 HOURS_LEFT = Gauge(
     "inventory_hours_until_sellout", "Tickets left / tickets an hour; absent if none is sold.", ("city",)
 )
+FORECAST_HOURS = Gauge("inventory_forecast_hours", "Hours until all is sold, by the forecast.", ("city", "quantile"))
+FORECAST_CHANCE = Gauge(
+    "inventory_forecast_probability", "Chance that all is sold within that time.", ("city", "within")
+)
+SCORED = Counter("inventory_forecasts_scored_total", "Forecasts whose truth is known.", ("method",))
+ERROR_HOURS = Counter("inventory_forecast_error_hours_total", "Hours by which those were off.", ("method",))
+COVERED = Counter("inventory_forecasts_covered_total", "Forecasts whose interval of 80 % held the truth.")
 PREDICTED = Gauge("inventory_predicted_sellout", "1 if that is less than 48 hours.", ("city",))
 
 
@@ -98,9 +111,12 @@ class InventoryOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Memory(Struct, frozen=True):
-    """The cursor: what is remembered of each city and tier, by their key."""
+    """The cursor: what is remembered of each city and tier, by their key; of each city, in `pending`, since when forecasts
+    that wait for their truth were made; the hour of the last forecasts."""
 
     tiers: dict[str, TierMemory] = {}
+    pending: dict[str, float] = {}
+    forecast_hour: int = 0
 
 
 class _Look(Struct, frozen=True):
@@ -111,6 +127,7 @@ class _Look(Struct, frozen=True):
     after: TierMemory
     levels: TierLevels
     is_closed: bool
+    closes_at: float | None
 
 
 class InventoryCheck(Check[InventoryOptions]):
@@ -119,6 +136,7 @@ class InventoryCheck(Check[InventoryOptions]):
     Options = InventoryOptions
     metrics = (
         AVAILABLE, SOLD, LIMIT, THRESHOLD, ROSE, UNEXPLAINED, OVERSOLD, CLOSED, CITY_LEFT, PER_HOUR, HOURS_LEFT, PREDICTED,
+        FORECAST_HOURS, FORECAST_CHANCE,
     )  # fmt: skip
     service = "inventory"
     interval = Duration(MINUTE)
@@ -128,6 +146,8 @@ class InventoryCheck(Check[InventoryOptions]):
         super().__init__(options, ctx)
         [source] = options.sources
         self._source = source.open(ctx)
+        self._forecasts: dict[str, Forecast] = {}
+        self._forecast_hour = 0  # in which these were made, by this process
 
     async def run(self, cursor: Json | None) -> Report:
         """Read the stock once. Unknown if any of it cannot be read."""
@@ -136,15 +156,31 @@ class InventoryCheck(Check[InventoryOptions]):
             reading = await self._source.read()
             sales = await self._last_sales()
             refunded = await counted(self.ctx, REFUNDED)
-            hourly = await hourly_sales(self.ctx, 24, reading.stocks)
+            hour = int(now // HOUR)
+            is_due = hour != self._forecast_hour
+            hourly = await hourly_sales(self.ctx, HISTORY_H if is_due else 24, reading.stocks)
         except SourceError as error:
             return Report(Status.UNKNOWN, str(error)[:MAX_SUMMARY], reachable=False)
         looks = [self._look(stock, reading.dates, memory, sales, now) for stock in reading.stocks]
         samples = [sample for look in looks for sample in _samples(look, refunded, now)]
         samples += _city_samples(looks, hourly)
         events = [event for look in looks for event in _milestones(look, now)]
+        left = _open_cities(looks)
+        if is_due:
+            self._forecast_hour = hour
+            closes = {one.stock.city: one.closes_at for one in looks if one.closes_at is not None}
+            self._forecasts = await self.ctx.to_thread(
+                forecasts, hourly, left, closes, now, ZoneInfo(self.ctx.timezone)
+            )
+        samples += [
+            sample for city, one in self._forecasts.items() if left.get(city) for sample in _foretold(city, one)
+        ]
+        if hour != memory.forecast_hour:
+            events += made(self._forecasts, hourly, left, now)
+        pending, scores = await self._scored(memory.pending, looks, left, now)
         self._record(looks, now)
-        after = msgspec.to_builtins(Memory(_kept(memory, looks, now)))
+        after = msgspec.to_builtins(Memory(_kept(memory, looks, now), pending, hour))
+        events += scores
         said = in_words([(look.stock, look.after) for look in looks])
         return Report(Status.HEALTHY, said[:MAX_SUMMARY], tuple(samples), tuple(events), after, reachable=True)
 
@@ -161,13 +197,28 @@ class InventoryCheck(Check[InventoryOptions]):
         before = memory.tiers.get(_key(stock))
         after = looked(before, stock, sales.get((stock.city, stock.tier)), levels, now)
         closes_at = _dates(city, dates.get(stock.city, Dates())).closes_at
-        return _Look(stock, before, after, levels, closes_at is not None and now >= closes_at)
+        return _Look(stock, before, after, levels, closes_at is not None and now >= closes_at, closes_at)
 
     async def _last_sales(self) -> dict[tuple[str, str], Sale]:
         """Return what the last sale of each city and tier said that remains."""
         remaining = await counted(self.ctx, "inventory_tickets_remaining")
         at = await counted(self.ctx, "timestamp(inventory_tickets_remaining)")
         return {key: Sale(round(count), at.get(key, 0.0)) for key, count in remaining.items()}
+
+    async def _scored(
+        self, pending: Mapping[str, float], looks: Sequence[_Look], left: Mapping[str, int], now: float
+    ) -> tuple[dict[str, float], list[Event]]:
+        """Score the forecasts of cities that are sold out now. Of those made before the stock rose no truth is known."""
+        rose = {look.stock.city for look in looks if look.after.rose_at == now}
+        waiting = {
+            city: now if city in rose else pending.get(_short(city), now) for city, count in left.items() if count
+        }
+        scores: list[Event] = []
+        for city, count in left.items():
+            if not count and (since := pending.get(_short(city))) is not None:
+                told = await self.ctx.read.events(FORECAST.name, max(since, now - SCORED_D * DAY), now)
+                scores += scored(told, city, now)
+        return {_short(city): since for city, since in waiting.items()}, scores
 
     def _record(self, looks: Sequence[_Look], now: float) -> None:
         """Write the records of SEED's name to the log, one for each city."""
@@ -193,7 +244,11 @@ def _remembered(cursor: Json | None) -> Memory:
 
 def _key(stock: Stock) -> str:
     """A short name of a city and tier, however long theirs are: a cursor is bounded."""
-    return blake2b(f"{stock.city}\0{stock.tier}".encode(), digest_size=8).hexdigest()
+    return _short(f"{stock.city}\0{stock.tier}")
+
+
+def _short(name: str) -> str:
+    return blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def _kept(memory: Memory, looks: Sequence[_Look], now: float) -> dict[str, TierMemory]:
@@ -241,6 +296,13 @@ def _city_samples(looks: Sequence[_Look], hourly: Mapping[str, Hourly]) -> list[
     return samples
 
 
+def _foretold(city: str, one: Forecast) -> list[Sample]:
+    quantiles = (("0.1", one.low_h), ("0.5", one.median_h), ("0.9", one.high_h))
+    hours = [FORECAST_HOURS(hours, city=city, quantile=name) for name, hours in quantiles if hours is not None]
+    chances = (("24h", one.within_24h), ("48h", one.within_48h))
+    return [*hours, *(FORECAST_CHANCE(chance, city=city, within=span) for span, chance in chances)]
+
+
 def _open_cities(looks: Sequence[_Look]) -> dict[str, int]:
     """Return the tickets left of each city that is still sold."""
     left: dict[str, int] = {}
@@ -280,6 +342,24 @@ class Milestone(Struct, frozen=True, rename="camel"):
     remaining: int
 
 
+def _scores(score: Score) -> Sequence[Sample]:
+    samples = []
+    for method, error in (("weighted", score.error_hours), ("seed", score.seed_error_hours)):
+        if error is not None:
+            samples += [SCORED(1, method=method), ERROR_HOURS(error, method=method)]
+    return [*samples, COVERED(float(score.covered))]
+
+
+FORECAST: Final = EventType(
+    "inventory_forecast", Foretold, doc="In how many hours a city's tickets will be gone, as it looked then."
+)
+SCORE: Final = EventType(
+    "inventory_forecast_score",
+    Score,
+    counts=_scores,
+    metrics=(SCORED, ERROR_HOURS, COVERED),
+    doc="By how much a forecast was off, now that the truth is known.",
+)
 MILESTONE: Final = EventType(
     "inventory_milestone",
     Milestone,
@@ -380,7 +460,7 @@ def sixfbd_checks(config: PluginConfig) -> Mapping[str, type[Check[Any]]]:
 @hookimpl
 def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
     """What the check tells."""
-    return (MILESTONE,)
+    return (MILESTONE, FORECAST, SCORE)
 
 
 @hookimpl

@@ -32,9 +32,9 @@ async def hourly_sales(ctx: Context, hours: int, stocks: Sequence[Stock]) -> dic
         for city, totals in (await _totals(ctx, expr, hours)).items():
             if city in latest:
                 totals[-1] = latest[city]
-                found[city] = _increments(totals, False)
+                found[city] = _increments(totals)
     for city, totals in (await _totals(ctx, BY_EVENTS, hours)).items():
-        found[city] = _increments(totals, True)
+        found[city] = _counted(totals)
     return found
 
 
@@ -60,21 +60,21 @@ async def _totals(ctx: Context, expr: str, hours: int) -> dict[str, Hourly]:
     return totals
 
 
-def _increments(totals: Hourly, from_nothing: bool) -> Hourly:
-    """Return what each hour added. A gap's sales are those of the hour in which it ends; what came back is not sold.
-
-    `from_nothing`: a total that is not there yet is 0, as that of events is before the first.
-    """
+def _increments(totals: Hourly) -> Hourly:
+    """Return what each hour added. A gap's sales are those of the hour in which it ends; what came back is not sold."""
     present = np.flatnonzero(~np.isnan(totals))
     added = np.full(len(totals) - 1, np.nan)
-    if not len(present):
-        return added
-    if from_nothing:
-        totals = np.where(np.arange(len(totals)) < present[0], 0.0, totals)
-        present = np.flatnonzero(~np.isnan(totals))
-    added[present[0] :] = 0.0
-    added[present[1:] - 1] = np.maximum(np.diff(totals[present]), 0.0)
+    if len(present):
+        added[present[0] :] = 0.0
+        added[present[1:] - 1] = np.maximum(np.diff(totals[present]), 0.0)
     return added
+
+
+def _counted(totals: Hourly) -> Hourly:
+    """Return what each hour added to a count of events. Before the first of them nobody knows whether it was for sale."""
+    added = np.diff(np.nan_to_num(totals))
+    sold = np.flatnonzero(added > 0)
+    return np.where(np.arange(len(added)) < sold[0], np.nan, added) if len(sold) else added
 
 
 def velocity(sales: Mapping[str, Hourly], city: str, remaining: int) -> "Velocity":

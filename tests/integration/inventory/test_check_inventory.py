@@ -281,3 +281,73 @@ async def test_the_cursor_of_the_most_that_there_may_be_fits(running):
         report = await running.look(check, *[replace(one, available=left) for one in stock])
         assert report.status is Status.HEALTHY
     assert len(msgspec.json.encode(report.cursor)) < 64 * 1024 * 0.75
+
+
+# ---- forecasts -------------------------------------------------------------------------------------------------------------
+
+
+async def sell_for(running, hours, a_hour=4):
+    """Sales of so many hours until now."""
+    for hour in range(hours):
+        await running.sell(a_hour, at=running.clock.at - (hour + 0.5) * 3600)
+
+
+def told(running, kind):
+    return [one for one in running.seen if one.type == kind]
+
+
+async def test_a_forecast_is_shown_kept_once_an_hour_and_scored_when_all_is_sold(running):
+    await sell_for(running, 60)
+    check = running.check()
+    for left in (40, 40, 38):
+        await running.look(check, ga(left))
+    low, median, high = (
+        running.value("inventory_forecast_hours", city="dallas", quantile=name) for name in ("0.1", "0.5", "0.9")
+    )
+    assert 2 < low <= median <= high < 40
+    assert running.value("inventory_forecast_probability", city="dallas", within="48h") > 0.9
+    [first] = told(running, "inventory_forecast")
+    assert (first.data["remaining"], first.data["seedHours"]) == (40, 10)
+    await running.look(check, ga(36), after_s=3600)
+    assert len(told(running, "inventory_forecast")) == 2
+    assert told(running, "inventory_forecast_score") == []
+    await running.look(check, ga(0), after_s=8 * 3600 - 120)
+    await running.look(check, ga(0))
+    scores = {one.data["forecastId"]: one.data for one in told(running, "inventory_forecast_score")}
+    assert len(scores) == 2
+    score = scores[first.id]
+    assert score["actualHours"] == pytest.approx(9)
+    assert score["seedErrorHours"] == pytest.approx(1)
+    assert running.value("inventory_forecasts_scored_total", method="weighted") == 2
+    assert running.value("inventory_forecast_error_hours_total", method="weighted") == pytest.approx(
+        sum(one["errorHours"] for one in scores.values())
+    )
+    assert running.value("inventory_forecasts_covered_total") == sum(one["covered"] for one in scores.values())
+
+
+async def test_forecasts_made_before_the_stock_rose_are_not_scored(running):
+    await sell_for(running, 30)
+    check = running.check()
+    await running.look(check, ga(40))
+    await running.look(check, ga(80, limit=100))
+    await running.look(check, ga(0), after_s=7200)
+    assert len(told(running, "inventory_forecast")) == 1
+    assert told(running, "inventory_forecast_score") == []
+
+
+async def test_forecasts_are_scored_across_a_restart_and_once(engine):
+    async with engine.running():
+        await sell_for(engine, 30)
+        await engine.look(engine.check(), ga(40))
+    for left in (0, 0):
+        async with engine.running():
+            await engine.look(engine.check(), ga(left), after_s=3600)
+    assert len(told(engine, "inventory_forecast_score")) == 1
+
+
+async def test_nothing_is_foretold_past_the_end_of_sale_or_of_a_city_without_sales(running):
+    await sell_for(running, 30)
+    check = running.check(cities={"dallas": {"starts_at": "2020-01-01T00:00:00Z"}})
+    report = await running.look(check, ga(40), ga(40, city="austin"))
+    assert not any(sample.metric.startswith("inventory_forecast") for sample in report.samples)
+    assert told(running, "inventory_forecast") == []
