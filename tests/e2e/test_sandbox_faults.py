@@ -73,7 +73,6 @@ CASES = (
     Case(("shop declines=60%", "shop rush=30"), "HighPaymentFailureRate", "high", "payments"),
     Case(("stripe payouts=fail",), "StripePayoutFailed", "high", "payments"),
     Case(("stripe disputes=5%",), "StripeDisputeDue", "high", "payments"),
-    Case(("shop refunds=40%",), "HighRefundRate", "medium", "payments"),
 )
 
 CONFIGURATION = """
