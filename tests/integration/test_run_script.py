@@ -104,6 +104,11 @@ class Clone:
         (self.stubs / name).write_text(text)
         (self.stubs / name).chmod(0o755)
 
+    def add_test_commands(self) -> None:
+        """Let there be what the tests of the clone need of Debian."""
+        for name in re.search(r'^test_commands="([^"]*)"', (self.root / "run").read_text(), re.M)[1].split():
+            self.add_command(name, "#!/bin/sh\n")
+
     def run(self, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.root / "run"), *args],
@@ -274,8 +279,7 @@ def test_a_clone_that_was_moved_makes_its_venv_anew(clone: Clone) -> None:
 
 def test_tests_install_the_development_lock_once_and_the_daemon_starts_from_it_too(clone: Clone) -> None:
     clone.add_python("python3", "3.11")
-    for name in re.search(r'^test_commands="([^"]*)"', (clone.root / "run").read_text(), re.M)[1].split():
-        clone.add_command(name, "#!/bin/sh\n")
+    clone.add_test_commands()
     done = clone.run("test", "-k", "nothing")
     assert done.returncode == 0, done.stderr
     calls = clone.called()
@@ -315,15 +319,7 @@ def test_the_development_lock_holds_every_pin_of_the_other_so_that_one_venv_serv
 
 def test_prism_is_installed_by_its_lock_once_and_again_when_that_changed(clone: Clone) -> None:
     clone.add_python("python3", "3.11")
-    for command in (
-        "prometheus",
-        "promtool",
-        "prometheus-blackbox-exporter",
-        "prometheus-alertmanager",
-        "chromium",
-        "faketime",
-    ):
-        clone.add_command(command, "#!/bin/sh\n")
+    clone.add_test_commands()
     contract = clone.root / "tests" / "contract"
     shutil.copytree(ROOT / "tests" / "contract", contract, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     assert clone.run("test").returncode == 0, "it is for the tests that need it to say what is missing"
