@@ -71,7 +71,7 @@ class Order(msgspec.Struct, kw_only=True):
     at: float
     state: Literal["reserved", "failed", "paid", "ticketed", "refunded"] = "reserved"
     reference: str = ""
-    due_at: float = math.inf  # the ticket, then the refund
+    due_at: float | None = None  # the ticket, then the refund; None: nothing is
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -143,7 +143,7 @@ class Shop:
                 break
             self._visit_at += self._pause_s()
             self._visit()
-        for order in [one for one in self.state.orders.values() if one.due_at <= now]:
+        for order in [one for one in self.state.orders.values() if one.due_at is not None and one.due_at <= now]:
             if order.state == "paid":
                 self._ticket(order)
             else:
@@ -201,7 +201,7 @@ class Shop:
         city = self.state.cities.get(order.city)
         order.state = "ticketed"
         wants_back = self._rng.random() < self.trade.refunds
-        order.due_at = self._now() + REFUND_AFTER_S / self._speed * self._rng.random() if wants_back else math.inf
+        order.due_at = self._now() + REFUND_AFTER_S / self._speed * self._rng.random() if wants_back else None
         if city is not None:
             city.tiers[order.tier].reserved -= order.quantity
             city.tiers[order.tier].sold += order.quantity
@@ -214,7 +214,7 @@ class Shop:
         if not self._repay(order):
             order.due_at = self._now() + 1 * MINUTE  # the till did not take it; again later
             return
-        order.state, order.due_at = "refunded", math.inf
+        order.state, order.due_at = "refunded", None
         if (city := self.state.cities.get(order.city)) is not None:
             city.tiers[order.tier].sold -= order.quantity
         self.state.refunded_minor += order.amount_minor
@@ -236,7 +236,7 @@ class Shop:
 
     def _forget(self) -> None:
         if len(self.state.orders) > MAX_ORDERS:
-            settled = [one.id for one in self.state.orders.values() if one.due_at == math.inf]
+            settled = [one.id for one in self.state.orders.values() if one.due_at is None]
             for order in settled[: len(self.state.orders) - MAX_ORDERS]:
                 del self.state.orders[order]
 
