@@ -160,9 +160,9 @@ async def _open_and_serve(
             judge.events_committed(events[-1].seq, events)
             running.changed.ring()
 
-        def is_blind(check: CheckName) -> bool:
+        def is_blind(check: CheckName, at: float) -> bool:
             own = check in (ENGINE_CHECK, SUMMARIES_CHECK)
-            return vitals.are_stale(world.clock.now()) if own else schedule.is_blind(check)
+            return vitals.are_unknown(world.clock.now(), at) if own else schedule.is_blind(check, at)
 
         rules, _ = effective_rules(config, catalog.rules)
         bound, problems = bind(rules)
@@ -182,10 +182,10 @@ async def _open_and_serve(
             snapshot_of=window.snapshot,
             clock=world.clock,
             emit=judge.submit,
-            blind_checks=lambda rule, names: filter(is_blind, names | judge.feeders(rule)),
+            blind_checks=lambda rule, names, at: (one for one in names | judge.feeders(rule) if is_blind(one, at)),
             offload=world.offload,
             interval_s=config.daemon.evaluation_interval,
-            awaits=lambda checks: any(map(schedule.is_awaited, checks)),
+            awaits=lambda checks, at: any(schedule.is_awaited(check, at) for check in checks),
         )
         intake = Intake(
             journal,

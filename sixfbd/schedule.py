@@ -42,6 +42,7 @@ START_SPREAD_S: Final = 2.0  # first runs are spread over this long, so that a s
 TICK_S: Final = 0.05
 TICKED_FROM_S: Final = 1.0  # shorter intervals would be uneven by too much of themselves
 GRACE_S: Final = 1.0  # what a cancelled run may take to clean up before it is called stuck
+SAID_FOR_S: Final = 600.0  # a refusal that comes and goes is logged once in so long
 LEAST_STALE_S: Final = 300.0  # Prometheus' look-back
 
 
@@ -92,6 +93,7 @@ class _Entry:
     generation: int
     reported: bool = False  # a report was taken since the check was added or resumed, or the loop stood still
     awaited_until: float = 0.0  # after a stand-still: by when a report would come
+    seen_again_at: float = -math.inf  # when the last report was taken that ended a blindness
     running: bool = False
     scope: trio.CancelScope | None = None  # of its task, which the first run begins
     waiting: trio.lowlevel.Task | None = None  # the same task, while it waits for the next run
@@ -101,7 +103,7 @@ class _Entry:
     ran: Ran | None = None  # the last run that ended
     cursor: bytes | None = None  # the last one committed, as JSON; None: to be read
     refused: Refusals = NONE_REFUSED  # of the run that goes on, or the last one
-    said: frozenset[str] = frozenset()  # why parts of the last report were refused
+    said: dict[str, float] = field(default_factory=dict)  # why parts of reports were refused, and when that was last so
 
 
 Deliver = Callable[[CheckName, Report, Sequence[Sample]], Awaitable[Refusals]]
@@ -136,22 +138,27 @@ class Schedule:
         entry = self._entries.get(name)
         return entry.state if entry else None
 
-    def is_awaited(self, name: CheckName) -> bool:
-        """Tell whether the check is to report for the first time since the loop stood still, and has still time to."""
-        entry = self._entries.get(name)
-        if entry is None or entry.reported or entry.state.paused:
-            return False
-        return self._world.clock.now() < entry.awaited_until
+    def is_awaited(self, name: CheckName, at: float = math.inf) -> bool:
+        """Tell whether the check is to report for the first time since the loop stood still, and has still time to.
 
-    def is_blind(self, name: CheckName) -> bool:
+        `at` is the time of the snapshot that somebody judges by: a report that was taken since is not in it.
+        """
+        entry = self._entries.get(name)
+        if entry is None or entry.state.paused or self._world.clock.now() >= entry.awaited_until:
+            return False
+        return not entry.reported or entry.seen_again_at > at
+
+    def is_blind(self, name: CheckName, at: float = math.inf) -> bool:
         """Tell whether nothing is known of what the check watches: paused, no report since it was added or resumed, the
-        last one `unknown`, or so old that its series have gone stale.
+        last one `unknown`, or so old that its series have gone stale; or not in a snapshot of the time `at`, as its first
+        report after that was taken later.
 
         A check that is not configured is not blind: what it fed may end.
         """
         entry = self._entries.get(name)
-        if entry is None:
-            return False
+        return entry is not None and (self._is_unknown(entry) or entry.seen_again_at > at)
+
+    def _is_unknown(self, entry: _Entry) -> bool:
         state = entry.state
         known = entry.reported and not state.paused and state.status is not Status.UNKNOWN
         return not known or self._is_overdue(entry, self._world.clock.now())
@@ -385,6 +392,7 @@ class Schedule:
         name = entry.instance.name
         if self._entries.get(name) is not entry:
             return msgspec.structs.replace(report, more=False)
+        was_blind = self._is_unknown(entry)
         facts |= self._known_by(entry.state, report)
         own = run_samples(
             name, report.status, facts["consecutive_failures"], facts.get("duration_s", entry.state.duration_s)
@@ -411,9 +419,14 @@ class Schedule:
             entry.refused += refusals
             facts["refused_series"] = entry.state.refused_series + refusals.count
             facts["summary"] = _with_refusals(report.summary, refusals)
-            if not refusals.reasons <= entry.said:  # else it was said, and goes on in every run
+            if not refusals.reasons <= entry.said.keys():  # else it was said, and goes on or comes and goes
                 log.warning("check.refused", count=refusals.count, refusals=refusals.named)
-        entry.said = refusals.reasons
+        if refusals.count or entry.said:
+            now = self._world.clock.now()
+            recent = {reason: at for reason, at in entry.said.items() if now - at < SAID_FOR_S}
+            entry.said = recent | dict.fromkeys(refusals.reasons, now)
+        if was_blind and entry.reported:
+            entry.seen_again_at = self._world.clock.now()
         entry.state = msgspec.structs.replace(entry.state, **facts)
         return report
 

@@ -89,7 +89,7 @@ def report_once(running: Running, view: HttpView) -> None:
     now = running.world.clock.now()
     quantiles = quantile_samples(running.window, running.intake.summaries, running.window.sketched(), now)
     running.intake.report_own(SUMMARIES_CHECK, quantiles, SUMMARY_STALE_S)
-    running.vitals.reported_at = now
+    running.vitals.reported(now)
     running.changed.ring()
 
 

@@ -143,10 +143,21 @@ class Vitals:
         self.cpu_usage_ratio = 0.0
         self.resident_bytes = 0
         self.reported_at = 0.0
+        self._seen_again_at = 0.0
+
+    def reported(self, now: float) -> None:
+        """The daemon's own series are reported at this moment."""
+        if self.are_stale(now):
+            self._seen_again_at = now
+        self.reported_at = now
 
     def are_stale(self, now: float) -> bool:
         """Tell whether the daemon's own series say nothing of now: not reported since the start, or for too long."""
         return now - self.reported_at > SUMMARY_STALE_S  # the first of them to go stale
+
+    def are_unknown(self, now: float, at: float) -> bool:
+        """Tell whether they are stale, or were in a snapshot of the time `at`."""
+        return self.are_stale(now) or self._seen_again_at > at
 
     def samples(self, instance: str, started_at: float) -> tuple[Sample, ...]:
         """Return the process's series."""

@@ -50,10 +50,10 @@ class RuleEngine:
         snapshot_of: Callable[[], Snapshot],
         clock: Clock,
         emit: Callable[[Evaluated], None],
-        blind_checks: Callable[[RuleName, frozenset[CheckName]], Iterable[str]],
+        blind_checks: Callable[[RuleName, frozenset[CheckName], float], Iterable[str]],
         offload: Offload,
         interval_s: float,
-        awaits: Callable[[frozenset[CheckName]], bool] = lambda checks: False,
+        awaits: Callable[[frozenset[CheckName], float], bool] = lambda checks, at: False,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._bound = bound
@@ -188,7 +188,7 @@ class RuleEngine:
             if name in self._in_flight:
                 self._again.add(name)
                 continue
-            if self._awaits(bound.checks_of(name)):
+            if self._awaits(bound.checks_of(name), now):
                 self._unseen.add(name)
                 continue
             self._start(bound, name, snapshot, now, nursery)
@@ -251,7 +251,7 @@ class RuleEngine:
         self.evaluations += 1
         self._count_failure(name, evaluated.error)
         checks = bound.checks_of(name) | {CheckName(check) for found in evaluated.found for check in found.checks}
-        blind = tuple(sorted(self._blind_checks(evaluated.rule, frozenset(checks))))
+        blind = tuple(sorted(self._blind_checks(name, frozenset(checks), evaluated.at)))
         self._emit(msgspec.structs.replace(evaluated, blind_checks=blind) if blind else evaluated)
 
     def _count_failure(self, name: RuleName, error: str | None) -> None:

@@ -283,7 +283,7 @@ async def wired(stack, path):
         snapshot_of=window.snapshot,
         clock=world.clock,
         emit=judge.submit,
-        blind_checks=lambda rule, names: filter(schedule.is_blind, names | judge.feeders(rule)),
+        blind_checks=lambda rule, names, at: (one for one in names | judge.feeders(rule) if schedule.is_blind(one, at)),
         offload=world.offload,
         interval_s=15.0,
     )

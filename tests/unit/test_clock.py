@@ -279,6 +279,22 @@ async def test_a_check_that_missed_runs_is_blind_until_it_reports_and_not_overdu
     assert state is not None and (state.late_runs, state.runs) == (359, 2), "counted, and run once"
 
 
+async def test_a_check_stays_blind_to_who_judges_by_what_was_seen_before_it_reported(
+    schedule: Schedule, world: Any, autojump_clock: MockClock
+) -> None:
+    """A rule that is evaluated over a snapshot of before must not take the report for one that is in it."""
+    schedule.add(Made(WEB, Scripted(takes_s=1)))
+    began = world.clock.now()
+    await trio.sleep(2)
+    assert not schedule.is_blind(WEB) and schedule.is_blind(WEB, began)
+    autojump_clock.jump(HOUR)
+    resumed = world.clock.now()
+    await trio.sleep(2)
+    assert not schedule.is_blind(WEB) and not schedule.is_awaited(WEB)
+    assert schedule.is_blind(WEB, resumed) and schedule.is_awaited(WEB, resumed)
+    assert not schedule.is_blind(WEB, world.clock.now()) and not schedule.is_awaited(WEB, world.clock.now())
+
+
 async def test_what_failed_because_nothing_ran_is_asked_once_more(
     schedule: Schedule, reports: Any, autojump_clock: MockClock
 ) -> None:

@@ -48,7 +48,7 @@ class Bench:
             **changes,
         )
 
-    def _blind_of(self, rule: RuleName, checks: frozenset[CheckName]) -> set[str]:
+    def _blind_of(self, rule: RuleName, checks: frozenset[CheckName], at: float) -> set[str]:
         self.asked_blind.append(checks)
         return self._blind & checks
 
@@ -367,7 +367,7 @@ async def test_a_rule_whose_check_is_awaited_says_nothing_until_a_report_is_take
     snapshot_of: Make, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     awaited: set[CheckName] = set()
-    bench = Bench(snapshot_of("a 1", start_s=START), rule("A"), awaits=lambda checks: bool(awaited & checks))
+    bench = Bench(snapshot_of("a 1", start_s=START), rule("A"), awaits=lambda checks, at: bool(awaited & checks))
     bench.bound.touched(Series("a", (("check", "test"),)))
     await nursery.start(bench.engine.run)
     await trio.sleep(3)
@@ -383,6 +383,22 @@ async def test_a_rule_whose_check_is_awaited_says_nothing_until_a_report_is_take
     await trio.sleep(1)
     assert len(bench.times) == 2
     nursery.cancel_scope.cancel()
+
+
+async def test_a_report_that_is_taken_after_the_snapshot_of_a_round_ends_no_blindness_in_it(
+    snapshot_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was so: after a stand-still an alert resolved, since its check had reported between the snapshot and its turn."""
+    monkeypatch.setattr("sixfbd.rules.engine.INLINE_SLICE_S", 0.0)  # a turn after each rule
+    asked: list[float] = []
+
+    def awaits(checks: frozenset[CheckName], at: float) -> bool:
+        asked.append(at)
+        return False
+
+    bench = Bench(snapshot_of("a 1", start_s=START), *(rule(f"R{number}") for number in range(5)), awaits=awaits)
+    await bench.engine.evaluate_all()
+    assert asked == [each.at for each in bench.emitted] and len(set(asked)) == 1, "all as of the snapshot's time"
 
 
 async def test_a_rule_that_is_touched_within_a_large_round_goes_before_the_rest_of_it(

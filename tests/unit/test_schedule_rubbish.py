@@ -326,6 +326,25 @@ async def test_what_is_refused_is_counted_shown_in_the_summary_and_logged_once(s
     assert [entry["count"] for entry in logged if entry["event"] == "check.refused"] == [99, 1]
 
 
+async def test_a_refusal_that_comes_and_goes_is_logged_anew_when_it_had_been_gone_for_long(
+    schedule, door, autojump_clock
+):
+    refusals = Refusals(1, (Refusal("events: too many"),))
+    answers = [refusals, Refusals(), refusals, Refusals(), refusals, *[Refusals()] * 65, refusals]
+
+    async def deliver(check, report, own):
+        await trio.lowlevel.checkpoint()
+        return answers.pop(0) if answers else Refusals()
+
+    schedule._deliver = deliver
+    with capture_logs() as logged:
+        schedule.add(Made(A, Acts()))
+        await trio.sleep(60)
+        assert len([entry for entry in logged if entry["event"] == "check.refused"]) == 1
+        await trio.sleep(700)
+    assert len([entry for entry in logged if entry["event"] == "check.refused"]) == 2
+
+
 async def test_a_page_whose_events_were_refused_is_not_asked_for_again_before_its_time(schedule, door, autojump_clock):
     async def act():
         return Report(Status.HEALTHY, "page", cursor=1, more=True)

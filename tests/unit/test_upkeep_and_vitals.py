@@ -143,6 +143,14 @@ def test_the_daemons_own_series_are_stale_before_the_first_report_and_when_the_l
     assert vitals.are_stale(1_800_000_001.0 + SUMMARY_STALE_S)
 
 
+def test_the_daemons_own_series_are_unknown_to_who_judges_by_what_was_seen_before_their_report():
+    vitals = Vitals()
+    vitals.reported(1_800_000_010.0)
+    vitals.reported(1_800_000_015.0)
+    assert vitals.are_unknown(1_800_000_016.0, 1_800_000_009.0)
+    assert not vitals.are_unknown(1_800_000_016.0, 1_800_000_010.0)
+
+
 def test_the_longest_delay_of_the_loop_is_told_once():
     delays = iter((0.5, 0.0))
     vitals = Vitals(lambda: next(delays))
