@@ -109,7 +109,7 @@ def init(directory: Path, force: bool, from_env: bool) -> None:
     """
     from sixfbd.config import PluginSources
     from sixfbd.host import load_plugins
-    from sixfbd.initial import InitError, environment_report, write_initial
+    from sixfbd.initial import CONFIG_NAME, InitError, environment_report, write_initial
 
     catalog = load_plugins(PluginSources())
     try:
@@ -118,7 +118,8 @@ def init(directory: Path, force: bool, from_env: bool) -> None:
         raise Failure(str(error)) from None
     print_lines([f"wrote {path}" for path in written])
     if from_env:
-        print_lines([*environment_report(catalog, os.environ), "`sixfbd check-config` names what does not fit"])
+        then = f"`sixfbd check-config {directory / CONFIG_NAME}` names what does not fit"
+        print_lines([*environment_report(catalog, os.environ), then])
 
 
 # ---- the configuration -----------------------------------------------------------------------------------------------
@@ -126,16 +127,19 @@ def init(directory: Path, force: bool, from_env: bool) -> None:
 
 @cli.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
+@config_option
 @json_option
 @click.pass_context
-def check_config(ctx: click.Context, file: Path | None, as_json: bool) -> None:
+def check_config(ctx: click.Context, file: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Name everything that is wrong in the configuration.
 
-    Exit code 1 if it cannot be used. Rules are compiled as well.
+    FILE is the same as --config FILE. Exit code 1 if it cannot be used. Rules are compiled as well.
     """
     import msgspec
 
-    path = find_config(os.environ, file)
+    if file is not None and config_path is not None:
+        raise click.UsageError("name the configuration once: FILE or --config FILE")
+    path = find_config(os.environ, file or config_path)
     config, problems, _ = _checked(path)
     if as_json:
         print_json({"ok": config is not None, "file": str(path), "problems": msgspec.to_builtins(problems)})

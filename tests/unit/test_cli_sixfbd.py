@@ -93,6 +93,15 @@ def test_problems_are_json_for_scripts(run: Run, tmp_path: Path) -> None:
     assert answer["problems"][0]["key"] == "http.lisen"
 
 
+def test_the_configuration_is_named_as_everywhere_or_as_an_argument_but_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    path = write(tmp_path / "there", "[http]\nlisen = 3\n")
+    for named in (["--config", str(path)], [str(path)]):
+        assert "http.lisen" in run("check-config", *named).stdout
+    twice = run("check-config", str(path), "--config", str(path))
+    assert twice.exit_code == 2 and "once" in twice.output
+
+
 def test_a_bad_rule_is_shown_with_line_column_and_a_caret_under_the_place(run: Run, tmp_path: Path) -> None:
     write(tmp_path, '[[rules]]\nname = "A"\nexpr = "up{job="\nseverity = "high"\n')
     result = run("check-config")
