@@ -137,7 +137,7 @@ async def engine(directory: Path, checks: int) -> AsyncIterator[Engine]:
                 snapshot_of=window.snapshot,
                 clock=world.clock,
                 emit=judge.submit,
-                blind_checks=lambda rule, names: (),
+                blind_checks=lambda rule, names, at: (),
                 offload=world.offload,
                 interval_s=15.0,
             )
