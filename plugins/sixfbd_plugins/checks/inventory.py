@@ -6,6 +6,7 @@ restarts or not. A source that cannot be read leaves everything unknown: never i
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
@@ -30,13 +31,13 @@ from sixfbd.plugin import (
     PluginConfig,
     Report,
     Rule,
-    RuleName,
     Sample,
     Severity,
     Status,
     hookimpl,
 )
 from sixfbd_plugins.business.forecast import Forecast
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.inventory.foresight import HISTORY_H, Foretold, Score, forecasts, made, scored
 from sixfbd_plugins.inventory.http import HttpSource
 from sixfbd_plugins.inventory.levels import (
@@ -401,16 +402,7 @@ _LEVELS: Final = " or on (city, type) ".join(
 _TIER_NAME: Final = "{{ $labels.city }} {{ $labels.type | toUpper }}"
 
 
-def _rule(name: str, expr: str, summary: str, severity: Severity | None, **more: Any) -> Rule:
-    return Rule(
-        name=RuleName(name),
-        expr=expr,
-        severity=severity,
-        labels={"service": "inventory"},
-        annotations={"summary": summary},
-        **more,
-    )
-
+_rule: Final = partial(default_rule, "inventory")
 
 RULES: Final = (
     _rule(

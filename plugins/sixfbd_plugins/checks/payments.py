@@ -6,6 +6,7 @@ span by span, and comes by webhooks as well; both bring the same events, and eac
 
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Annotated, Any, Final, Literal
 
@@ -32,13 +33,13 @@ from sixfbd.plugin import (
     PluginConfig,
     Report,
     Rule,
-    RuleName,
     Sample,
     Severity,
     Status,
     TemporaryFailure,
     hookimpl,
 )
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.stripe import events, payments, position, webhooks
 from sixfbd_plugins.stripe.account import PUBLIC_URL, Account, AccountOptions, Refused
 from sixfbd_plugins.stripe.position import LATE_S, SPAN_S, Position
@@ -555,15 +556,7 @@ def _figures(recent: payments.Figures) -> list[Sample]:
 # ---- rules -----------------------------------------------------------------------------------------------------------------
 
 
-def _rule(name: str, expr: str, summary: str, severity: Severity, **more: Any) -> Rule:
-    return Rule(
-        name=RuleName(name),
-        expr=expr,
-        severity=severity,
-        labels={"service": "payments"},
-        annotations={"summary": summary},
-        **more,
-    )
+_rule: Final = partial(default_rule, "payments")
 
 
 def _since(metric: str, span: str) -> str:

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Annotated, Any, Final
 
 import httpx
@@ -37,7 +38,6 @@ from sixfbd.plugin import (
     PluginConfig,
     Report,
     Rule,
-    RuleName,
     Sample,
     Secret,
     Severity,
@@ -46,6 +46,7 @@ from sixfbd.plugin import (
     hookimpl,
     installed,
 )
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.twilio import log, messages
 from sixfbd_plugins.twilio.account import (
     ACCOUNT_FROM_ENVIRONMENT,
@@ -502,16 +503,7 @@ FAILURE_RATE: Final = f"{_rate('1h')} or {_rate('1d')}"
 """Of the last hour if it has enough messages, else of the last day."""
 
 
-def _rule(name: str, expr: str, summary: str, severity: Severity | None = None, **more: Any) -> Rule:
-    return Rule(
-        name=RuleName(name),
-        expr=expr,
-        severity=severity,
-        labels={"service": "sms"},
-        annotations={"summary": summary},
-        **more,
-    )
-
+_rule: Final = partial(default_rule, "sms")
 
 RULES: Final = (
     _rule(

@@ -7,6 +7,7 @@ in time, is named in the summary and the others are reported.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -23,12 +24,12 @@ from sixfbd.plugin import (
     PluginConfig,
     Report,
     Rule,
-    RuleName,
     Sample,
     Severity,
     Status,
     hookimpl,
 )
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.checks.machine import mounts, processes, readings
 from sixfbd_plugins.checks.machine.patience import NoAnswerError, Patience
 from sixfbd_plugins.checks.machine.processes import Chosen
@@ -143,17 +144,7 @@ def _in_short(samples: Sequence[Sample]) -> str:
     return f"CPU {cpu:.0%}, memory {memory:.0%}, fullest disk {fullest:.0%}, load {values.get('node_load1', 0.0):.2f}"
 
 
-def _rule(name: str, expr: str, summary: str, *, for_s: float, severity: Severity | None, **more: Any) -> Rule:
-    return Rule(
-        name=RuleName(name),
-        expr=expr,
-        for_s=for_s,
-        severity=severity,
-        labels={"service": "system"},
-        annotations={"summary": summary},
-        **more,
-    )
-
+_rule: Final = partial(default_rule, "system")
 
 _FULL: Final = (Level(Severity.MEDIUM, ">= 0.85", "< 0.83"), Level(Severity.HIGH, ">= 0.95", "< 0.94"))
 
