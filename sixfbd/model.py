@@ -287,7 +287,8 @@ class Alert(Struct, frozen=True, kw_only=True):
     """An alert in one state. `id` names the incident (pending: the incident to be); it is what `ack` and `why` take.
 
     `since` is when it entered its state; `absent_since` is set while the expression no longer holds but
-    `keep_firing_for` (or warm-up, or a blind check) keeps it firing. `annotations` are rendered at the last transition.
+    `keep_firing_for` (or warm-up, or a blind check) keeps it firing. `annotations` are rendered when it fires or changes its
+    severity, and stay when it ends. `value_at_end` is what the expression yielded then, if that is known.
     """
 
     key: AlertKey
@@ -309,6 +310,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     acked_at: float | None = None
     evidence: tuple[Evidence, ...] = ()
     checks: tuple[str, ...] = ()
+    value_at_end: float | str | None = None
 
 
 # ---- what is owed and delivered --------------------------------------------------------------------------------------

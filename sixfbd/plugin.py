@@ -54,7 +54,7 @@ from sixfbd.model import (
     Status,
     labels_of,
 )
-from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, FilePath, Secret, Size, show_duration
+from sixfbd.quantities import DAY, HOUR, MINUTE, SECOND, Duration, FilePath, Secret, Size, show_duration, show_value
 
 __all__ = [
     "ANY",
@@ -455,7 +455,11 @@ class PermanentFailure(Exception):  # noqa: N818 - as above
 
 
 class NotifiedAlert(msgspec.Struct, frozen=True, kw_only=True):
-    """One alert of a notification. Times are unix seconds; `ends_at` is None while it fires. `id` is what `ack` takes."""
+    """One alert of a notification. Times are unix seconds; `ends_at` is None while it fires. `id` is what `ack` takes.
+
+    `annotations` say what the fault was, even when it is over: then `sentence` says so. `reason` is why it ended, if not
+    because all is well, and `value_at_end` what was measured then, if that is known.
+    """
 
     id: str
     status: str  # "firing" or "resolved"
@@ -468,6 +472,24 @@ class NotifiedAlert(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "fire"
     fingerprint: str = ""
     generator_url: str = ""
+    reason: str = ""
+    value_at_end: float | str | None = None
+
+    @property
+    def ending(self) -> str:
+        """That it is over, after how long, and how it is now: "ended after 12m (now 0.02)". "" while it fires."""
+        if self.status != "resolved":
+            return ""
+        lasted = "" if self.ends_at is None else f" after {show_duration(max(0, round(self.ends_at - self.starts_at)))}"
+        now = "" if self.value_at_end is None else f"now {show_value(self.value_at_end)}"
+        details = "; ".join(part for part in (self.reason, now) if part)
+        return f"ended{lasted}" + (f" ({details})" if details else "")
+
+    @property
+    def sentence(self) -> str:
+        """What it says in one line: its summary, and once it is over how it ended before what it was."""
+        summary = self.annotations.get("summary") or self.labels.get("alertname", self.id)
+        return f"{self.ending}, was: {summary}" if self.ending else summary
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):

@@ -105,3 +105,8 @@ def show_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def show_value(value: float | str) -> str:
+    """A measured value as people read it: six digits are enough. What is text already, such as "NaN", stays."""
+    return value if isinstance(value, str) else f"{value:g}"

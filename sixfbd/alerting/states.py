@@ -74,8 +74,8 @@ def resolve(
         reason=reason,
     )  # fmt: skip
     if found is not None:
-        ended = replace(ended, value=shown(found.value), evidence=found.evidence)
-        ended = replace(ended, annotations=dict(policy.annotate(rule, found)))
+        value = shown(found.value)
+        ended = replace(ended, value=value, value_at_end=value, evidence=found.evidence)
     return AlertChanged(at, ended, alert.state, reason)
 
 

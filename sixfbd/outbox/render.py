@@ -14,7 +14,7 @@ from msgspec import Struct
 from sixfbd.config.tables import DEFAULT_SEVERITIES, SeverityTable
 from sixfbd.model import Alert, Message, Obligation, Severity
 from sixfbd.plugin import Notification, NotifiedAlert
-from sixfbd.quantities import show_duration
+from sixfbd.quantities import show_duration, show_value
 
 OWN_LABELS: Final = frozenset({"alertname", "severity"})  # already in the title
 ALERTS_IN_TEXT: Final = 10  # of one message; the rest is counted
@@ -86,6 +86,8 @@ def _notified(obligation: Obligation, place: Place) -> NotifiedAlert:
         kind=obligation.kind,
         fingerprint=fingerprint(alert),
         generator_url=place.url,
+        reason=alert.reason if resolved else "",
+        value_at_end=alert.value_at_end if resolved else None,
     )
 
 
@@ -95,7 +97,7 @@ def _title(obligations: Sequence[Obligation], alerts: Sequence[NotifiedAlert], s
         return f"[NOTICE] {obligations[0].text}" + (f", and {more} more" if more else "")
     these = [alert for alert in alerts if alert.status == status]
     count = f":{len(these)}" if len(these) > 1 else ""
-    summary = these[0].annotations.get("summary", "")
+    summary = these[0].sentence if these[0].annotations.get("summary") else these[0].ending
     title = f"[{status.upper()}{count}] {these[0].labels['alertname']} ({severity})"
     others = ([f"and {len(these) - 1} more"] if summary and count else []) + (
         [f"{len(alerts) - len(these)} resolved"] if len(these) < len(alerts) else []
@@ -135,7 +137,7 @@ def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
     resolved = obligation.kind == "resolve"
     begun = _since(alert)
     summary = alert.annotations.get("summary") or alert.key.rule
-    lines = [f"Resolved: {summary}" if resolved else f"Firing: {summary}"]
+    lines = [f"Resolved, was: {summary}" if resolved else f"Firing: {summary}"]
     if alert.reason:
         lines.append(f"Reason: {alert.reason}")
     if alert.annotations.get("description") and not resolved:
@@ -145,14 +147,16 @@ def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
     labels = ", ".join(f"{name}={value}" for name, value in alert.labels.items() if name not in OWN_LABELS)
     if labels:
         lines.append(f"Labels: {labels}")
-    lines.append(f"{'Last value' if resolved else 'Value'}: {_number(alert.value)}")
     if resolved:
+        now_is = alert.value_at_end
+        lines.append(f"Last value: {show_value(alert.value)}" if now_is is None else f"Value now: {show_value(now_is)}")
         ended = alert.resolved_at or now
         lines.append(f"It lasted {_lasted(ended - begun)}: from {_moment(begun)} to {_moment(ended)}")
     else:
+        lines.append(f"Value: {show_value(alert.value)}")
         lines.append(f"Since: {_moment(begun)}, for {_lasted(now - begun)}")
         lines += [
-            f"Evidence: {one.series} = {_number(one.value)} at {_moment(one.at_ms / 1000)}" for one in alert.evidence
+            f"Evidence: {one.series} = {show_value(one.value)} at {_moment(one.at_ms / 1000)}" for one in alert.evidence
         ]
         lines.append(f"Acknowledge: sixfbctl ack {alert.id}")
     lines.append(f"Explain: sixfbctl why {alert.id}")
@@ -161,10 +165,6 @@ def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
 
 def _since(alert: Alert) -> float:
     return alert.since if alert.fired_at is None else alert.fired_at
-
-
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _moment(at: float) -> str:

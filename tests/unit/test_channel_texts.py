@@ -15,7 +15,7 @@ from sixfbd.plugin import Notification, NotifiedAlert, Severity
 from sixfbd_plugins.mail.letters import MAX_SUBJECT, letter_of
 from sixfbd_plugins.mail.smtp import POLICY
 from sixfbd_plugins.notifiers import discord, slack
-from sixfbd_plugins.notifiers.fitting import blocks_of, fitted, units
+from sixfbd_plugins.notifiers.fitting import blocks_of, fitted, headline, resolved_parts, units
 
 CONTRACTS = Path(__file__).resolve().parents[1] / "contract"
 VALIDATORS = {}
@@ -140,3 +140,32 @@ def test_more_than_fits_is_counted_and_nothing_is_lost_from_the_beginning():
     assert blocks[0]["text"]["text"].startswith("0: x")
     assert blocks[-1]["text"]["text"] == f"{100 - len(blocks) + 1} and more: `sixfbctl alerts` lists all"
     assert discord.message_of(made)["embeds"][0]["description"].endswith("and more: sixfbctl alerts lists all")
+
+
+@pytest.mark.parametrize(("status", "icon", "title", "said"), [
+    ("firing", "🚨", "[FIRING] InventoryLow (high) — 🚨 INVENTORY LOW", "🚨 [FIRING] InventoryLow (high) — INVENTORY LOW"),
+    ("firing", "🚨", "[FIRING] HighMemory (high) — 🔥 High memory usage", "🚨 [FIRING] HighMemory (high) — 🔥 High memory usage"),
+    ("firing", "", "[FIRING] InventoryLow (high) — 🚨 INVENTORY LOW", "[FIRING] InventoryLow (high) — 🚨 INVENTORY LOW"),
+    ("resolved", "💀", "[RESOLVED] Hot (critical) — was: ⚠️ 80 °C 👍🏽", "✅ [RESOLVED] Hot (critical) — was: 80 °C"),
+])  # fmt: skip
+def test_a_headline_has_each_sign_once_and_that_of_what_is_over_no_other(status, icon, title, said):
+    made = Notification(
+        id="m", receiver="r", address="", status=status, severity=Severity.HIGH, title=title, text=title, icon=icon
+    )
+    assert headline(made) == said
+
+
+def test_an_earlier_message_about_what_is_over_says_how_it_ended_before_what_it_was():
+    alerts = [
+        NotifiedAlert(
+            id=name, status="resolved", severity=Severity.HIGH, labels={"alertname": "InventoryLow"}, value=40.0,
+            annotations={"summary": "🚨 INVENTORY LOW: dallas GA - 9"}, starts_at=0.0, ends_at=720.0, value_at_end=40.0,
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    title, blocks, _ = resolved_parts(alerts)
+    assert title == "✅ [RESOLVED] ended after 12m (now 40), was: INVENTORY LOW: dallas GA - 9, and 1 more"
+    assert blocks[0] == (
+        "Resolved: ended after 12m (now 40), was: 🚨 INVENTORY LOW: dallas GA - 9\n"
+        "From 1970-01-01T00:00:00.000Z until 1970-01-01T00:12:00.000Z"
+    )

@@ -9,7 +9,6 @@ from sixfbd_plugins.twilio.texts import (
     CUT,
     GSM,
     GSM_TWICE,
-    encoding_of,
     fitted,
     last_reference,
     reference,
@@ -45,11 +44,17 @@ def test_the_longer_a_text_is_the_more_segments_it_takes(text, more):
     assert segments(text) <= segments(text + more)
 
 
-def test_pictures_are_kept_where_there_is_room_and_go_before_words_do():
-    assert fitted("🚨 INVENTORY LOW", "#a", 1) == "🚨 INVENTORY LOW #a"
+def test_pictures_are_left_out_where_they_alone_would_make_a_text_dearer():
+    assert fitted("🚨 INVENTORY LOW", "#a", 1) == "INVENTORY LOW #a"
     long = "🚨 INVENTORY LOW: " + "dallas GA, " * 8
-    assert fitted(long, "#a", 1) == "INVENTORY LOW: " + "dallas GA, " * 7 + "dallas GA, #a"
-    assert encoding_of(fitted(long, "#a", 1)) == "gsm"
+    assert fitted(long, "#a", 3) == "INVENTORY LOW: " + "dallas GA, " * 7 + "dallas GA, #a"
+    assert segments(long) == 2
+    assert segments(fitted(long, "#a", 3)) == 1
+
+
+def test_pictures_are_kept_in_a_text_that_is_no_cheaper_without_them_unless_it_would_be_cut():
+    assert fitted("🚨 Мало билетов", "#a", 1) == "🚨 Мало билетов #a"
+    assert fitted("🚨 " + "ж" * 66, "#a", 1) == "ж" * 66 + " #a"
 
 
 def test_typography_does_not_cost_half_of_the_room():

@@ -11,6 +11,8 @@ CUT: Final = "…"
 LEEWAY: Final = 1000  # characters that may turn out to be none
 RESOLVED_COLOR: Final = "#1CC88A"
 RESOLVED_ICON: Final = "✅"
+_SIGN_PARTS: Final = frozenset("\ufe0f\u200d\u20e3\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
+"""What emoji are composed with: a selector, a joiner, a frame, tones of skin."""
 UNKNOWN_COLOR: Final = "#858796"
 
 
@@ -53,9 +55,12 @@ def blocks_of(notification: Notification) -> list[str]:
 
 
 def headline(notification: Notification) -> str:
-    """Return the title with its sign; what is over has one of its own."""
-    icon = RESOLVED_ICON if notification.status == "resolved" else notification.icon
-    return f"{icon} {notification.title}".strip()
+    """Return the title behind its sign, which does not stand in the text once more; what is over has that sign alone."""
+    if notification.status == "resolved":
+        return f"{RESOLVED_ICON} {_without_signs(notification.title)}"
+    icon = notification.icon
+    title = _joined(notification.title.replace(icon, " ")) if icon else notification.title
+    return f"{icon} {title}".strip()
 
 
 def color_of(notification: Notification) -> str:
@@ -65,10 +70,22 @@ def color_of(notification: Notification) -> str:
 
 def resolved_parts(alerts: Sequence[NotifiedAlert]) -> tuple[str, list[str], str]:
     """Return title, paragraphs and colour of what becomes of an earlier message about alerts that are resolved now."""
-    names = [alert.annotations.get("summary") or alert.labels.get("alertname", alert.id) for alert in alerts]
     blocks = []
-    for alert, name in zip(alerts, names, strict=True):
+    for alert in alerts:
         ended = "" if alert.ends_at is None else f" until {rfc3339(alert.ends_at)}"
-        blocks.append(f"Resolved: {name}\nFrom {rfc3339(alert.starts_at)}{ended}\nLast value: {alert.value}")
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{RESOLVED_ICON} [RESOLVED] {names[0]}{more}", blocks, RESOLVED_COLOR
+        blocks.append(f"Resolved: {alert.sentence}\nFrom {rfc3339(alert.starts_at)}{ended}")
+    more = f", and {len(alerts) - 1} more" if len(alerts) > 1 else ""
+    return f"{RESOLVED_ICON} [RESOLVED] {_without_signs(alerts[0].sentence)}{more}", blocks, RESOLVED_COLOR
+
+
+def _without_signs(text: str) -> str:
+    """Return a text without emoji: of symbols those of Latin-1, such as the degree sign, stay."""
+    return _joined("".join(" " if _is_sign(char) else char for char in text))
+
+
+def _is_sign(char: str) -> bool:
+    return char in _SIGN_PARTS or (char > "\u00ff" and unicodedata.category(char) == "So")
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())

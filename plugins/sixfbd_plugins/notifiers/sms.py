@@ -213,10 +213,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
 def text_of(notification: Notification, site: str) -> str:
     """Return what an SMS says: remarks of the daemon about itself, where it comes from and the title, the other alerts."""
     title = f"{site}: {notification.title}" if site else notification.title
-    others = [
-        f"{alert.status}: {alert.annotations.get('summary') or alert.labels.get('alertname', '')}"
-        for alert in notification.alerts[1:]
-    ]
+    others = [f"{alert.status}: {alert.sentence}" for alert in notification.alerts[1:]]
     return "\n".join([*notification.remarks, title, *others])
 
 

@@ -49,14 +49,15 @@ def segments(text: str) -> int:
 def fitted(text: str, ending: str, most: int) -> str:
     """Return the text and its ending in at most `most` segments. The ending is short, of GSM 03.38, and always whole.
 
-    As it is written if it fits; else without pictures, which would more than halve the room; else cut.
+    Without pictures if nothing else keeps it from GSM 03.38, where a segment has more than twice the room, or if it fits only
+    so; else as it is written; a longer one is cut.
     """
     plain = _printable(unicodedata.normalize("NFC", text)).translate(_PLAIN)
-    for candidate in (plain, _without_pictures(plain)):
+    body = _without_pictures(plain)
+    for candidate in (body,) if encoding_of(body) == "gsm" else (plain, body):
         whole = f"{candidate} {ending}".strip()
         if segments(whole) <= most:
             return whole
-    body = _without_pictures(plain)
     fits, too_long = 0, len(body)  # the longer a text is, the more segments it takes
     while too_long - fits > 1:
         middle = (fits + too_long) // 2

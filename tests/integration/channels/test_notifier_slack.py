@@ -67,7 +67,7 @@ async def test_the_resolve_rewrites_the_first_message_and_replies(make, wire, ki
     done = await make().deliver(kit.notification("m-2", kit.alert(kind="resolve")))
     first, reply = wire.double.messages
     assert (first.edited, reply.thread_ts) == (1, first.ts)
-    assert first.content["text"] == "✅ [RESOLVED] memory &lt;b&gt; &amp; *short*"
+    assert first.content["text"] == "✅ [RESOLVED] ended after 5m, was: memory &lt;b&gt; &amp; *short*"
     assert first.content["attachments"][0]["color"] == "#1CC88A"
     assert done.detail == "posted, and its first message rewritten"
 

@@ -89,6 +89,16 @@ async def test_remarks_come_first_and_other_alerts_after_the_title(make, wire):
     assert sent.body.split("\n")[2].startswith("firing: Slow fails #")
 
 
+async def test_of_an_alert_that_is_over_the_text_says_so_before_it_says_what_it_was(make, wire):
+    over = NotifiedAlert(
+        id="i-1", status="resolved", severity=Severity.HIGH, labels={"alertname": "Down"}, value=1.0, starts_at=0.0,
+        annotations={"summary": "the shop fails"}, ends_at=90.0,
+    )  # fmt: skip
+    await make().deliver(notification(alerts=(over, over)))
+    [sent] = wire.double.messages.values()
+    assert sent.body.split("\n")[1].startswith("resolved: ended after 1m30s, was: the shop fails #")
+
+
 async def test_a_long_text_takes_no_more_segments_than_it_may(make, wire):
     await make(max_segments=2).deliver(notification(title="🚨 ж" * 300))
     [sent] = wire.double.messages.values()

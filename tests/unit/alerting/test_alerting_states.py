@@ -222,8 +222,10 @@ def test_levels_change_within_the_incident_and_hold_until_they_clear(kit, ledger
     one.see(kit.found(12, city="dallas"), at=kit.START + 4)
     assert state_of(one) is None
     assert [kind for kind, _ in one.states()] == ["fire", "level", "level", "resolve"]
-    told = [record.obligation.about.value for record in one.records if type(record).__name__ == "Owed"]
-    assert told == [9, 4, 7, 12]
+    told = [record.obligation.about for record in one.records if type(record).__name__ == "Owed"]
+    assert [alert.value for alert in told] == [9, 4, 7, 12]
+    assert [alert.value_at_end for alert in told] == [None, None, None, 12]
+    assert told[3].annotations == told[2].annotations, "what it was is not said in today's words"
     one.check()
 
 

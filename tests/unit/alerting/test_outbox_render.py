@@ -66,11 +66,11 @@ def test_a_firing_alert_reads_whole():
 
 def test_a_resolved_alert_says_how_long_it_lasted_and_asks_for_nothing():
     one = rendered(obligation("resolve", reason="rule removed"))
-    assert one.title == "[RESOLVED] HighMemory (high) — memory is short"
+    assert one.title == "[RESOLVED] HighMemory (high) — ended after 5m (rule removed), was: memory is short"
     assert one.text == (
-        "[RESOLVED] HighMemory (high) — memory is short\n"
+        "[RESOLVED] HighMemory (high) — ended after 5m (rule removed), was: memory is short\n"
         "\n"
-        "Resolved: memory is short\n"
+        "Resolved, was: memory is short\n"
         "Reason: rule removed\n"
         "Labels: host=a, mount=/\n"
         "Last value: 93.25\n"
@@ -84,11 +84,24 @@ def test_a_resolved_alert_says_how_long_it_lasted_and_asks_for_nothing():
     assert (one.status, one.alerts[0].status, one.alerts[0].ends_at) == ("resolved", "resolved", AT + 300)
 
 
+def test_a_resolved_alert_says_how_things_are_now_if_that_is_known():
+    one = rendered(obligation("resolve", value_at_end=0.02))
+    assert one.title == "[RESOLVED] HighMemory (high) — ended after 5m (now 0.02), was: memory is short"
+    assert "Value now: 0.02" in one.text.splitlines()
+    assert "Last value" not in one.text
+
+
+def test_a_resolved_alert_without_a_summary_says_that_it_is_over_all_the_same():
+    one = rendered(obligation("resolve", summary=""))
+    assert one.title == "[RESOLVED] HighMemory (high) — ended after 5m"
+    assert one.alerts[0].sentence == "ended after 5m, was: HighMemory"
+
+
 @pytest.mark.parametrize(
     ("kinds", "title"),
     [
         (("fire", "fire"), "[FIRING:2] HighMemory (high) — memory is short, and 1 more"),
-        (("resolve",) * 17, "[RESOLVED:17] HighMemory (high) — memory is short, and 16 more"),
+        (("resolve",) * 17, "[RESOLVED:17] HighMemory (high) — ended after 5m, was: memory is short, and 16 more"),
         (("fire", "resolve"), "[FIRING] HighMemory (high) — memory is short, 1 resolved"),
         (("fire", "level", "resolve"), "[FIRING:2] HighMemory (high) — memory is short, and 1 more, 1 resolved"),
     ],
@@ -107,7 +120,7 @@ def test_of_several_alerts_those_that_fire_come_first_the_gravest_before_all():
     )
     assert one.status == "firing"
     assert [line for line in one.text.splitlines() if line.startswith(("Firing", "Resolved"))] == [
-        "Firing: the worst", "Firing: memory is short", "Resolved: memory is short",
+        "Firing: the worst", "Firing: memory is short", "Resolved, was: memory is short",
     ]  # fmt: skip
     assert [alert.status for alert in one.alerts] == ["resolved", "firing", "firing"], "machines get them as they came"
 
