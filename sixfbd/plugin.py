@@ -397,6 +397,10 @@ def installed(module: str, *, extra: str) -> None:
 # ---- checks ------------------------------------------------------------------------------------------------------------
 
 
+ProviderUrls: TypeAlias = Mapping[str, str | tuple[str, ...]]
+"""By option: its provider's one address, or what its addresses begin with."""
+
+
 class Check(Generic[O]):
     """One configured instance of a check plugin (`[checks.NAME]`). The class docstring's first line describes it to users.
 
@@ -405,11 +409,12 @@ class Check(Generic[O]):
     `interval` and `timeout` are the defaults that `[checks.NAME]` overrides.
     `provider_urls` gives, by option, the address at which a provider serves everybody, such as
     {"url": "https://api.example.com"}: another one is a fault of the configuration unless `[daemon] sandbox = true`.
+    Where each account has its own, a tuple of what they begin with; an option may be a table of them.
     """
 
     Options: ClassVar[type] = NoOptions
     metrics: ClassVar[Metrics] = ()
-    provider_urls: ClassVar[Mapping[str, str]] = {}
+    provider_urls: ClassVar[ProviderUrls] = {}
     service: ClassVar[str | None] = None
     external: ClassVar[str | None] = None
     interval: ClassVar[Duration] = Duration(MINUTE)
@@ -530,7 +535,7 @@ class Notifier(Generic[O]):
 
     Options: ClassVar[type] = NoOptions
     metrics: ClassVar[Metrics] = ()
-    provider_urls: ClassVar[Mapping[str, str]] = {}
+    provider_urls: ClassVar[ProviderUrls] = {}
     idempotent: ClassVar[bool] = False
     can_look_up: ClassVar[bool] = False
     receipts: ClassVar[bool] = False

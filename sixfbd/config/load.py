@@ -39,8 +39,8 @@ from sixfbd.config.tables import (
 from sixfbd.config.text import KeyPath, Problem, Tree, did_you_mean, read_tree, show_value
 from sixfbd.containment import described, one_line, words_of
 from sixfbd.model import Severity
-from sixfbd.plugin import Configured, InvalidOptions, Notifier, PluginConfig
-from sixfbd.quantities import Duration
+from sixfbd.plugin import Configured, InvalidOptions, Notifier, PluginConfig, ProviderUrls
+from sixfbd.quantities import Duration, Secret
 
 if TYPE_CHECKING:
     from sixfbd.host import PluginCatalog, PluginInfo
@@ -366,13 +366,16 @@ class _Reader:
             self._refuse_doubles(getattr(entry.cls, "provider_urls", {}), made, path)
         return made
 
-    def _refuse_doubles(self, provider_urls: Mapping[str, str], made: Struct, path: tuple[str, ...]) -> None:
+    def _refuse_doubles(self, provider_urls: ProviderUrls, made: Struct, path: tuple[str, ...]) -> None:
         """Note each address that is not its provider's own: what looks like an outage there, or like none, would be a lie."""
-        for key, url in provider_urls.items():
-            given = getattr(made, key)
-            if given is not None and str(given).rstrip("/") != url.rstrip("/"):
-                mend = f'leave it out (it is "{url}"), or set sandbox = true in [daemon] if no real provider is meant'
-                self._walk.note((*path, key), "is not the provider's address", mend, show_value(given))
+        for key, own in provider_urls.items():
+            for name, given in _addresses(getattr(made, key)):
+                is_secret = isinstance(given, Secret)
+                if not _is_of_provider(given.reveal() if is_secret else str(given), own):
+                    is_it = f'leave it out (it is "{own}"),' if isinstance(own, str) else f'it begins with "{own[0]}";'
+                    mend = f"{is_it} or set sandbox = true in [daemon] if no real provider is meant"
+                    shown = None if is_secret else show_value(given)
+                    self._walk.note((*path, key, *name), "is not the provider's address", mend, shown)
 
     def _split(
         self, struct: type[S], own: frozenset[str], raw: object, path: tuple[str, ...]
@@ -449,3 +452,14 @@ class _Reader:
             frozenset(key for key in raw[place] if self._walk.failed(("rules", place, key))) for place, _ in whole
         ]
         return msgspec.structs.replace(config, rules=tuple(table for _, table in whole), rule_places=tuple(places))
+
+
+def _addresses(option: Any) -> list[tuple[KeyPath, Any]]:
+    """Return the addresses that an option holds, one or a table of them, each with its key within the option."""
+    if isinstance(option, Mapping):
+        return [((name,), given) for name, given in option.items()]
+    return [] if option is None else [((), option)]
+
+
+def _is_of_provider(given: str, own: str | tuple[str, ...]) -> bool:
+    return given.rstrip("/") == own.rstrip("/") if isinstance(own, str) else given.startswith(own)

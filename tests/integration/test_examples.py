@@ -19,7 +19,7 @@ VALUES = {
     "STRIPE_SECRET_KEY": "rk_test_thatNobodyMaySee",
     "TWILIO_ACCOUNT_SID": "AC" + "0123456789abcdef" * 2,
     "TWILIO_PHONE_NUMBER": "+1-352-555-0100",
-    "SLACK_WEBHOOK_URL": "https://hooks.example.com/services/T0/B0/secret",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/secret",
     "STRIPE_WEBHOOK_SECRET": "whsec_thatNobodyMaySee",
 }
 

@@ -131,7 +131,7 @@ def test_the_commented_examples_are_valid(tmp_path, catalog):
     hook = "https://example.com/hook\n"
     secrets = {
         "webhook-url": hook,
-        "discord-alerts": hook,
+        "discord-alerts": "https://discord.com/api/webhooks/1/key\n",
         "slack": "xoxb-1-a\n",
         "payments-key": "rk_test_0123456789\n",
         "smtp": "password\n",
@@ -181,9 +181,9 @@ ACCOUNTS = {
     "TWILIO_PHONE_NUMBER": "+1-352-555-0100",
     "STRIPE_SECRET_KEY": "rk_test_thatNobodyMaySee",
     "SENDGRID_API_KEY": "SG.that-nobody.may-see",
-    "SLACK_WEBHOOK_URL": "https://hooks.example.com/services/T0/B0/secret1",
-    "SLACK_INVENTORY_WEBHOOK": "https://hooks.example.com/services/T0/B0/secret2",
-    "DISCORD_WEBHOOK_URL": "https://discord.example.com/api/webhooks/1/secret3",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/secret1",
+    "SLACK_INVENTORY_WEBHOOK": "https://hooks.slack.com/services/T0/B0/secret2",
+    "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/secret3",
 }
 
 

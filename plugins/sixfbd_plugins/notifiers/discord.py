@@ -37,6 +37,9 @@ from sixfbd_plugins.notifiers.pace import Pace
 from sixfbd_plugins.notifiers.webhook import retry_after_s, rfc3339
 from sixfbd_plugins.notifiers.webhooks import check_webhook_address, hidden_parts, validate_webhooks, webhook_of
 
+WEBHOOK_URLS: Final = tuple(
+    f"https://{host}/api/" for host in ("discord.com", "discordapp.com", "ptb.discord.com", "canary.discord.com")
+)
 CALL_S: Final = 10 * SECOND
 MAX_ANSWER_BYTES: Final = 256 * 1024
 MAX_CONTENT: Final = 2000  # https://docs.discord.com/developers/resources/webhook#execute-webhook
@@ -103,6 +106,7 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
     """Messages in channels of Discord, by webhooks."""
 
     Options = DiscordNotifierOptions
+    provider_urls = {"webhooks": WEBHOOK_URLS}  # noqa: RUF012 - a ClassVar of the contract
 
     def __init__(self, options: DiscordNotifierOptions, ctx: Context) -> None:
         super().__init__(options, ctx)

@@ -38,6 +38,8 @@ from sixfbd_plugins.notifiers.webhook import retry_after_s
 from sixfbd_plugins.notifiers.webhooks import check_webhook_address, hidden_parts, validate_webhooks, webhook_of
 
 PUBLIC_URL: Final = "https://slack.com"
+WEBHOOK_URLS: Final = ("https://hooks.slack.com/", "https://hooks.slack-gov.com/")
+"""Others that take Slack's form, such as Mattermost, show no blocks and so nothing but the title: they get `webhook`."""
 CALL_S: Final = 10 * SECOND
 MAX_ANSWER_BYTES: Final = 256 * 1024
 MAX_SECTION: Final = 3000  # https://docs.slack.dev/reference/block-kit/blocks/section-block
@@ -152,7 +154,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
     """Messages in channels of Slack, by a bot's token or by incoming webhooks."""
 
     Options = SlackNotifierOptions
-    provider_urls = {"base_url": PUBLIC_URL}  # noqa: RUF012 - a ClassVar of the contract
+    provider_urls = {"base_url": PUBLIC_URL, "webhooks": WEBHOOK_URLS}  # noqa: RUF012 - a ClassVar of the contract
 
     def __init__(self, options: SlackNotifierOptions, ctx: Context) -> None:
         super().__init__(options, ctx)

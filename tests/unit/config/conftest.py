@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import pytest
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from sixfbd.config import Config, Problem, check_config
 from sixfbd.host import CheckEntry, InboundEntry, NotifierEntry, PluginCatalog
@@ -49,13 +50,17 @@ class SmsCheck(Check[SmsOptions]):
 class PlainOptions(Struct, frozen=True, kw_only=True):
     url: str = "https://api.example.com"
     hook: str = ""
+    doors: dict[str, Secret] = msgspec.field(default_factory=dict)
 
 
 class PlainNotifier(Notifier[Any]):
     """Tells nobody."""
 
     Options = PlainOptions
-    provider_urls: ClassVar = {"url": "https://api.example.com"}
+    provider_urls: ClassVar = {
+        "url": "https://api.example.com",
+        "doors": ("https://a.example.com/", "https://b.example.com/"),
+    }
     concurrency = 3
     timeout = Duration(7)
 
@@ -68,7 +73,7 @@ class PlainNotifier(Notifier[Any]):
         with OptionFaults() as faults, faults.at("hook"):
             if options.hook and options.hook not in configured.webhooks.get("hook", ()):
                 raise ValueError("nobody listens there; add an inbound")
-        return PlainOptions(url=options.url, hook=", ".join(configured.webhooks.get("hook", ())))
+        return replace(options, hook=", ".join(configured.webhooks.get("hook", ())))
 
     @classmethod
     def check_address(cls, options: Any, address: str) -> None:

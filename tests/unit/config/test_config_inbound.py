@@ -88,6 +88,16 @@ def test_an_address_that_is_not_the_providers_is_refused_outside_the_sandbox(com
     assert config.notifiers["log"].options.url == "http://127.0.0.1:9700"
 
 
+def test_secret_addresses_that_are_not_the_providers_are_refused_by_name_and_not_shown(complaints, config_of, minimal):
+    doors = {"DOOR_A": "https://b.example.com/key1", "DOOR_B": "https://b.example.com.evil.test/key2"}
+    text = minimal.replace('plugin = "plain"', 'plugin = "plain"\ndoors = {a = {env = "DOOR_A"}, b = {env = "DOOR_B"}}')
+    assert complaints(text, doors) == [
+        'sixfbd.toml: notifiers.log.doors.b: is not the provider\'s address; it begins with "https://a.example.com/"; '
+        "or set sandbox = true in [daemon] if no real provider is meant"
+    ]
+    assert len(config_of(text + "[daemon]\nsandbox = true\n", doors).notifiers["log"].options.doors) == 2
+
+
 def test_the_providers_own_address_may_be_written_out(config_of, minimal):
     own = minimal.replace(
         '[notifiers.log]\nplugin = "plain"', DOUBLE.replace("http://127.0.0.1:9700", "https://api.example.com/")
