@@ -1,6 +1,7 @@
 """sixfbd-sandbox: makes a run directory one of the sandbox, runs it, and asks the one that runs. Owns words and exit codes."""
 
 import json
+import os
 import sys
 import time
 from datetime import datetime
@@ -13,7 +14,7 @@ import click
 
 from sixfbd_plugins.sandbox import control
 from sixfbd_plugins.sandbox.setup import FIRST_PORT, SOCKET, SetupError, read_place, write_sandbox
-from sixfbd_plugins.sandbox.switches import TARGETS, WORDS, words_of
+from sixfbd_plugins.sandbox.switches import PROVIDERS, TARGETS, WORDS
 
 FOLLOW_S: Final = 0.5
 
@@ -75,7 +76,7 @@ def init(run_dir: Path, force: bool, port: int) -> None:
 @click.option("--beside", metavar="PID", type=int, help="Stop when this process ends.")
 @click.pass_obj
 def run(run_dir: Path, beside: int | None) -> None:
-    """Run the sandbox in the foreground until SIGTERM or Ctrl-C.
+    """Run it in the foreground until Ctrl-C.
 
     Prints where the shop is once it takes connections.
     """
@@ -98,9 +99,14 @@ def run(run_dir: Path, beside: int | None) -> None:
 
 
 def _fault_help() -> str:
-    lines = [f"  {target:8} {' '.join(words_of(target))}" for target in TARGETS]
-    words = [f"  {name + ('' if word.read is None else '='):13} {word.doc}" for name, word in WORDS.items()]
-    return "\b\nTargets and their words:\n" + "\n".join(lines) + "\n\n\b\nWords:\n" + "\n".join(words)
+    """Return the words by who knows them; a line is no longer than a terminal is wide."""
+    whose = {TARGETS: "every target", PROVIDERS: "every target but the shop"}
+    parts = []
+    for targets in dict.fromkeys(word.targets for word in WORDS.values()):
+        known = [(name, word) for name, word in WORDS.items() if word.targets == targets]
+        lines = [f"  {name + ('' if word.read is None else '='):12} {word.doc}" for name, word in known]
+        parts.append(f"\b\nWords of {whose.get(targets) or ', '.join(targets)}:\n" + "\n".join(lines))
+    return f"Targets: {', '.join(TARGETS)}.\n\n" + "\n\n".join(parts)
 
 
 @cli.command(epilog=_fault_help())
@@ -112,8 +118,8 @@ def fault(run_dir: Path, target: str, words: tuple[str, ...], as_json: bool) -> 
     """Switch a fault of TARGET on.
 
     \b
-    sixfbd-sandbox fault twilio error=503 rate=30%
-    sixfbd-sandbox fault shop down path=/checkout
+    fault stripe endpoint=disabled
+    fault twilio error=503 rate=30%
     """
     made = _ask(run_dir, "POST", "/faults", body={"target": target, "words": list(words)})
     _print_json(made) if as_json else click.echo(f"on: {_fault_line(made)}")
@@ -170,7 +176,7 @@ def inbox(run_dir: Path, everything: bool, follow: bool, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def status(run_dir: Path, as_json: bool) -> None:
-    """Addresses, the shop's business, and what came of webhooks and events."""
+    """Addresses, sales, webhooks, faults."""
     found = _ask(run_dir, "GET", "/status")
     if as_json:
         _print_json(found)
@@ -199,5 +205,5 @@ def _inbox_line(one: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run sixfbd-sandbox with this process's arguments."""
-    cli(prog_name="sixfbd-sandbox")
+    """Run sixfbd-sandbox with this process's arguments; $SIXFBD_SANDBOX_NAME is what its help calls it, such as `./run sandbox`."""
+    cli(prog_name=os.environ.get("SIXFBD_SANDBOX_NAME") or "sixfbd-sandbox")

@@ -257,7 +257,6 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
                 "interval": "15s",
                 "api_key": {"file": f"{FOLDER}/stripe-key"},
                 "base_url": url["stripe"],
-                "inbound": "stripe",
                 "window": "10m",  # shorter than the defaults, so that faults show soon
                 "final_after": "30s",
                 "undelivered_after": "2m",

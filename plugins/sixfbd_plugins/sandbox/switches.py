@@ -102,27 +102,25 @@ def _amount(text: str) -> str:
 
 
 WORDS: Final[Mapping[str, Word]] = {
-    "error": Word("requests are refused with this status, and nothing is done", _status),
+    "error": Word("requests are refused with this status, such as 503", _status),
     "code": Word("the provider's own number of that error", _number, PROVIDERS),
     "retry_after": Word("seconds that a refusal asks to wait", _number, PROVIDERS),
     "latency": Word("answers take so much longer, such as 3s", _span),
     "lost": Word("requests are done, and their answers lost", None),
     "hang": Word("connections are taken and never answered", None),
     "down": Word("connections are closed, and nothing is done", None),
-    "rate": Word("of this part of the requests or webhooks only, such as 30%", _ratio),
+    "rate": Word("of this part of requests or webhooks only, such as 30%", _ratio),
     "method": Word("of requests with this method only", str.upper),
     "path": Word("of requests whose path holds this only", str),
     "webhooks": Word(
-        "webhooks come twice, in disorder, with a wrong signature, or not at all: duplicate, disorder, forged, lost",
+        "duplicate, disorder, forged or lost: how webhooks come",
         _one_of("duplicate", "disorder", "forged", "lost"),
         WITH_WEBHOOKS,
     ),
-    "undelivered": Word("messages do not arrive, with this error code, such as 30003", _number, ("twilio",)),
+    "undelivered": Word("messages do not arrive, with this code, such as 30003", _number, ("twilio",)),
     "account": Word("the account is suspended or closed", _one_of("suspended", "closed"), ("twilio",)),
     "balance": Word("the account's balance, such as 3.50", _amount, ("twilio",)),
-    "refusal": Word(
-        "messages are refused with this word of Slack's, such as channel_not_found", _slack_word, ("slack",)
-    ),
+    "refusal": Word("messages are refused, as with channel_not_found", _slack_word, ("slack",)),
     "endpoint": Word("the webhook endpoint is disabled: endpoint=disabled", _one_of("disabled"), ("stripe",)),
     "payouts": Word("a payout to the bank fails: payouts=fail", _one_of("fail"), ("stripe",)),
     "disputes": Word("this part of the payments of the last minutes is disputed", _ratio, ("stripe",)),
