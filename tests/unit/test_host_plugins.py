@@ -13,6 +13,7 @@ from sixfbd.host import PluginCatalog, PluginInfo, load_plugins
 from sixfbd.plugin import PluginConfig
 from sixfbd.rules import bind_rules
 from sixfbd.rules.defaults import ENGINE_RULES
+from sixfbd_plugins.checks.default_rules import SERVICES
 
 HEAD = """
 '''A fixture.
@@ -91,6 +92,12 @@ def test_the_engines_rules_come_first_and_name_their_service(load):
     catalog = load()
     assert catalog.rules[: len(ENGINE_RULES)] == ENGINE_RULES
     assert all(rule.labels["service"] == "daemon" and "summary" in rule.annotations for rule in ENGINE_RULES)
+
+
+def test_each_default_rule_names_its_service_by_a_word_that_channels_can_be_chosen_by(load):
+    named = {rule.name: rule.labels.get("service") for rule in load().rules}
+    assert {name: word for name, word in named.items() if word not in (*SERVICES, "daemon")} == {}
+    assert set(named.values()) == {*SERVICES, "daemon"}, "no word is made up for nothing"
 
 
 MANY = """

@@ -18,6 +18,7 @@ from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.initial import InitError, environment_report, initial_config, write_initial
 from sixfbd.model import Severity
 from sixfbd.schema import config_schema
+from sixfbd_plugins.checks.default_rules import SERVICES
 
 PACKAGED = Path(__file__).parents[2] / "etc" / "sixfbd.toml"
 
@@ -225,6 +226,32 @@ def test_alerts_of_the_stock_go_to_their_channel_too_and_others_as_without_a_rou
     assert told(Severity.HIGH, service="sms") == {("primary", "#alerts")}
     receivers = {one.target.receiver for one in routing.targets({"service": "sms"}, Severity.CRITICAL)}
     assert receivers == {"primary"}  # no channel of secondary's is configured that a critical alert goes by
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "daemon"])
+def test_any_service_may_have_a_channel_of_its_own(tmp_path, catalog, service):
+    write_initial(tmp_path, catalog)
+    path = tmp_path / "sixfbd.toml"
+    channel = f"""
+[notifiers.slack]
+plugin = "slack"
+token = {{ env = "SLACK" }}
+[receivers.one]
+slack = {{ via = "slack", to = ["#{service}-alerts"] }}
+[[route.routes]]
+receiver = "one"
+matchers = ['service="{service}"']
+"""
+    (path.parent / "conf.d").mkdir(exist_ok=True)
+    (path.parent / "conf.d" / "60-channel.toml").write_text(channel)
+    config, problems = check_config(path, catalog, environ={"SLACK": "xoxb-1-a"})
+    assert problems == []
+    routing = Routing(compile_route(config.route), config.receivers, config.severities)
+    told = {
+        word: {one.target.address for one in routing.targets({"service": word}, Severity.HIGH)}
+        for word in (*SERVICES, "daemon")
+    }
+    assert [word for word, addresses in told.items() if f"#{service}-alerts" in addresses] == [service]
 
 
 def test_without_any_account_it_is_the_usual_configuration_and_all_that_is_missed_is_said(tmp_path, catalog):

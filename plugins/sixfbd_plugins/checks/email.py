@@ -24,12 +24,12 @@ from sixfbd.plugin import (
     PluginConfig,
     Report,
     Rule,
-    RuleName,
     Severity,
     Status,
     TemporaryFailure,
     hookimpl,
 )
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.mail.letters import Letter
 from sixfbd_plugins.mail.options import PUBLIC_URL, MailOptions, parse_mailbox, validate_address
 from sixfbd_plugins.mail.sendgrid import SendGrid
@@ -122,20 +122,20 @@ def _remembered(cursor: Json | None) -> Memory:
 
 
 RULES: Final = (
-    Rule(
-        name=RuleName("EmailServiceFailing"),
-        expr="email_service_failures",
+    default_rule(
+        "email",
+        "EmailServiceFailing",
+        "email_service_failures",
+        "Email service health check failed: {{ $summary }}",
         levels=(Level(Severity.MEDIUM, ">= 1"), Level(Severity.HIGH, ">= 3")),
-        labels={"service": "email"},
-        annotations={"summary": "Email service health check failed: {{ $summary }}"},
     ),
-    Rule(
-        name=RuleName("SlowEmailService"),
-        expr="email_service_latency_seconds * 1000 > 5000",
+    default_rule(
+        "email",
+        "SlowEmailService",
+        "email_service_latency_seconds * 1000 > 5000",
+        'Slow email service: {{ printf "%.0f" $value }}ms',
+        Severity.LOW,
         for_s=10 * MINUTE,
-        severity=Severity.LOW,
-        labels={"service": "email"},
-        annotations={"summary": 'Slow email service: {{ printf "%.0f" $value }}ms'},
     ),
 )
 

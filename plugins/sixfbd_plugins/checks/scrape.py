@@ -28,7 +28,6 @@ from sixfbd.plugin import (
     PluginConfig,
     Report,
     Rule,
-    RuleName,
     Sample,
     Secret,
     Severity,
@@ -37,6 +36,7 @@ from sixfbd.plugin import (
     hookimpl,
     labels_of,
 )
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.checks.probe.exchange import Answer, ProbeRequest, exchange, timeout_words
 from sixfbd_plugins.checks.probe.tls import TlsOptions, tls_context
 from sixfbd_plugins.checks.probe.trail import ProbeError, Trail
@@ -327,13 +327,13 @@ def _summary(scrapes: Sequence[_Scraped], failed: Sequence[_Scraped]) -> str:
 
 
 RULES: Final = (
-    Rule(
-        name=RuleName("ServiceDown"),
-        expr="up == 0",
+    default_rule(
+        "web",
+        "ServiceDown",
+        "up == 0",
+        "💀 {{ $labels.job }} is down: {{ $labels.instance }} ({{ $summary }})",
+        Severity.CRITICAL,
         for_s=1 * MINUTE,
-        severity=Severity.CRITICAL,
-        labels={"service": "web"},
-        annotations={"summary": "💀 {{ $labels.job }} is down: {{ $labels.instance }} ({{ $summary }})"},
     ),
 )
 

@@ -27,7 +27,6 @@ from sixfbd.plugin import (
     PluginConfig,
     Report,
     Rule,
-    RuleName,
     Sample,
     Secret,
     Severity,
@@ -35,6 +34,7 @@ from sixfbd.plugin import (
     Status,
     hookimpl,
 )
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.checks.probe.exchange import Answer, ProbeRequest, exchange, timeout_words
 from sixfbd_plugins.checks.probe.expectations import BodyExpectations, Fault, status_fault, validate_status
 from sixfbd_plugins.checks.probe.tls import TlsOptions, tls_context
@@ -281,24 +281,24 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
 
 
 RULES: Final = (
-    Rule(
-        name=RuleName("ProbeFailed"),
-        expr="probe_success == 0",
+    default_rule(
+        "web",
+        "ProbeFailed",
+        "probe_success == 0",
+        "🚨 {{ $labels.instance }} fails: {{ $summary }}",
+        Severity.HIGH,
         for_s=1 * MINUTE,
-        severity=Severity.HIGH,
-        labels={"service": "web"},
-        annotations={"summary": "🚨 {{ $labels.instance }} fails: {{ $summary }}"},
     ),
-    Rule(
-        name=RuleName("CertificateExpiring"),
-        expr="(probe_ssl_earliest_cert_expiry - time()) / 86400",
+    default_rule(
+        "web",
+        "CertificateExpiring",
+        "(probe_ssl_earliest_cert_expiry - time()) / 86400",
+        '🔒 Certificate of {{ $labels.instance }}: {{ printf "%.1f" $value }} days left',
         levels=(
             Level(Severity.MEDIUM, "<= 21"),
             Level(Severity.HIGH, "<= 7"),
             Level(Severity.CRITICAL, "<= 1"),
         ),
-        labels={"service": "web"},
-        annotations={"summary": '🔒 Certificate of {{ $labels.instance }}: {{ printf "%.1f" $value }} days left'},
     ),
 )
 
