@@ -63,6 +63,11 @@ SERVICE_FAILURES = Gauge("stripe_service_failures", "Checks in a row that found 
 LATENCY = Gauge("stripe_api_latency_seconds", "How long Stripe took to answer the request for the balance.")
 BALANCE = Gauge("stripe_balance_minor", "Balance of the account, in minor units.", labels=("currency", "kind"))
 RECENT = Gauge("stripe_payments_recent", "Payments begun within the window, by latest state.", labels=("outcome",))
+DAY_BEFORE = Gauge(
+    "stripe_payments_day_before",
+    "Payments of the same hours a day before, by the state that was their latest then.",
+    labels=("outcome",),
+)
 RECENT_MINOR = Gauge(
     "stripe_payments_recent_minor",
     "What payments begun within the window brought, in minor units.",
@@ -113,9 +118,13 @@ class PaymentsOptions(AccountOptions, frozen=True, forbid_unknown_fields=True, k
 
 
 class Memory(Struct, frozen=True):
-    """The cursor. Outcomes before `folded_until` were told, webhooks before `compared_until` looked for; `failures` in a row."""
+    """The cursor. Outcomes before `folded_until` were told, webhooks before `compared_until` looked for; `failures` in a row.
+
+    Of what happened before `known_since` nothing was read.
+    """
 
     position: Position | None = None
+    known_since: float = 0.0
     folded_until: float = 0.0
     compared_until: float = 0.0
     missing: tuple[Missing, ...] = ()
@@ -156,8 +165,8 @@ class PaymentsCheck(Check[PaymentsOptions]):
 
     Options = PaymentsOptions
     metrics = (
-        SERVICE_ERROR, SERVICE_FAILURES, LATENCY, BALANCE, RECENT, RECENT_MINOR, RATIO, CHANCE, READ_UNTIL, UNDELIVERED,
-        UNDELIVERED_RATIO, ENDPOINT_ENABLED, MISSING, DISPUTES_OPEN, DISPUTE_DUE,
+        SERVICE_ERROR, SERVICE_FAILURES, LATENCY, BALANCE, RECENT, DAY_BEFORE, RECENT_MINOR, RATIO, CHANCE, READ_UNTIL,
+        UNDELIVERED, UNDELIVERED_RATIO, ENDPOINT_ENABLED, MISSING, DISPUTES_OPEN, DISPUTE_DUE,
     )  # fmt: skip
     provider_urls = {"base_url": PUBLIC_URL}  # noqa: RUF012 - a ClassVar of the contract
     service = "stripe"
@@ -219,7 +228,7 @@ class PaymentsCheck(Check[PaymentsOptions]):
         self._pages, self._remarks = 0, []
         memory = await self._look(memory)
         if not self._recent:
-            self._recent = [*_figures(await self._figures()), *self._missing(memory)]
+            await self._look_back(memory)
         is_readable = not self._found.error and memory.wait_until <= self.ctx.clock.now()
         self._stage = "read" if is_readable else "fold"
         return memory
@@ -227,9 +236,8 @@ class PaymentsCheck(Check[PaymentsOptions]):
     async def _ended(self, memory: Memory) -> Memory:
         self._stage = "look"
         memory = await self._compare(memory)
-        figures = await self._figures()
-        self._recent = [*_figures(figures), *self._missing(memory)]
-        self._record(figures)
+        recent, day_before = await self._look_back(memory)
+        self._record(recent, day_before)
         since = min(memory.folded_until, self.ctx.clock.now()) - 2 * (self.options.final_after + 2 * LATE_S)
         self._known = {name: at for name, at in self._known.items() if at >= since}  # others are not met again
         return memory
@@ -245,7 +253,8 @@ class PaymentsCheck(Check[PaymentsOptions]):
             return memory
         now = self.ctx.clock.now()
         began = position.first_position(now, self.options.history)
-        return replace(memory, position=began, folded_until=float(began.read_until), compared_until=now)
+        since = float(began.read_until)
+        return replace(memory, position=began, known_since=since, folded_until=since, compared_until=now)
 
     async def _look(self, memory: Memory) -> Memory:
         """Look at balance, webhooks and disputes, unless Stripe wants to be left alone: then what was found stands."""
@@ -409,10 +418,15 @@ class PaymentsCheck(Check[PaymentsOptions]):
             memory = replace(memory, folded_until=until)
         return [_outcome(one) for one in ended], memory, len(ended) < len(fresh) or until < read_until
 
-    async def _figures(self) -> payments.Figures:
-        """Return the figures of the last window."""
+    async def _look_back(self, memory: Memory) -> tuple[payments.Figures, payments.Figures | None]:
+        """Return the figures of the last window, and those of the same a day before as they were then, if all of it is known."""
         now = self.ctx.clock.now()
-        return payments.figures(await self._payments(now - self.options.window, now + MINUTE, now))
+        recent = payments.figures(await self._payments(now - self.options.window, now + MINUTE, now))
+        then, day_before = now - DAY, None
+        if memory.known_since <= then - self.options.window:
+            day_before = payments.figures(await self._payments(then - self.options.window, then, then))
+        self._recent = [*_figures(recent), *_figures_of_day_before(day_before), *self._missing(memory)]
+        return recent, day_before
 
     async def _payments(self, since: float, end: float, until: float) -> list[payments.Payment]:
         """Return the payments begun since then, as they are known at `until`.
@@ -469,7 +483,7 @@ class PaymentsCheck(Check[PaymentsOptions]):
 
     # ---- what is said --------------------------------------------------------------------------------------------------------
 
-    def _record(self, recent: payments.Figures) -> None:
+    def _record(self, recent: payments.Figures, day_before: payments.Figures | None) -> None:
         """Write the record of SEED S9 to the log; amounts in minor units by currency."""
         self.ctx.log.info(
             "payment_health_check",
@@ -480,11 +494,14 @@ class PaymentsCheck(Check[PaymentsOptions]):
             totalPayments=recent.total,
             successfulPayments=recent.by_outcome[payments.SUCCEEDED],
             failedPayments=recent.failed,
-            failureRate=recent.failed / recent.decided if recent.decided else None,
+            failureRate=recent.failure_rate,
             totalAmount=dict(recent.amounts),
             averageOrderValue={one: round(amount / recent.paid[one]) for one, amount in recent.amounts.items()},
             averageResponseTime=None,
             topFailureReasons=dict(recent.reasons[:5]),
+            dayBefore=None
+            if day_before is None
+            else {"totalPayments": day_before.total, "failureRate": day_before.failure_rate},
             unknown={"averageResponseTime": "nobody has told how long the shop's checkout takes"},
         )
 
@@ -547,10 +564,14 @@ def _outcome(payment: payments.Payment) -> Event:
 def _figures(recent: payments.Figures) -> list[Sample]:
     samples = [RECENT(count, outcome=outcome) for outcome, count in recent.by_outcome.items()]
     samples += [RECENT_MINOR(amount, currency=currency) for currency, amount in recent.amounts.items()]
-    if recent.decided:
-        samples.append(RATIO(recent.failed / recent.decided))
+    if recent.failure_rate is not None:
+        samples.append(RATIO(recent.failure_rate))
         samples.append(CHANCE(payments.chance_of(recent.failed, recent.decided, EXPECTED_FAILURES)))
     return samples
+
+
+def _figures_of_day_before(known: payments.Figures | None) -> list[Sample]:
+    return [] if known is None else [DAY_BEFORE(count, outcome=outcome) for outcome, count in known.by_outcome.items()]
 
 
 # ---- rules -----------------------------------------------------------------------------------------------------------------

@@ -63,6 +63,11 @@ class Figures(Struct, frozen=True):
         return self.by_outcome[SUCCEEDED] + self.failed
 
     @property
+    def failure_rate(self) -> float | None:
+        """0..1; None if nothing is decided."""
+        return self.failed / self.decided if self.decided else None
+
+    @property
     def total(self) -> int:
         return sum(self.by_outcome.values())
 

@@ -307,6 +307,32 @@ async def test_the_sdk_writes_no_file_and_asks_for_one_version_of_the_api(kit, w
     assert list(Path(tmp_path).iterdir()) == []
 
 
+def day_before(found):
+    return {key[1]: value for key, value in found.items() if key[0] == "stripe_payments_day_before" and value}
+
+
+async def test_payments_of_the_same_hours_a_day_before_are_told_as_they_were_then(look, kit, double, clock):
+    then = clock.at - DAY
+    for tries in (PAID, PAID, DECLINED, (Try(0.0, "failed", "do_not_honor"), Try(20 * MINUTE, "succeeded"))):
+        double.pay(1000, "usd", tries, at=then - 10 * MINUTE)
+    for at in (then - HOUR - MINUTE, then + MINUTE, clock.at - MINUTE):
+        double.pay(1000, "usd", BROKEN, at=at)
+    with capture_logs() as lines:
+        report = await look(history=2 * DAY)
+    assert day_before(kit.values(report)) == {"succeeded": 2, "declined": 2}
+    [record] = [line for line in lines if line["event"] == "payment_health_check"]
+    assert record["dayBefore"] == {"totalPayments": 4, "failureRate": 0.5}
+
+
+async def test_nothing_is_told_of_a_day_before_that_was_not_read_whole(look, kit, double, clock):
+    double.pay(1000, "usd", PAID, at=clock.at - DAY + 45 * MINUTE)
+    told = []
+    for _ in range(4):
+        told.append(day_before(kit.values(await look(history=DAY))))
+        clock.at += 30 * MINUTE + 1
+    assert told == [{}, {}, {"succeeded": 1}, {"succeeded": 1}]
+
+
 async def test_each_run_leaves_one_record_in_the_log_with_whole_minor_units(look, double, clock):
     for amount in (1000, 1001):
         double.pay(amount, "usd", PAID, at=clock.at - 60)
