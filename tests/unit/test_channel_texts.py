@@ -107,6 +107,7 @@ def test_any_notification_becomes_an_e_mail_whose_markup_is_escaped(case):
     assert max(map(len, made.as_bytes(policy=POLICY).split(b"\r\n"))) <= 998
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(1, 300))
 def test_a_fitted_text_is_as_long_as_may_be_and_tears_no_escape(text, limit):
     for escape in (str, slack.escaped, discord.escaped):

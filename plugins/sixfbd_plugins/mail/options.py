@@ -3,12 +3,12 @@
 import re
 from typing import Annotated, Final, Literal
 
-import httpx
 import msgspec
 from msgspec import Meta
 
 from sixfbd.plugin import FilePath, OptionFaults, Secret, installed
 from sixfbd_plugins.checks.probe.tls import trusting_context
+from sixfbd_plugins.provider import validate_base_url
 
 PUBLIC_URL: Final = "https://api.sendgrid.com"
 PORTS: Final = {"starttls": 587, "implicit": 465, "none": 25}
@@ -81,9 +81,7 @@ class MailOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 if not key or not key.isascii() or not key.isprintable() or " " in key:
                     raise ValueError("is empty, or has a blank, a line break or a letter outside ASCII")
         with faults.at("base_url"):
-            url = httpx.URL(self.base_url) if self.base_url.isascii() else httpx.URL()
-            if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.path not in ("", "/"):
-                raise ValueError(f'is not an address such as "{PUBLIC_URL}"')
+            validate_base_url(self.base_url, PUBLIC_URL)
 
 
 def validate_address(text: str) -> None:

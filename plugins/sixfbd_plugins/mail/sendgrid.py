@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import httpx
 import msgspec
-import trio
 
 from sixfbd.plugin import SECOND, Context, PermanentFailure, TemporaryFailure
-from sixfbd_plugins.checks.targets import hiding, run_deadline
+from sixfbd_plugins.checks.targets import hiding
 from sixfbd_plugins.mail.letters import Letter
 from sixfbd_plugins.mail.options import MailOptions, parse_mailbox
 from sixfbd_plugins.notifiers.webhook import retry_after_s
+from sixfbd_plugins.provider import exchange
 
 CALL_S: Final = 10 * SECOND
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -50,19 +50,16 @@ class SendGrid:
     async def send(self, letter: Letter, to: str, message: str = "", *, sandbox: bool = False) -> str:
         """Return what SendGrid calls the message. Raises TemporaryFailure or PermanentFailure."""
         body = msgspec.json.encode(self._body(letter, to, message, sandbox))
-        limit_s = max(0.0, round(run_deadline(self._call_s) - trio.current_time(), 2))
-        try:
-            answer = await self._ctx.http.request(
-                "POST",
-                self._url,
-                headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
-                content=body,
-                timeout_s=limit_s,
-                max_bytes=MAX_ANSWER_BYTES,
-            )
-        except TemporaryFailure as failure:
-            text = self._shown(str(failure))
-            raise TemporaryFailure(text, retry_after_s=failure.retry_after_s, sent=failure.sent) from None
+        answer = await exchange(
+            self._ctx.http,
+            "POST",
+            self._url,
+            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+            content=body,
+            call_s=self._call_s,
+            max_bytes=MAX_ANSWER_BYTES,
+            hide=self._shown,
+        )
         if answer.status_code != (200 if sandbox else 202):
             raise self._failure(answer)
         return str(answer.headers.get("x-message-id") or "")[:100]

@@ -7,11 +7,11 @@ answer was lost cannot be asked for: it is sent once more, marked.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Final
 
 import httpx
 import msgspec
-import trio
 from msgspec import Meta, Struct
 
 from sixfbd.plugin import (
@@ -23,19 +23,20 @@ from sixfbd.plugin import (
     NotifiedAlert,
     Notifier,
     OptionFaults,
-    PermanentFailure,
     PluginConfig,
     Receipt,
     Secret,
     TemporaryFailure,
     hookimpl,
 )
-from sixfbd_plugins.checks.targets import hiding, run_deadline
+from sixfbd_plugins.checks.targets import hiding
 from sixfbd_plugins.notifiers.fitting import blocks_of, color_of, fitted, headline, resolved_parts, units
-from sixfbd_plugins.notifiers.incidents import First, first_messages, over
+from sixfbd_plugins.notifiers.incidents import First, first_messages, rewrite_over
 from sixfbd_plugins.notifiers.pace import Pace
+from sixfbd_plugins.notifiers.refused import Refused
 from sixfbd_plugins.notifiers.webhook import retry_after_s, rfc3339
 from sixfbd_plugins.notifiers.webhooks import check_webhook_address, hidden_parts, validate_webhooks, webhook_of
+from sixfbd_plugins.provider import exchange
 
 WEBHOOK_URLS: Final = tuple(
     f"https://{host}/api/" for host in ("discord.com", "discordapp.com", "ptb.discord.com", "canary.discord.com")
@@ -63,19 +64,17 @@ WORDS: Final[Mapping[int, str]] = {
 """https://docs.discord.com/developers/topics/opcodes-and-status-codes#json; what is not here goes by HTTP's status."""
 
 
-class Refused(Exception):  # noqa: N818 - Discord's answer, no fault of the program
+class DiscordRefused(Refused):
     """Discord answered, and says no. `is_global`: of a 429, that it holds for all webhooks from here."""
 
     def __init__(self, status: int, code: int, wait_s: float | None, is_global: bool) -> None:
         words = WORDS.get(code) or {401: WORDS[50027], 404: WORDS[10015], 429: "too many messages"}.get(status, "")
-        super().__init__(f"answered {status}: {words or 'no reason was given'}" + (f" (code {code})" if code else ""))
-        self.code = code
-        self.temporary = status >= 500 or status in (408, 425, 429)
-        self.wait_s = wait_s
+        super().__init__(
+            f"answered {status}: {words or 'no reason was given'}" + (f" (code {code})" if code else ""),
+            temporary=status >= 500 or status in (408, 425, 429),
+            wait_s=wait_s,
+        )
         self.is_global = is_global
-
-    def failure(self) -> TemporaryFailure | PermanentFailure:
-        return TemporaryFailure(str(self), retry_after_s=self.wait_s) if self.temporary else PermanentFailure(str(self))
 
 
 class DiscordNotifierOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,49 +122,32 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
         firsts = await first_messages(self.ctx, notification)
         await self._pace.turn(notification.address)
         try:
-            rewritten = await self._rewrite(url, firsts, notification)
+            known = [first for first in firsts if first.provider_id.isdecimal()]
+            rewritten = await rewrite_over(self.ctx, known, partial(self._rewrite, url, notification.address))
             body = {"username": self.options.username, **message_of(notification)}
             said = await self._call("POST", _with_wait(url), body, notification.address)
-        except Refused as refused:
+        except DiscordRefused as refused:
             if refused.temporary and refused.wait_s:
                 self._pace.hold(refused.wait_s, None if refused.is_global else notification.address)
             raise refused.failure() from None
         detail = "posted" + (", and its first message rewritten" if rewritten else "")
         return Receipt(state="accepted", message_id=notification.id, provider_id=said["id"], detail=detail)
 
-    async def _rewrite(self, url: str, firsts: list[First], notification: Notification) -> int:
-        """Rewrite the first messages of what is resolved now; return how many. One that told of more is left as it is."""
-        rewritten = 0
-        for first in over(firsts):
-            if not first.provider_id.isdecimal():
-                continue
-            where = _at(url, first.provider_id)
-            try:
-                await self._call("PATCH", where, resolved_message(first.alerts), notification.address)
-                rewritten += 1
-            except Refused as refused:
-                if refused.temporary:
-                    raise
-                self.ctx.log.info("discord.not_rewritten", reason=str(refused))
-            except TemporaryFailure as failure:  # a rewrite may be repeated: the message itself is not sent yet
-                raise TemporaryFailure(str(failure), retry_after_s=failure.retry_after_s, sent=False) from None
-        return rewritten
+    async def _rewrite(self, url: str, address: str, first: First) -> None:
+        await self._call("PATCH", _at(url, first.provider_id), resolved_message(first.alerts), address)
 
     async def _call(self, method: str, url: str, body: Mapping[str, Json], address: str) -> dict[str, Any]:
-        """Return the message that Discord made. Raises Refused, or TemporaryFailure if nothing usable came back."""
-        limit_s = max(0.0, round(run_deadline(self._call_s) - trio.current_time(), 2))
-        try:
-            answer = await self.ctx.http.request(
-                method,
-                url,
-                headers={"Content-Type": "application/json", "User-Agent": f"sixfbd ({self.ctx.version})"},
-                content=msgspec.json.encode(body),
-                timeout_s=limit_s,
-                max_bytes=MAX_ANSWER_BYTES,
-            )
-        except TemporaryFailure as failure:
-            text = self._hide(str(failure))
-            raise TemporaryFailure(text, retry_after_s=failure.retry_after_s, sent=failure.sent) from None
+        """Return the message that Discord made. Raises DiscordRefused, or TemporaryFailure if nothing usable came back."""
+        answer = await exchange(
+            self.ctx.http,
+            method,
+            url,
+            headers={"Content-Type": "application/json", "User-Agent": f"sixfbd ({self.ctx.version})"},
+            content=msgspec.json.encode(body),
+            call_s=self._call_s,
+            max_bytes=MAX_ANSWER_BYTES,
+            hide=self._hide,
+        )
         try:
             said = answer.json()
             said = said if isinstance(said, dict) else {}
@@ -179,13 +161,13 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
             raise TemporaryFailure(f"answered {answer.status_code}, with something that is not Discord's", sent=True)
         return said
 
-    def _refusal(self, answer: httpx.Response, said: Mapping[str, Any]) -> Refused:
+    def _refusal(self, answer: httpx.Response, said: Mapping[str, Any]) -> DiscordRefused:
         code = said.get("code")
         wait_s = _seconds(said.get("retry_after")) or retry_after_s(
             answer.headers.get("retry-after"), self.ctx.clock.wall()
         )
         is_global = said.get("global") is True or answer.headers.get("x-ratelimit-global") == "true"
-        return Refused(answer.status_code, code if type(code) is int else 0, wait_s, is_global)
+        return DiscordRefused(answer.status_code, code if type(code) is int else 0, wait_s, is_global)
 
 
 # ---- the message -----------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """Which of our earlier messages began what a notification goes on about: for channels that thread, or rewrite a message."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 from msgspec import Struct
 
-from sixfbd.plugin import SECOND, Context, Notification, NotifiedAlert
+from sixfbd.plugin import SECOND, Context, Notification, NotifiedAlert, TemporaryFailure
+from sixfbd_plugins.notifiers.refused import Refused
 
 MOST_ALERTS: Final = 20  # of a notification that are asked for
 READ_S: Final = 2 * SECOND
@@ -45,7 +46,26 @@ async def first_messages(ctx: Context, notification: Notification) -> list[First
     return [First(name, tuple(alerts), carried[name] == len(alerts)) for name, alerts in found.items()]
 
 
-def over(firsts: Sequence[First]) -> list[First]:
+async def rewrite_over(ctx: Context, firsts: Sequence[First], rewrite: Callable[[First], Awaitable[None]]) -> int:
+    """Rewrite the first messages of what is resolved now; return how many. One that told of more is left as it is.
+
+    `rewrite` rewrites one. A refusal for good is logged, one that may pass is raised, as is that no answer came.
+    """
+    rewritten = 0
+    for first in _over(firsts):
+        try:
+            await rewrite(first)
+            rewritten += 1
+        except Refused as refused:
+            if refused.temporary:
+                raise
+            ctx.log.info("notifier.not_rewritten", reason=str(refused))
+        except TemporaryFailure as failure:  # a rewrite may be repeated: the message itself is not sent yet
+            raise TemporaryFailure(str(failure), retry_after_s=failure.retry_after_s, sent=False) from None
+    return rewritten
+
+
+def _over(firsts: Sequence[First]) -> list[First]:
     """Return the first messages to be rewritten, as all that they told of is resolved now. Others are left as they are."""
     return [
         first

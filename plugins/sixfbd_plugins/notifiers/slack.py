@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final
 
 import httpx
 import msgspec
-import trio
 from msgspec import Meta, Struct
 
 from sixfbd.plugin import (
@@ -30,12 +29,14 @@ from sixfbd.plugin import (
     TemporaryFailure,
     hookimpl,
 )
-from sixfbd_plugins.checks.targets import hiding, run_deadline
+from sixfbd_plugins.checks.targets import hiding
 from sixfbd_plugins.notifiers.fitting import blocks_of, color_of, fitted, headline, resolved_parts, units
-from sixfbd_plugins.notifiers.incidents import First, first_messages, over
+from sixfbd_plugins.notifiers.incidents import First, first_messages, rewrite_over
 from sixfbd_plugins.notifiers.pace import Pace
+from sixfbd_plugins.notifiers.refused import Refused
 from sixfbd_plugins.notifiers.webhook import retry_after_s
 from sixfbd_plugins.notifiers.webhooks import check_webhook_address, hidden_parts, validate_webhooks, webhook_of
+from sixfbd_plugins.provider import exchange, validate_base_url
 
 PUBLIC_URL: Final = "https://slack.com"
 WEBHOOK_URLS: Final = ("https://hooks.slack.com/", "https://hooks.slack-gov.com/")
@@ -102,22 +103,19 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
 """https://docs.slack.dev/reference/methods/chat.postMessage#errors, .../messaging/sending-messages-using-incoming-webhooks"""
 
 
-class Refused(Exception):  # noqa: N818 - Slack's answer, no fault of the program
+class SlackRefused(Refused):
     """Slack answered, and says no: `code` is its own word, "" if it gave none."""
 
     def __init__(self, status: int, code: str, wait_s: float | None) -> None:
         meaning = MEANINGS.get(code) or Meaning(status >= 500 or status in (408, 425, 429), "")
         said = f"{meaning.words} ({code})" if meaning.words else code or "no reason was given"
-        super().__init__(f"answered {status}: {said}" if status != 200 else said)
+        super().__init__(
+            f"answered {status}: {said}" if status != 200 else said,
+            temporary=meaning.temporary or status == 429,
+            wait_s=wait_s,
+            sent=meaning.sent,
+        )
         self.code = code
-        self.temporary = meaning.temporary or status == 429
-        self.wait_s = wait_s
-        self.sent = meaning.sent
-
-    def failure(self) -> TemporaryFailure | PermanentFailure:
-        if self.temporary:
-            return TemporaryFailure(str(self), retry_after_s=self.wait_s, sent=self.sent)
-        return PermanentFailure(str(self))
 
 
 class SlackNotifierOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -145,9 +143,7 @@ class SlackNotifierOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_o
             with faults.at("webhooks"):
                 validate_webhooks(self.webhooks)
             with faults.at("base_url"):
-                url = httpx.URL(self.base_url) if self.base_url.isascii() else httpx.URL()
-                if url.scheme not in ("http", "https") or not url.host or url.path not in ("", "/"):
-                    raise ValueError(f'is not an address such as "{PUBLIC_URL}"')
+                validate_base_url(self.base_url, PUBLIC_URL)
 
 
 class SlackNotifier(Notifier[SlackNotifierOptions]):
@@ -179,7 +175,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
         firsts = await first_messages(self.ctx, notification)
         await self._pace.turn(notification.address)
         try:
-            rewritten = await self._rewrite(firsts, notification)
+            rewritten = await rewrite_over(self.ctx, firsts, self._rewrite)
             answer = await self._post(notification, firsts)
         except Refused as refused:
             if refused.temporary and refused.wait_s:
@@ -206,30 +202,17 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
                 threaded["reply_broadcast"] = True  # what became worse is seen by who does not follow the thread
             try:
                 return await self._call("chat.postMessage", threaded)
-            except Refused as refused:
+            except SlackRefused as refused:
                 if refused.code not in ("thread_not_found", "message_not_found", "cannot_reply_to_message"):
                     raise
         return await self._call("chat.postMessage", body)
 
-    async def _rewrite(self, firsts: list[First], notification: Notification) -> int:
-        """Rewrite the first messages of what is resolved now; return how many. One that told of more is left as it is."""
-        rewritten = 0
-        for first in over(firsts):
-            channel, _, ts = first.provider_id.partition("/")
-            body = {"channel": channel, "ts": ts, **resolved_message(first.alerts)}
-            try:
-                await self._call("chat.update", body)
-                rewritten += 1
-            except Refused as refused:
-                if refused.temporary:
-                    raise
-                self.ctx.log.info("slack.not_rewritten", reason=str(refused))
-            except TemporaryFailure as failure:  # a rewrite may be repeated: the message itself is not sent yet
-                raise TemporaryFailure(str(failure), retry_after_s=failure.retry_after_s, sent=False) from None
-        return rewritten
+    async def _rewrite(self, first: First) -> None:
+        channel, _, ts = first.provider_id.partition("/")
+        await self._call("chat.update", {"channel": channel, "ts": ts, **resolved_message(first.alerts)})
 
     async def _call(self, method: str, body: Mapping[str, Json]) -> dict[str, Any]:
-        """Call a method of the Web API. Raises Refused, or TemporaryFailure if nothing usable came back."""
+        """Call a method of the Web API. Raises SlackRefused, or TemporaryFailure if nothing usable came back."""
         url = f"{self.options.base_url.rstrip('/')}/api/{method}"
         answer = await self._request(url, body)
         try:
@@ -238,7 +221,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
         except (ValueError, AttributeError, RecursionError):
             ok, code, said = False, "", {}
         if answer.status_code != 200 or (ok is not True and code):
-            raise Refused(answer.status_code, self._word(code), self._wait_s(answer))
+            raise SlackRefused(answer.status_code, self._word(code), self._wait_s(answer))
         if ok is not True or not isinstance(said.get("ts"), str) or not isinstance(said.get("channel"), str):
             raise TemporaryFailure("answered 200, with something that is not Slack's", sent=True)
         return dict(said)
@@ -251,7 +234,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
         answer = await self._request(url, message_of(notification))
         if answer.status_code == 200:
             return Receipt(state="accepted", message_id=notification.id, detail="posted")
-        refused = Refused(answer.status_code, self._word(answer.text.strip()[:60]), self._wait_s(answer))
+        refused = SlackRefused(answer.status_code, self._word(answer.text.strip()[:60]), self._wait_s(answer))
         if refused.temporary and refused.wait_s:
             self._pace.hold(refused.wait_s, notification.address)
         raise refused.failure()
@@ -259,19 +242,16 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
     # ---- both --------------------------------------------------------------------------------------------------------------
 
     async def _request(self, url: str, body: Mapping[str, Json]) -> httpx.Response:
-        limit_s = max(0.0, round(run_deadline(self._call_s) - trio.current_time(), 2))
-        try:
-            return await self.ctx.http.request(
-                "POST",
-                url,
-                headers={**self._headers, "Content-Type": "application/json; charset=utf-8"},
-                content=msgspec.json.encode(body),
-                timeout_s=limit_s,
-                max_bytes=MAX_ANSWER_BYTES,
-            )
-        except TemporaryFailure as failure:
-            text = self._hide(str(failure))
-            raise TemporaryFailure(text, retry_after_s=failure.retry_after_s, sent=failure.sent) from None
+        return await exchange(
+            self.ctx.http,
+            "POST",
+            url,
+            headers={**self._headers, "Content-Type": "application/json; charset=utf-8"},
+            content=msgspec.json.encode(body),
+            call_s=self._call_s,
+            max_bytes=MAX_ANSWER_BYTES,
+            hide=self._hide,
+        )
 
     def _wait_s(self, answer: httpx.Response) -> float | None:
         return retry_after_s(answer.headers.get("retry-after"), self.ctx.clock.wall())

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final, TypeVar
 
 import httpx
 import msgspec
-import trio
 from msgspec import Meta
 
-from sixfbd.plugin import SECOND, Context, OptionFaults, Secret, TemporaryFailure
-from sixfbd_plugins.checks.targets import hiding, run_deadline
+from sixfbd.plugin import SECOND, Context, OptionFaults, Secret
+from sixfbd_plugins.checks.targets import hiding
+from sixfbd_plugins.provider import exchange, validate_base_url
 from sixfbd_plugins.twilio.numbers import without_numbers
 
 T = TypeVar("T")
@@ -67,9 +67,7 @@ class AccountOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             if self.api_secret is not None:
                 validate_secret(self.api_secret)
         with faults.at("base_url"):
-            url = httpx.URL(self.base_url) if self.base_url.isascii() else httpx.URL()
-            if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.path not in ("", "/"):
-                raise ValueError(f'is not an address such as "{PUBLIC_URL}"')
+            validate_base_url(self.base_url, PUBLIC_URL)
 
 
 class Refused(Exception):  # noqa: N818 - Twilio's answer, no fault of the program
@@ -137,19 +135,16 @@ class Account:
         data: Mapping[str, object],
         headers: Mapping[str, str],
     ) -> httpx.Response:
-        limit_s = round(run_deadline(self._call_s) - trio.current_time(), 2)
-        try:
-            answer = await self._ctx.http.request(
-                method,
-                self._placed(url, params),
-                headers={**headers, "Authorization": self._authorization},
-                content=urllib.parse.urlencode(_given(data)) if method == "POST" else None,
-                timeout_s=max(0.0, limit_s),
-                max_bytes=MAX_ANSWER_BYTES,
-            )
-        except TemporaryFailure as failure:
-            text = self.hide(str(failure))
-            raise TemporaryFailure(text, retry_after_s=failure.retry_after_s, sent=failure.sent) from None
+        answer = await exchange(
+            self._ctx.http,
+            method,
+            self._placed(url, params),
+            headers={**headers, "Authorization": self._authorization},
+            content=urllib.parse.urlencode(_given(data)) if method == "POST" else None,
+            call_s=self._call_s,
+            max_bytes=MAX_ANSWER_BYTES,
+            hide=self.hide,
+        )
         if not 200 <= answer.status_code < 300:
             raise self._refusal(answer)
         return answer

@@ -351,6 +351,7 @@ WRONG = [
     ({"api_key": Secret("pk_live_0123456789", "env K")}, "api_key: is a publishable key"),
     ({"api_key": Secret("hunter2", "env K")}, "api_key: is no key of Stripe's"),
     ({"base_url": "https://user:pw@example.com/x"}, "base_url: is not an address"),
+    ({"base_url": "http://[::1"}, "base_url: is not an address"),
     ({"history": 31 * DAY}, "history: is more than 30d"),
     ({"final_after": 0.0}, "final_after: is more than 1d, or nothing"),
 ]  # fmt: skip
