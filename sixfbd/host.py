@@ -27,6 +27,7 @@ from msgspec import Struct, field
 
 from sixfbd import hookspecs
 from sixfbd.config.convert import bounded_type, fields_of
+from sixfbd.config.fit import wrong_matcher
 from sixfbd.config.tables import CheckKeys, InboundKeys, NotifierKeys, PluginSources
 from sixfbd.config.text import did_you_mean
 from sixfbd.containment import described, kind_of
@@ -636,6 +637,9 @@ def _check_rule(rule: Rule) -> None:
     by_label = "severity" in rule.describing and rule.severity is None and not rule.levels
     if not by_label and (rule.severity is None) == (not rule.levels):
         raise _BrokenError(f"rule {rule.name} needs either a severity or levels")
+    for text in rule.once:
+        if wrong := wrong_matcher(text):
+            raise _BrokenError(f"rule {rule.name}: once: {wrong}")
 
 
 def _declare(declared: dict[str, Metric], metrics: Metrics, where: str) -> None:

@@ -212,7 +212,8 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     `describing` names labels of what `expr` yields that tell of an alert and do not name it: an alert stays the same when
     they change. If `severity` is among them it is the alert's, and the rule needs neither `severity` nor `levels`: for
-    thresholds that are series themselves.
+    thresholds that are series themselves. `once` are matchers of all these labels: what they all match is neither told
+    again while nothing changes, nor escalated.
     """
 
     name: RuleName
@@ -224,6 +225,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     describing: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+    once: tuple[str, ...] = ()
     evaluate: Literal["change", "interval"] = "change"
     interval_s: float = 15.0
     origin: str = ""
@@ -283,12 +285,25 @@ class AlertKey(Struct, frozen=True, order=True):
     labels: Labels
 
 
+class Hold(Struct, frozen=True, order=True):
+    """Why nobody is told of a firing alert for now: what kind of hold, and which one (a silence's id, a name, an alert)."""
+
+    kind: Literal["silence", "inhibition", "maintenance"]
+    by: str
+    comment: str = ""
+
+    def __str__(self) -> str:
+        word = {"silence": "silenced", "inhibition": "inhibited", "maintenance": "in maintenance"}[self.kind]
+        return f"{word} by {self.by}" + (f" ({self.comment})" if self.comment else "")
+
+
 class Alert(Struct, frozen=True, kw_only=True):
     """An alert in one state. `id` names the incident (pending: the incident to be); it is what `ack` and `why` take.
 
     `since` is when it entered its state; `absent_since` is set while the expression no longer holds but
     `keep_firing_for` (or warm-up, or a blind check) keeps it firing. `annotations` are rendered when it fires or changes its
     severity, and stay when it ends. `value_at_end` is what the expression yielded then, if that is known.
+    `held`: nobody is told of it for now, and why. `escalated` names the steps of escalations that were taken.
     """
 
     key: AlertKey
@@ -311,6 +326,22 @@ class Alert(Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
     checks: tuple[str, ...] = ()
     value_at_end: float | str | None = None
+    severity_at: float | None = None  # since when it fires with this severity
+    once: bool = False
+    held: tuple[Hold, ...] = ()
+    escalated: tuple[str, ...] = ()
+    escalate_at: float | None = None  # when the next step of an escalation is due
+
+
+class Silence(Struct, frozen=True, kw_only=True):
+    """Alerts whose labels all matchers match are told to nobody from `starts_at` to `ends_at`. Matchers as written."""
+
+    id: str
+    matchers: tuple[str, ...]
+    starts_at: float
+    ends_at: float
+    author: str
+    comment: str = ""
 
 
 # ---- what is owed and delivered --------------------------------------------------------------------------------------
@@ -334,7 +365,9 @@ class Obligation(Struct, frozen=True, kw_only=True):
     """What one transition, repeat, escalation step or notice owes one target. Always in exactly one state.
 
     `subject` is the incident id (alerts) or the event's `source/id` (notices). `about` is the alert as it was when the
-    obligation arose (None for a notice, whose text is in `text`). `reason` is given when suppressed or dead.
+    obligation arose (None for a notice, whose text is in `text`). `reason` is given when suppressed or dead, `held` when
+    a hold suppressed it. Obligations of one `group` may share a message, none before `not_before`; `interval_s` is what
+    must lie between two messages of the group, `repeat_s` after what time it is told again (0: never).
     """
 
     id: str
@@ -349,6 +382,12 @@ class Obligation(Struct, frozen=True, kw_only=True):
     message: MessageId | None = None
     reason: str = ""
     changed_at: float = 0.0
+    held: bool = False
+    group: str = ""
+    group_labels: dict[str, str] = field(default_factory=dict)
+    not_before: float = 0.0
+    interval_s: float = 0.0
+    repeat_s: float = 0.0
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -410,12 +449,29 @@ class PauseCheck(Struct, frozen=True, tag="pause"):
     paused: bool = True
 
 
-Command: TypeAlias = Ack | PauseCheck
+class AddSilence(Struct, frozen=True, tag="silence", kw_only=True):
+    """Hold the alerts that all matchers match, from `starts_at` (None: now) for `duration_s` seconds."""
+
+    matchers: tuple[str, ...]
+    duration_s: float
+    starts_at: float | None = None
+    comment: str = ""
+
+
+class ExpireSilence(Struct, frozen=True, tag="expire_silence"):
+    silence: str
+
+
+Command: TypeAlias = Ack | PauseCheck | AddSilence | ExpireSilence
 
 
 class Outcome(Struct, frozen=True):
-    """What came of a command: durable when it is returned. `ok` False: `error` says why and how to mend it."""
+    """What came of a command: durable when it is returned. `ok` False: `error` says why and how to mend it.
+
+    `id` is that of what the command made, if it made something.
+    """
 
     ok: bool
     detail: str = ""
     error: str = ""
+    id: str = ""

@@ -8,10 +8,20 @@ import msgspec
 import trio
 
 from sixfbd.alerting.decide import after_start, decide
+from sixfbd.alerting.escalation import compile_escalations, next_step
+from sixfbd.alerting.holds import Calendar, compile_inhibitions
 from sixfbd.alerting.inputs import Absent, Answer, CommandInput, Deliver, EventsCommitted, Lookup, Lost, Replaced, Reply
 from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.alerting.routes import Routing, compile_route
-from sixfbd.config.tables import Channel, NotifierTable, RouteTable, SeverityTable
+from sixfbd.config.tables import (
+    Channel,
+    EscalationStep,
+    EscalationTable,
+    InhibitTable,
+    NotifierTable,
+    RouteTable,
+    SeverityTable,
+)
 from sixfbd.instances import NotifierInstance
 from sixfbd.journal.errors import JournalBroken, JournalFull
 from sixfbd.journal.records import Record, Started
@@ -20,9 +30,11 @@ from sixfbd.judge import Judge
 from sixfbd.model import (
     Ack,
     Actor,
+    AddSilence,
     Evaluated,
     Event,
     Evidence,
+    ExpireSilence,
     Found,
     Level,
     Receipt,
@@ -45,14 +57,22 @@ __all__ = [
     "Absent",
     "Ack",
     "Actor",
+    "AddSilence",
     "Answer",
     "Arrival",
+    "Calendar",
     "Channel",
     "CommandInput",
     "Deliver",
     "Double",
+    "Duration",
+    "EscalationStep",
+    "EscalationTable",
     "EventsCommitted",
+    "Every",
+    "ExpireSilence",
     "FarSide",
+    "InhibitTable",
     "JournalBroken",
     "JournalFull",
     "Ledger",
@@ -121,16 +141,31 @@ def seen(at, *finds, rule="Hot", **options):
     return Evaluated(rule, at, tuple(finds), **options)
 
 
-def policy(*rules, receivers=None, route=None, severities=None, notices=None, notice_severities=None, **notifiers):
+ONCE = RouteTable(receiver="primary", repeat_interval=Duration(0))
+
+
+def policy(
+    *rules,
+    receivers=None,
+    route=None,
+    severities=None,
+    notices=None,
+    notice_severities=None,
+    calendar=None,
+    inhibit=(),
+    escalations=(),
+    **notifiers,
+):
     notifiers = notifiers or {"hook": {}}
     receivers = {"primary": {name: Channel(via=name) for name in notifiers}} if receivers is None else receivers
     return Policy(
         rules={one.name: one for one in (rules or (rule(),))},
         level_of=level_of,
         annotate=annotate,
-        routing=Routing(
-            compile_route(RouteTable(receiver="primary") if route is None else route), receivers, severities or {}
-        ),
+        routing=Routing(compile_route(ONCE if route is None else route), receivers, severities or {}),
+        calendar=calendar or Calendar(),
+        inhibitions=compile_inhibitions(inhibit),
+        escalations=compile_escalations(escalations),
         notifiers={name: NotifierPolicy(name=name, **options) for name, options in notifiers.items()},
         rng=lambda *key: random.Random("/".join(key)),
         notices=notices or {},
@@ -138,6 +173,19 @@ def policy(*rules, receivers=None, route=None, severities=None, notices=None, no
         receipts=frozenset({"receipt"}),
         receipt_of=lambda stored: Receipt(**stored.event.data),
     )
+
+
+class Every:
+    """A time interval of the tests: holds for `length_s`, then does not for as long, and so on."""
+
+    def __init__(self, length_s):
+        self.length_s = length_s
+
+    def contains(self, at):
+        return int(at // self.length_s) % 2 == 1
+
+    def next_change(self, at):
+        return (at // self.length_s + 1) * self.length_s
 
 
 class Ledger:
@@ -179,6 +227,12 @@ class Ledger:
         self.now = self.now if at is None else at
         return self.go(Answer(self.now, message, Receipt() if outcome is None else outcome, lookup))
 
+    def command(self, command, by="uid:1000 alice", at=None):
+        """Give a command; return its outcome."""
+        self.now = self.now if at is None else at
+        self.go(CommandInput(self.now, command, Actor(by), len(self.effects)))
+        return next(effect.outcome for effect in reversed(self.effects) if isinstance(effect, Reply))
+
     def receipt(self, at=None, **said):
         """An event of type `receipt` came, whose data is a Receipt's."""
         self.now = self.now if at is None else at
@@ -204,6 +258,20 @@ class Ledger:
         """State of every obligation there ever was, in order of creation."""
         return [(one.kind, one.state) for one in account(self.records).values() if kind in (None, one.kind)]
 
+    def deliver_all(self):
+        """Every message on its way is accepted; return what they carried, each as (receiver, kind, subject's severity)."""
+        told = []
+        while sending := self.sending:
+            for message in sending:
+                carried = self.state.carried(self.state.messages[message])
+                told += [(one.target.receiver, one.kind, str(one.severity)) for one in carried]
+                self.answer(message)
+        return sorted(told)
+
+    def reasons(self):
+        """Why each suppressed obligation is, in order of creation."""
+        return [one.reason for one in account(self.records).values() if one.state == "suppressed"]
+
     def alert(self, rule="Hot"):
         [key] = self.state.of_rule.of(rule)
         return self.state.alerts[key]
@@ -212,6 +280,7 @@ class Ledger:
         """Memory is the fold of the journal, and the account balances."""
         assert base_of(self.state, 0) == base_of(fold(self.records), 0)
         check_account(self.records, self.state)
+        check_nobody_is_forgotten(self.state, self.policy)
 
 
 def check_account(records, state):
@@ -230,6 +299,7 @@ def check_account(records, state):
         kind = "fire" if alert.state == "firing" else "resolve"
         of_it = [one for one in written if one.subject == alert.id and one.kind == kind and one.at == alert.since]
         assert of_it, f"{kind} of {alert.id} owes nobody"
+        of_it = [one for one in of_it if not owed[one.id].held]  # held, and told in the same moment after all
         assert len(of_it) == len({one.target for one in of_it}), "one target is owed the same twice"
     open_ids = {identity for identity, one in owed.items() if one.state in OPEN}
     assert open_ids == set(state.obligations), "what is open is not what is in memory"
@@ -238,8 +308,32 @@ def check_account(records, state):
             other for other in state.open_obligations(one.subject) if other.target == one.target and other.id != one.id
         ]
         carried = one.message in state.messages if one.message is not None else False
-        assert carried or any(other.message is not None for other in waits_for), f"{one} waits for nothing"
+        gathers = one.message is None and one.not_before > 0
+        assert carried or gathers or any(other.message is not None for other in waits_for), f"{one} waits for nothing"
     check_order(records)
+
+
+def check_nobody_is_forgotten(state, policy):
+    """Whom no hold keeps from knowing any more knows what fires, or is about to."""
+    for incident in state.withheld:
+        alert = state.incident(incident)
+        if alert is None or alert.state != "firing" or alert.held:
+            continue
+        routed = {one.target: one.route for one in policy.routing.targets(alert.labels, alert.severity)}
+        for target in state.withheld[incident]:
+            told = state.told_by(incident, target)
+            waits = any(one.target == target for one in state.open_obligations(incident))
+            muted = target in routed and policy.calendar.muted(routed[target], state.last_alive_at)
+            knows = told is not None and told.severity == alert.severity
+            assert target not in routed or muted or waits or knows, f"{target} was forgotten when the hold ended"
+
+
+def check_escalations(state, policy, now):
+    """Every step of an escalation that is due was taken, unless somebody took the alert on or a hold keeps it back."""
+    for alert in state.alerts.values():
+        if alert.state == "firing" and alert.acked_by is None and not alert.held and not alert.once:
+            step = next_step(policy.escalations, alert)
+            assert step is None or step[0] > now - 1, f"{alert.key} was not escalated: {step}"
 
 
 def check_order(records):

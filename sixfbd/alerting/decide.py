@@ -4,12 +4,14 @@ The draft changes only through `apply`, record by record, so that memory equals 
 round: inputs by time, each after the timers that ended before it; then what is due in the outbox; then new messages.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from sixfbd.alerting import states
+from sixfbd.alerting.drafting import DUE_AT_ONCE, SUPERSEDED, Steps
+from sixfbd.alerting.holding import Holding
 from sixfbd.alerting.identity import message_id
 from sixfbd.alerting.inputs import (
     Absent,
@@ -18,7 +20,6 @@ from sixfbd.alerting.inputs import (
     CommandInput,
     Decision,
     Deliver,
-    Effect,
     EventsCommitted,
     Input,
     Lookup,
@@ -40,21 +41,22 @@ from sixfbd.journal.records import (
     Configured,
     EventsJudged,
     MessageChanged,
-    ObligationChanged,
     Owed,
     ReceiptHeld,
     ReceiptMissed,
     Record,
     StoodStill,
 )
-from sixfbd.journal.state import State, apply
+from sixfbd.journal.state import State
 from sixfbd.model import (
     Ack,
     Actor,
+    AddSilence,
     AlertKey,
     AlertState,
     CheckName,
     Evaluated,
+    ExpireSilence,
     Found,
     Message,
     Obligation,
@@ -72,14 +74,7 @@ from sixfbd.plugin import PermanentFailure, TemporaryFailure
 
 MAX_OBLIGATIONS: Final = 100  # in one message
 EVENTS_UNJUDGED: Final = 1000  # events without a notice that may pass before their number is written
-WORK_A_STEP: Final = 500  # label sets looked at after which `deciding` lets others run; a record counts for ten
-WORK_OF_A_RECORD: Final = 10
-DUE_AT_ONCE: Final = 64
-SUPERSEDED: Final = "superseded"
-NEVER_TOLD: Final = "never told"
 
-T = TypeVar("T")
-Steps = Generator[None, None, T]
 Latest = Mapping[RuleName, Evaluated]
 
 
@@ -140,22 +135,15 @@ def after_start(published: State, now: float, why: str) -> list[Record]:
     return found
 
 
-class _Round:
+class _Round(Holding):
     """One decision in the making."""
 
     def __init__(self, published: State, policy: Policy, now: float, latest: Latest, claim: bool, judged: int) -> None:
-        self.draft = published.draft()
-        self.policy = policy
-        self.now = now
+        super().__init__(published, policy, now)
         self.claim = claim
         self.judged = judged
         self.latest = dict(latest)
-        self.records: list[Record] = []
-        self.effects: list[Effect] = []
-        self.ready: dict[str, None] = {}  # obligations that a message may carry now, in order
         self._found: dict[RuleName, dict[AlertKey, Found]] = {}
-        self._looked = 0
-        self._rested_at = 0
 
     def run(self, inputs: Sequence[Input]) -> Steps[Decision]:
         for one in in_order(inputs):
@@ -163,20 +151,13 @@ class _Round:
             yield from self._take(one)
         yield from self._timers(self.now)
         yield from self._miss_receipts()
+        yield from self.heed_holds()
+        yield from self.escalate()
+        yield from self.repeat()
+        yield from self.gather()
         yield from self._outbox()
         yield from self._new_messages()
         return Decision(self.draft, tuple(self.records), tuple(self.effects), self._next_due(), self.policy)
-
-    def emit(self, record: Record) -> None:
-        apply(self.draft, record)
-        self.records.append(record)
-
-    def _rest(self) -> Steps[None]:
-        self._looked += 1
-        work = self._looked + WORK_OF_A_RECORD * len(self.records)
-        if work - self._rested_at >= WORK_A_STEP:
-            self._rested_at = work
-            yield
 
     # ---- inputs --------------------------------------------------------------------------------------------------------
 
@@ -197,6 +178,7 @@ class _Round:
             case Replaced():
                 yield from self._replaced(one)
             case Began():
+                self.doubt_all_holds()
                 yield from self._withdraw(one.at)
             case Stood():
                 yield from self._stood_still(one)
@@ -208,7 +190,7 @@ class _Round:
         self.emit(StoodStill(stood.until, stood.at))
         for key in sorted(self.draft.alerts):
             self._change(states.unseen(self.draft.alerts[key], stood.at, stood.until))
-            yield from self._rest()
+            yield from self.rest()
 
     def _evaluated(self, evaluated: Evaluated) -> Steps[None]:
         rule = self.policy.rules.get(evaluated.rule)
@@ -223,12 +205,12 @@ class _Round:
             alert = self.draft.alerts.get(key)
             at = evaluated.at if alert is None else max(evaluated.at, alert.since)
             self._change(states.seen(self.policy, rule, alert, found, at))
-            yield from self._rest()
+            yield from self.rest()
         for key in sorted(key for key in self.draft.of_rule.of(evaluated.rule) if key not in present):
             alert = self.draft.alerts[key]
             blind = states.feeders_blind(alert, evaluated.blind_checks)
             self._change(states.absent(self.policy, rule, alert, max(evaluated.at, alert.since), blind=blind))
-            yield from self._rest()
+            yield from self.rest()
 
     def _timers(self, until: float) -> Steps[None]:
         while due := self.draft.alerts_due(until, DUE_AT_ONCE):
@@ -239,7 +221,7 @@ class _Round:
                     self._change(states.withdraw(alert, at, "rule removed"))
                 else:
                     self._change(states.timed(self.policy, rule, alert, self._latest_found(key), at))
-                yield from self._rest()
+                yield from self.rest()
 
     def _latest_found(self, key: AlertKey) -> Found | None:
         if key.rule not in self._found:
@@ -254,14 +236,10 @@ class _Round:
             return
         before = self.draft.alerts.get(change.alert.key)
         self.emit(change)
+        self.note_firing(before, change.alert)
         transition = _transition(change, None if before is None else before.severity)
-        if transition is None:
-            return
-        owed = owe(self.draft, self.policy, change.alert, transition, change.at)
-        for obligation in owed:
-            self.emit(Owed(change.at, obligation))
-        for obligation in owed:
-            self._settle(obligation.subject, obligation.target, change.at)
+        if transition is not None:
+            self.owe(owe(self.draft, self.policy, change.alert, transition, change.at), change.at)
 
     def _events(self, committed: EventsCommitted) -> Steps[None]:
         before, already = self.draft.judged_event, len(self.records)
@@ -271,12 +249,12 @@ class _Round:
             if stored.event.type in self.policy.notices:
                 for obligation in owe_notice(self.policy, stored, committed.at):
                     self.emit(Owed(committed.at, obligation))
-                    self._settle(obligation.subject, obligation.target, committed.at)
+                    self.settle(obligation.subject, obligation.target, committed.at)
             if stored.event.type in self.policy.receipts:
                 receipt = self.policy.receipt_of(stored)
                 if receipt is not None:
                     self._heed(receipt, committed.at)
-            yield from self._rest()
+            yield from self.rest()
         acted = len(self.records) > already
         if committed.last_seq > before and (acted or committed.last_seq - before >= EVENTS_UNJUDGED):
             self.emit(EventsJudged(committed.at, committed.last_seq))
@@ -289,6 +267,10 @@ class _Round:
                 outcome, said = self._ack(given.command, given.by, given.at)
             case PauseCheck():
                 outcome, said = self._pause(given.command, given.by, given.at)
+            case AddSilence():
+                outcome, said = self.add_silence(given.command, given.by, given.at)
+            case ExpireSilence():
+                outcome, said = self.expire_silence(given.command, given.at)
         self.emit(Audited(given.at, given.by.name, said, outcome.error or outcome.detail))
         self.effects.append(Reply(given.slot, outcome))
 
@@ -320,6 +302,7 @@ class _Round:
         What a rule found that asks something else now is no answer to what it asks.
         """
         before, self.policy = self.policy.rules, replaced.policy
+        self.doubt_all_holds()
         changed = {name for name, rule in self.policy.rules.items() if not _asks_the_same(before.get(name), rule)}
         self._found.clear()
         self.latest = {name: one for name, one in self.latest.items() if name not in changed}
@@ -335,7 +318,7 @@ class _Round:
                     self._change(states.unconfirmed(alert, at, "not evaluated since the rule changed"))
                 else:
                     self._change(states.retimed(self.policy.rules[name], alert, at))
-                yield from self._rest()
+                yield from self.rest()
         self.effects.append(Reply(replaced.slot, Outcome(True)))
 
     def _withdraw(self, at: float) -> Steps[None]:
@@ -345,31 +328,7 @@ class _Round:
                 for key in sorted(self.draft.of_rule.of(name)):
                     alert = self.draft.alerts[key]
                     self._change(states.withdraw(alert, max(at, alert.since), "rule removed"))
-                    yield from self._rest()
-
-    # ---- what is owed: one target of one subject ----------------------------------------------------------------------
-
-    def _settle(self, subject: str, target: Target, at: float) -> None:
-        """Bring what is open for a target of a subject to one obligation at most: the newest, unless nothing is to be told.
-
-        While a message is on its way, or its answer is lost, the later ones wait for its end: order per target holds.
-        """
-        open_ = [one for one in self.draft.open_obligations(subject) if one.target == target]
-        if not open_ or any(one.state != "pending" for one in open_):
-            return
-        *older, last = open_
-        for one in older:
-            self._suppress(one, SUPERSEDED, at)
-        if last.kind == "resolve" and last.message is None and self.draft.told_by(subject, target) is None:
-            self._suppress(last, SUPERSEDED if older else NEVER_TOLD, at)
-        elif last.message is None:
-            self.ready[last.id] = None
-
-    def _suppress(self, obligation: Obligation, reason: str, at: float) -> None:
-        self.emit(ObligationChanged(at, obligation.id, "suppressed", reason))
-        message = None if obligation.message is None else self.draft.messages.get(obligation.message)
-        if message is not None and not self.draft.carried(message):
-            self.emit(MessageChanged(at, replace(message, state="suppressed"), reason))
+                    yield from self.rest()
 
     # ---- the outbox ----------------------------------------------------------------------------------------------------
 
@@ -437,7 +396,7 @@ class _Round:
         self._retry(failed, notifier, Answer(at, message.id, failure))
         for obligation in () if awaited is None else awaited.obligations:
             if obligation.id in self.draft.obligations and self._is_stale(obligation):
-                self._suppress(self.draft.obligations[obligation.id], SUPERSEDED, at)
+                self.suppress(self.draft.obligations[obligation.id], SUPERSEDED, at)
 
     def _is_stale(self, accepted: Obligation) -> bool:
         """Tell whether what was accepted, and is owed again, has been overtaken meanwhile."""
@@ -456,7 +415,7 @@ class _Round:
         while missed := self.draft.receipts_missed(self.now, DUE_AT_ONCE):
             for identity in missed:
                 self.emit(ReceiptMissed(self.now, identity))
-            yield from self._rest()
+            yield from self.rest()
 
     def _retry(self, message: Message, notifier: NotifierPolicy | None, answer: Answer) -> None:
         outcome = answer.outcome
@@ -477,7 +436,7 @@ class _Round:
         waiting = [(one.subject, one.target) for one in self.draft.carried(message)]
         self.emit(MessageChanged(at, message, what))
         for subject, target in waiting:
-            self._settle(subject, target, at)
+            self.settle(subject, target, at)
 
     def _outbox(self) -> Steps[None]:
         """Take up what is due, as far as each notifier has room."""
@@ -488,7 +447,7 @@ class _Round:
                 for identity in due:
                     if self._room(name):
                         self._take_up(self.draft.messages.get(identity))
-                yield from self._rest()
+                yield from self.rest()
 
     def _room(self, notifier: str) -> bool:
         """Messages beyond a notifier's concurrency wait as pending: `sending` is what is really on its way."""
@@ -529,11 +488,11 @@ class _Round:
             obligation = self.draft.obligations.get(identity)
             if obligation is not None and obligation.message is None:
                 groups.setdefault((obligation.target, group_of(obligation)), []).append(obligation)
-            yield from self._rest()
+            yield from self.rest()
         for (target, group), obligations in groups.items():
             for start in range(0, len(obligations), MAX_OBLIGATIONS):
                 self._new_message(target, group, obligations[start : start + MAX_OBLIGATIONS])
-                yield from self._rest()
+                yield from self.rest()
 
     def _new_message(self, target: Target, group: str, obligations: Sequence[Obligation]) -> None:
         notifier = self.policy.notifiers.get(target.notifier)
@@ -556,7 +515,7 @@ class _Round:
             self.emit(MessageChanged(self.now, message, "waits for its turn"))
 
     def _next_due(self) -> float | None:
-        times = [self.draft.next_alert_at(), self.draft.next_receipt_missed_at()]
+        times = [self.draft.next_alert_at(), self.draft.next_receipt_missed_at(), *self.next_holding_times()]
         if self.claim:
             times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self._room(name)]
         return min((at for at in times if at is not None), default=None)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 from sixfbd.model import AlertKey, MessageId, ObligationKind, Severity, Target
@@ -14,9 +15,17 @@ def incident_id(key: AlertKey, at: float) -> str:
     return _derive("incident", key.rule, *(part for pair in key.labels for part in pair), repr(at))
 
 
-def obligation_id(subject: str, kind: ObligationKind, target: Target, severity: Severity, at: float) -> str:
-    """The id of what a subject owes a target at a time."""
-    return _derive("owed", subject, kind, target.receiver, target.notifier, target.address, severity, repr(at))
+def obligation_id(
+    subject: str, kind: ObligationKind, target: Target, severity: Severity, at: float, instead_of: str = ""
+) -> str:
+    """The id of what a subject owes a target at a time; `instead_of` is an obligation that a hold suppressed."""
+    address = (target.receiver, target.notifier, target.address)
+    return _derive("owed", subject, kind, *address, severity, repr(at), *([instead_of] if instead_of else []))
+
+
+def silence_id(matchers: Sequence[str], by: str, at: float, place: int) -> str:
+    """The id of a silence; `place` tells apart what is asked twice at one time."""
+    return _derive("silence", by, repr(at), str(place), *matchers)
 
 
 def message_id(first_obligation: str) -> MessageId:

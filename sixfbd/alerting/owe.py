@@ -4,12 +4,14 @@ For every transition and every target that its routes name there is one obligati
 owed its end, whatever the routes say by then. A route that names nobody leaves one suppressed obligation that says so.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from msgspec.structs import replace
 
 from sixfbd.alerting.identity import obligation_id
 from sixfbd.alerting.policy import Policy
+from sixfbd.alerting.routes import Route
 from sixfbd.journal.state import State
 from sixfbd.model import Alert, Obligation, ObligationKind, Severity, StoredEvent, Target
 
@@ -22,16 +24,49 @@ Transition = Literal["fire", "level", "resolve"]
 
 def owe(state: State, policy: Policy, alert: Alert, transition: Transition, at: float) -> list[Obligation]:
     """Return the obligations of one transition of an alert, pending ones first; `state` is the one before it or after it."""
-    routed = [routed.target for routed in policy.routing.targets(alert.labels, alert.severity)]
-    targets = dict.fromkeys(routed)
+    routed = {routed.target: routed.route for routed in policy.routing.targets(alert.labels, alert.severity)}
+    targets: dict[Target, Route | None] = dict(routed)
     if transition == "resolve":
-        targets.update(dict.fromkeys(sorted(state.told.get(alert.id) or ())))
-        targets.update(dict.fromkeys(open_.target for open_ in state.open_obligations(alert.id)))
-    about = replace(alert, evidence=alert.evidence[:EVIDENCE_CARRIED])
+        for target in (
+            *sorted(state.told.get(alert.id) or ()),
+            *(one.target for one in state.open_obligations(alert.id)),
+        ):
+            targets.setdefault(target)
     if not targets:
         reason = policy.routing.nobody(alert.labels, alert.severity)
-        return [replace(_alerting(about, transition, NOBODY, at), state="suppressed", reason=reason)]
-    return [_alerting(about, _kind(state, alert, transition, target), target, at) for target in targets]
+        return [replace(alerting(alert, transition, NOBODY, at), state="suppressed", reason=reason)]
+    owed: list[Obligation] = []
+    for target, route in targets.items():
+        one = alerting(alert, _kind(state, alert, transition, target), target, at)
+        one = _timed(state, one, policy.routing.route if route is None else route)
+        muted = "" if route is None or transition == "resolve" else policy.calendar.muted(route, at)
+        owed.append(replace(one, state="suppressed", reason=muted, held=True) if muted else one)
+    return sorted(owed, key=lambda one: one.state != "pending")
+
+
+def owe_again(
+    state: State, policy: Policy, alert: Alert, kind: ObligationKind, instead_of: Mapping[Target, str], at: float
+) -> list[Obligation]:
+    """Return what is owed anew, as things are now, to those of the targets that the alert's routes name and do not mute.
+
+    `instead_of` gives for each target the obligation that a hold suppressed, "" if there is none.
+    """
+    return [
+        _timed(state, alerting(alert, kind, routed.target, at, instead_of[routed.target]), routed.route)
+        for routed in policy.routing.targets(alert.labels, alert.severity)
+        if routed.target in instead_of and not policy.calendar.muted(routed.route, at)
+    ]
+
+
+def owe_step(state: State, policy: Policy, alert: Alert, receiver: str, at: float) -> list[Obligation]:
+    """Return what a step of an escalation owes the channels of a receiver; nobody to tell is said as for a transition."""
+    targets = policy.routing.of_receiver(receiver, alert.severity)
+    if not targets:
+        reason = f"no receiver: {receiver} has no channel that severity {alert.severity} uses"
+        return [replace(alerting(alert, "escalate", NOBODY, at), state="suppressed", reason=reason)]
+    root = policy.routing.route
+    at_once = replace(root, timing=replace(root.timing, wait_s=0.0, interval_s=0.0))
+    return [_timed(state, alerting(alert, "escalate", target, at), at_once) for target in targets]
 
 
 def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligation]:
@@ -68,10 +103,36 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
 
 
 def group_of(obligation: Obligation) -> str:
-    """Obligations of one group that arise together may share a message: the rule's name, or the notice's."""
-    if obligation.about is not None:
-        return obligation.about.key.rule
-    return f"notice:{obligation.text.partition(':')[0]}"
+    """Obligations of one group may share a message: that of the route, or the notice's."""
+    return obligation.group if obligation.about is not None else f"notice:{obligation.text.partition(':')[0]}"
+
+
+def _timed(state: State, obligation: Obligation, route: Route) -> Obligation:
+    """The obligation with its group, and when that may be told.
+
+    A group that is new waits for more of it; one that was told of waits until its interval has passed; one that waits
+    already is joined. Alertmanager's groups are told at the ends of their intervals only: here a group that was quiet for
+    longer is told at once.
+    """
+    alert, timing = obligation.about, route.timing
+    assert alert is not None
+    group, labels = timing.group_of(route.path, alert.labels, alert.id)
+    made = replace(
+        obligation,
+        group=group,
+        group_labels=labels,
+        interval_s=timing.interval_s,
+        repeat_s=timing.repeat_s if not alert.once else 0.0,
+    )
+    if not (timing.wait_s or timing.interval_s):
+        return made
+    key = (obligation.target, group)
+    waits_until, flushed = state.group_waits.get(key), state.flushed.get(key)
+    if waits_until is not None and waits_until > obligation.at:
+        return replace(made, not_before=waits_until)
+    if flushed is not None:
+        return replace(made, not_before=max(obligation.at, flushed + timing.interval_s))
+    return replace(made, not_before=obligation.at + timing.wait_s)
 
 
 def _kind(state: State, alert: Alert, transition: Transition, target: Target) -> ObligationKind:
@@ -82,9 +143,11 @@ def _kind(state: State, alert: Alert, transition: Transition, target: Target) ->
     return transition
 
 
-def _alerting(about: Alert, kind: ObligationKind, target: Target, at: float) -> Obligation:
+def alerting(alert: Alert, kind: ObligationKind, target: Target, at: float, instead_of: str = "") -> Obligation:
+    """Return what an alert as it is now owes a target, pending and in no group yet."""
+    about = replace(alert, evidence=alert.evidence[:EVIDENCE_CARRIED])
     return Obligation(
-        id=obligation_id(about.id, kind, target, about.severity, at),
+        id=obligation_id(about.id, kind, target, about.severity, at, instead_of),
         kind=kind,
         target=target,
         state="pending",

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
+from sixfbd.alerting.escalation import Escalation, compile_escalations
+from sixfbd.alerting.holds import Calendar, Inhibition, compile_inhibitions
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Config, NotifierTable
 from sixfbd.model import Found, Receipt, Rule, RuleName, Severity, StoredEvent
@@ -47,6 +49,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     level_of: LevelOf
     annotate: Annotate
     routing: Routing
+    calendar: Calendar = Calendar()
+    inhibitions: tuple[Inhibition, ...] = ()
+    escalations: tuple[Escalation, ...] = ()
     notifiers: Mapping[str, NotifierPolicy]
     rng: Callable[..., random.Random]
     notices: Mapping[str, str] = {}
@@ -92,6 +97,8 @@ def build_policy(
         level_of=level_of,
         annotate=annotate,
         routing=Routing(compile_route(config.route), config.receivers, config.severities),
+        inhibitions=compile_inhibitions(config.inhibit),
+        escalations=compile_escalations(config.escalations),
         notifiers={notifier.name: notifier for notifier in notifiers},
         rng=rng,
         notices={one.name: one.notice for one in types if one.notice},

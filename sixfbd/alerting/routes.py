@@ -5,8 +5,10 @@ Semantics of the tree: https://prometheus.io/docs/alerting/latest/configuration/
 and match whole values.
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import re2
@@ -19,6 +21,8 @@ _MATCHER: Final = re.compile(r"\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*(.*?
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 ROOT: Final = "route"
+EACH: Final = "..."  # of `group_by`, as in Alertmanager
+REPEAT_S: Final = 4 * 3600.0  # Alertmanager's default
 _OPTIONS: Final = re2.Options()
 _OPTIONS.log_errors = False  # RE2 would write to stderr what we raise
 
@@ -38,6 +42,7 @@ class Matcher(Struct, frozen=True):
         return (self.pattern.fullmatch(value) is not None) == (self.op == "=~")
 
 
+@lru_cache(maxsize=4096)
 def parse_matcher(text: str) -> Matcher:
     """Return the matcher that a text such as `severity=~"high|critical"` says. Raises ValueError with the mend."""
     match = _MATCHER.fullmatch(text)
@@ -57,42 +62,92 @@ def parse_matcher(text: str) -> Matcher:
         raise ValueError(f"{text!r}: {value!r} is not a regular expression of RE2: {reason}") from None
 
 
+def parse_matchers(texts: Iterable[str], path: str) -> tuple[Matcher, ...]:
+    """Return the matchers of a list in the configuration. Raises ValueError with path and mend."""
+    try:
+        return tuple(map(parse_matcher, texts))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def all_match(matchers: Iterable[Matcher], labels: Mapping[str, str]) -> bool:
+    return all(matcher.matches(labels) for matcher in matchers)
+
+
 def _unescape(match: "re.Match[str]") -> str:
     """Quotes, backslashes and line ends are unescaped; any other escape belongs to the regular expression."""
     return {"\\": "\\", '"': '"', "n": "\n"}.get(match[1], match[0])
 
 
+class Timing(Struct, frozen=True, kw_only=True):
+    """What a route says of when: seconds. `group_by` None: by rule; "..." among it: each alert for itself."""
+
+    group_by: tuple[str, ...] | None = None
+    wait_s: float = 0.0
+    interval_s: float = 0.0
+    repeat_s: float = REPEAT_S
+
+    def group_of(self, path: str, labels: Mapping[str, str], alone: str) -> tuple[str, dict[str, str]]:
+        """Return the name and the common labels of the group that an alert belongs to; `alone` names it for itself."""
+        if self.group_by is None:
+            name = labels.get("alertname", "")
+            return name, {"alertname": name}
+        if EACH in self.group_by:
+            return f"{path}/{alone}", dict(labels)
+        common = {name: labels[name] for name in sorted(self.group_by) if name in labels}
+        return f"{path}{json.dumps(common, ensure_ascii=False, separators=(',', ':'))}", common
+
+
+AT_ONCE: Final = Timing()
+
+
 class Route(Struct, frozen=True, kw_only=True):
-    """One node of the tree; `path` is where it stands, such as `route.routes[1]`."""
+    """One node of the tree; `path` is where it stands, such as `route.routes[1]`.
+
+    It is silent within the time intervals `mute`, and outside of all that `active` names, if it names any.
+    """
 
     path: str
     receiver: str
     matchers: tuple[Matcher, ...] = ()
     go_on: bool = False
+    timing: Timing = AT_ONCE
+    mute: tuple[str, ...] = ()
+    active: tuple[str, ...] = ()
     routes: tuple["Route", ...] = ()
 
 
-def compile_route(table: RouteTable, path: str = ROOT, inherited: str = "") -> Route:
-    """Return the tree of a `[route]` table, receivers inherited. Raises ValueError with path and mend."""
-    try:
-        matchers = tuple(parse_matcher(text) for text in table.matchers)
-    except ValueError as error:
-        raise ValueError(f"{path}.matchers: {error}") from None
+def compile_route(table: RouteTable, path: str = ROOT, inherited: str = "", timing: Timing = AT_ONCE) -> Route:
+    """Return the tree of a `[route]` table; receivers and times are inherited, as in Alertmanager, time intervals are not.
+
+    Raises ValueError with path and mend.
+    """
+    matchers = parse_matchers(table.matchers, f"{path}.matchers")
     receiver = table.receiver or inherited
+    timing = Timing(
+        group_by=timing.group_by if table.group_by is None else table.group_by,
+        wait_s=timing.wait_s if table.group_wait is None else float(table.group_wait),
+        interval_s=timing.interval_s if table.group_interval is None else float(table.group_interval),
+        repeat_s=timing.repeat_s if table.repeat_interval is None else float(table.repeat_interval),
+    )
     return Route(
         path=path,
         receiver=receiver,
         matchers=matchers,
         go_on=table.continue_,
+        timing=timing,
+        mute=table.mute_time_intervals,
+        active=table.active_time_intervals,
         routes=tuple(
-            compile_route(child, f"{path}.routes[{index}]", receiver) for index, child in enumerate(table.routes)
+            compile_route(child, f"{path}.routes[{index}]", receiver, timing)
+            for index, child in enumerate(table.routes)
         ),
     )
 
 
 def matching(route: Route, labels: Mapping[str, str]) -> list[Route]:
     """Return the routes that labels end at: the deepest that match, in order, more than one after a `continue`."""
-    if not all(matcher.matches(labels) for matcher in route.matchers):
+    if not all_match(route.matchers, labels):
         return []
     found: list[Route] = []
     for child in route.routes:
@@ -104,10 +159,14 @@ def matching(route: Route, labels: Mapping[str, str]) -> list[Route]:
 
 
 class Routed(Struct, frozen=True):
-    """A target and the path of the route that names it."""
+    """A target and the route that names it."""
 
     target: Target
-    path: str
+    route: Route
+
+    @property
+    def path(self) -> str:
+        return self.route.path
 
 
 class Routing(Struct, frozen=True):
@@ -121,8 +180,8 @@ class Routing(Struct, frozen=True):
         """Return the targets that the routes of these labels name, each once, with the first path that names it."""
         found: dict[Target, Routed] = {}
         for route in matching(self.route, labels):
-            for target in self._of_receiver(route.receiver, severity):
-                found.setdefault(target, Routed(target, route.path))
+            for target in self.of_receiver(route.receiver, severity):
+                found.setdefault(target, Routed(target, route))
         return list(found.values())
 
     def nobody(self, labels: Mapping[str, str], severity: Severity) -> str:
@@ -133,7 +192,8 @@ class Routing(Struct, frozen=True):
         names = ", ".join(dict.fromkeys(receivers))
         return f"no receiver: {names} has no channel that severity {severity} uses"
 
-    def _of_receiver(self, receiver: str, severity: Severity) -> list[Target]:
+    def of_receiver(self, receiver: str, severity: Severity) -> list[Target]:
+        """Return the targets of a receiver's channels that a severity uses."""
         used = self.severities[severity].channels if severity in self.severities else ()
         return [
             Target(receiver, channel.via, address)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from sixfbd.alerting.identity import incident_id
 from sixfbd.alerting.policy import Policy
+from sixfbd.alerting.routes import all_match, parse_matcher
 from sixfbd.journal.records import AlertChanged
 from sixfbd.model import Alert, AlertKey, AlertState, Found, Rule, Severity
 
@@ -137,6 +138,12 @@ def feeders_blind(alert: Alert, blind_checks: Iterable[str]) -> bool:
     return bool(blind) if not alert.checks else any(check in blind for check in alert.checks)
 
 
+def told_once(rule: Rule, found: Found) -> bool:
+    """Tell whether the rule wants that what was found is neither repeated nor escalated."""
+    labels = {**dict(found.labels), **dict(found.describing)}
+    return bool(rule.once) and all_match(map(parse_matcher, rule.once), labels)
+
+
 def shown(value: float) -> float | str:
     """A value as JSON can hold it: NaN and infinities as text, as Prometheus writes them."""
     if math.isfinite(value):
@@ -161,7 +168,7 @@ def _begin(policy: Policy, rule: Rule, found: Found, severity: Severity, at: flo
     )
     if rule.for_s <= 0:
         return replace(_fire(policy, rule, begun, found, severity, at), previous=AlertState.INACTIVE)
-    pending = replace(_informed(policy, rule, begun, found, severity), due_at=at + rule.for_s)
+    pending = replace(_informed(policy, rule, begun, found, severity, at), due_at=at + rule.for_s)
     return AlertChanged(at, pending, AlertState.INACTIVE)
 
 
@@ -170,14 +177,14 @@ def _still_pending(policy: Policy, rule: Rule, alert: Alert, found: Found, sever
     if at >= due_at:
         return _fire(policy, rule, alert, found, severity, at)
     if alert.blind or severity is not alert.severity:
-        informed = _informed(policy, rule, alert, found, severity)
+        informed = _informed(policy, rule, alert, found, severity, at)
         return _marked(informed, at, "seen again" if alert.blind else "severity changed", blind=False, due_at=due_at)
     return None
 
 
 def _still_firing(policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity, at: float) -> Change:
     if severity is not alert.severity:
-        informed = _informed(policy, rule, alert, found, severity)
+        informed = _informed(policy, rule, alert, found, severity, at)
         return _marked(informed, at, f"{alert.severity} → {severity}", blind=False, absent_since=None, due_at=None)
     if alert.blind or alert.absent_since is not None:
         return _marked(alert, at, "seen again", blind=False, absent_since=None, due_at=None)
@@ -186,16 +193,18 @@ def _still_firing(policy: Policy, rule: Rule, alert: Alert, found: Found, severi
 
 def _fire(policy: Policy, rule: Rule, alert: Alert, found: Found | None, severity: Severity, at: float) -> AlertChanged:
     if found is not None:
-        alert = _informed(policy, rule, alert, found, severity)
-    firing = replace(alert, state=AlertState.FIRING, since=at, fired_at=at, due_at=None, blind=False)
+        alert = _informed(policy, rule, alert, found, severity, at)
+    firing = replace(alert, state=AlertState.FIRING, since=at, fired_at=at, severity_at=at, due_at=None, blind=False)
     return AlertChanged(at, firing, AlertState.PENDING)
 
 
-def _informed(policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity) -> Alert:
+def _informed(policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity, at: float) -> Alert:
     """The alert with what was found now: value, evidence, annotations, severity."""
     return replace(
         alert,
         severity=severity,
+        severity_at=alert.severity_at if severity is alert.severity else at,
+        once=told_once(rule, found),
         value=shown(found.value),
         labels=full_labels(rule, alert.key, severity),
         annotations=dict(policy.annotate(rule, found)),

@@ -6,14 +6,14 @@ Pure but for the machine's time zones. Notes problems on the walk that made the 
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from sixfbd.config.convert import Walk
-from sixfbd.config.tables import Channel, CheckKeys, Config, Http, HttpPublic, RouteTable
+from sixfbd.config.tables import Channel, CheckKeys, Config, EscalationTable, Http, HttpPublic, RouteTable
 from sixfbd.config.text import KeyPath, did_you_mean, show_value
 from sixfbd.quantities import show_duration
 
@@ -83,6 +83,11 @@ def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
             _warn_of_silent_channel(config, ("receivers", receiver, kind), walk)
     if not walk.failed(("route",)):
         _fit_route(config.route, ("route",), names["receivers"], walk, root=True)
+    for place, inhibit in enumerate(config.inhibit):
+        for key in ("source_matchers", "target_matchers"):
+            _fit_matchers(getattr(inhibit, key), ("inhibit", place, key), walk)
+    if "escalations" in values:
+        _fit_escalations(config.escalations, names["receivers"], walk)
     if not names["receivers"] and not walk.partial:
         walk.warn(("receivers",), "there is none: nobody is told of an alert", "add [receivers.primary]")
 
@@ -266,8 +271,6 @@ def _warn_of_silent_channel(config: Config, path: KeyPath, walk: Walk) -> None:
 
 
 def _fit_route(route: RouteTable, path: KeyPath, receivers: frozenset[str], walk: Walk, *, root: bool) -> None:
-    from sixfbd.alerting.routes import parse_matcher  # late: that module is written in terms of our tables
-
     if root and route.matchers:
         walk.note((*path, "matchers"), "the first route takes everything", "move the matchers into [[route.routes]]")
     if route.receiver and route.receiver not in receivers:
@@ -275,11 +278,49 @@ def _fit_route(route: RouteTable, path: KeyPath, receivers: frozenset[str], walk
         walk.absent((*path, "receiver"), "is not a receiver", hint, show_value(route.receiver))
     elif root and not route.receiver and receivers:
         walk.absent((*path, "receiver"), "is missing", did_you_mean("", receivers))
-    for place, text in enumerate(route.matchers):
-        try:
-            parse_matcher(text)
-        except ValueError as error:
-            message, _, hint = str(error).partition("; ")
-            walk.note((*path, "matchers", place), message, hint)
+    _fit_matchers(route.matchers, (*path, "matchers"), walk)
+    for key in ("group_wait", "group_interval", "repeat_interval"):
+        if (value := getattr(route, key)) is not None and value < 0:
+            walk.note((*path, key), "must not be less than 0", "", show_value(str(value)))
     for place, child in enumerate(route.routes):
         _fit_route(child, (*path, "routes", place), receivers, walk, root=False)
+
+
+def wrong_matcher(text: str) -> str:
+    """Return what is wrong with a matcher and how to mend it, "" if nothing is."""
+    from sixfbd.alerting.routes import parse_matcher  # late: that module is written in terms of our tables
+
+    try:
+        parse_matcher(text)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _fit_matchers(matchers: Sequence[str], path: KeyPath, walk: Walk) -> None:
+    for place, text in enumerate(matchers):
+        if wrong := wrong_matcher(text):
+            message, _, hint = wrong.partition("; ")
+            walk.note((*path, place), message, hint)
+
+
+def _fit_escalations(escalations: Sequence[EscalationTable], receivers: frozenset[str], walk: Walk) -> None:
+    names: set[str] = set()
+    for place, table in enumerate(escalations):
+        path = ("escalations", place)
+        if table.name in names:
+            walk.note((*path, "name"), "is there twice", "choose another name", show_value(table.name))
+        names.add(table.name)
+        _fit_matchers(table.matchers, (*path, "matchers"), walk)
+        for number, step in enumerate(table.steps):
+            here = (*path, "steps", number)
+            if step.receiver not in receivers:
+                hint = did_you_mean(step.receiver, receivers) or "there is no [receivers.NAME]"
+                walk.absent((*here, "receiver"), "is not a receiver", hint, show_value(step.receiver))
+            if step.after <= 0:
+                walk.note(
+                    (*here, "after"),
+                    "must be more than 0",
+                    "whom to tell at once, routes say",
+                    show_value(str(step.after)),
+                )

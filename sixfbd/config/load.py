@@ -25,8 +25,10 @@ from sixfbd.config.tables import (
     Config,
     Control,
     Daemon,
+    EscalationTable,
     InboundKeys,
     InboundTable,
+    InhibitTable,
     NotifierKeys,
     NotifierTable,
     PluginSources,
@@ -34,6 +36,7 @@ from sixfbd.config.tables import (
     RuleTable,
     SeverityTable,
     Token,
+    default_escalations,
     default_route,
 )
 from sixfbd.config.text import KeyPath, Problem, Tree, did_you_mean, read_tree, show_value
@@ -186,6 +189,8 @@ class _Reader:
             inbound=self._present(self._inbound(name, raw) for name, raw in self._named("inbound")),
             receivers=receivers,
             route=self._route(tuple(receivers)),
+            inhibit=self._list("inhibit", InhibitTable),
+            escalations=self._escalations(tuple(receivers)),
             severities=self._severities(),
             files=self._tree.files,
             text_hash=self._tree.text_hash,
@@ -418,6 +423,20 @@ class _Reader:
             return default_route(receivers)
         root = default_route(receivers).receiver if "primary" in receivers else ""
         return self._walk.table(RouteTable, raw, ("route",), base=RouteTable(receiver=root)) or RouteTable()
+
+    def _escalations(self, receivers: Sequence[str]) -> tuple[EscalationTable, ...]:
+        if "escalations" not in self._tree.values:
+            return default_escalations(receivers)
+        return self._list("escalations", EscalationTable)
+
+    def _list(self, header: str, struct: type[S]) -> tuple[S, ...]:
+        """The tables `[[header]]`; one that cannot be made is left out."""
+        raw = self._tree.values.get(header, [])
+        if not isinstance(raw, list):
+            self._walk.note((header,), "is not a list of tables", f"write [[{header}]]", show_value(raw))
+            return ()
+        made = [self._walk.table(struct, table, (header, place)) for place, table in enumerate(raw)]
+        return tuple(table for table in made if table is not None)
 
     def _severities(self) -> dict[Severity, SeverityTable]:
         made = dict(DEFAULT_SEVERITIES)

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from sixfbd.config.fit import LABEL_NAME
+from sixfbd.config.fit import LABEL_NAME, wrong_matcher
 from sixfbd.config.tables import Config, RuleTable
 from sixfbd.config.text import Problem, did_you_mean, show_value
 from sixfbd.model import Rule, RuleName, Severity
@@ -104,6 +104,10 @@ def _valid(
                 bench.note(f".{part}", f"{show_value(name)} is not a name", "letters, digits and _, no digit first")
             elif part == "labels" and name in _GIVEN_BY_ENGINE:
                 bench.note(f".labels.{name}", "is set by the engine", "for the severity, write severity = ...")
+    for place, text in enumerate(table.once or ()):
+        if wrong := wrong_matcher(text):
+            message, _, hint = wrong.partition("; ")
+            bench.note(f".once[{place}]", message, hint)
     if table.expr is not None and not table.expr.strip():
         bench.note(".expr", "is empty", "write PromQL")
     if default is None:
@@ -144,6 +148,7 @@ def _overlaid(table: RuleTable, default: Rule | None, file: str) -> Rule:
         "expr": table.expr,
         "for_s": None if table.for_ is None else float(table.for_),
         "keep_firing_for_s": None if table.keep_firing_for is None else float(table.keep_firing_for),
+        "once": table.once,
         "evaluate": table.evaluate,
         "labels": {**rule.labels, **table.labels},
         "annotations": {**rule.annotations, **table.annotations},

@@ -229,7 +229,53 @@ class RouteTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     continue_: Annotated[bool, Meta(description="Whether later siblings are tried after this one matched.")] = field(
         default=False, name="continue"
     )
+    group_by: Annotated[
+        tuple[str, ...] | None,
+        Meta(description='Labels whose values share a message; by default the rule; ["..."]: each alert its own.'),
+    ] = None
+    group_wait: Annotated[Duration | None, Meta(description="How long a new group waits for more; by default 0s.")] = (
+        None
+    )
+    group_interval: Annotated[
+        Duration | None, Meta(description="Least time between two messages of a group; by default 0s.")
+    ] = None
+    repeat_interval: Annotated[
+        Duration | None, Meta(description="What still fires is told again after this time; 0s: never; by default 4h.")
+    ] = None
+    mute_time_intervals: Annotated[tuple[str, ...], Meta(description="Time intervals in which nobody is told.")] = ()
+    active_time_intervals: Annotated[
+        tuple[str, ...], Meta(description="Time intervals outside of which nobody is told.")
+    ] = ()
     routes: Annotated[tuple["RouteTable", ...], Meta(description="Routes below this one; the first that matches.")] = ()
+
+
+class InhibitTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[inhibit]]`: while one alert fires, others are told to nobody, as Alertmanager's inhibit_rules."""
+
+    source_matchers: Annotated[
+        tuple[str, ...], Meta(description="Which alerts, firing, hold others back; all must match.", min_length=1)
+    ]
+    target_matchers: Annotated[
+        tuple[str, ...], Meta(description="Which alerts they hold back; all must match.", min_length=1)
+    ]
+    equal: Annotated[tuple[str, ...], Meta(description="Labels that must have the same value in both.")] = ()
+
+
+class EscalationStep(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One step of `[[escalations]]`."""
+
+    after: Annotated[Duration, Meta(description="How long the alert fires by then without an acknowledgement.")]
+    receiver: Annotated[str, Meta(description="Who is told then.", min_length=1)]
+
+
+class EscalationTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[escalations]]`: who else is told of an alert that nobody acknowledges."""
+
+    name: Annotated[str, Meta(description="Name of the escalation.", min_length=1)]
+    matchers: Annotated[tuple[str, ...], Meta(description="Which alerts; all must match.", min_length=1)]
+    steps: Annotated[
+        tuple[EscalationStep, ...], Meta(description='Such as {after = "5m", receiver = "escalation"}.', min_length=1)
+    ]
 
 
 class SeverityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -264,6 +310,9 @@ class RuleTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     annotations: Annotated[dict[str, str], Meta(description="Texts of its alerts; {{ $labels.x }}, {{ $value }}.")] = (
         field(default_factory=dict)
     )
+    once: Annotated[
+        tuple[str, ...] | None, Meta(description="Matchers of what is neither told again nor escalated.")
+    ] = None
     evaluate: Annotated[
         Literal["change", "interval"] | None,
         Meta(description="When it is judged: at each change, or on its tick only."),
@@ -297,6 +346,14 @@ def default_route(receivers: Sequence[str]) -> RouteTable:
     return RouteTable(receiver="primary", routes=(critical, RouteTable()))
 
 
+def default_escalations(receivers: Sequence[str]) -> tuple[EscalationTable, ...]:
+    """Return the escalations of a configuration without any (SEED S17): critical to escalation after five minutes."""
+    if "escalation" not in receivers:
+        return ()
+    step = EscalationStep(after=Duration(5 * MINUTE), receiver="escalation")
+    return (EscalationTable(name="critical", matchers=('severity="critical"',), steps=(step,)),)
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, defaults filled in, paths absolute.
 
@@ -317,6 +374,8 @@ class Config(Struct, frozen=True, kw_only=True):
     inbound: dict[str, InboundTable] = field(default_factory=dict)
     receivers: dict[str, dict[str, Channel]] = field(default_factory=dict)
     route: RouteTable = RouteTable()
+    inhibit: tuple[InhibitTable, ...] = ()
+    escalations: tuple[EscalationTable, ...] = ()
     severities: dict[Severity, SeverityTable] = field(default_factory=lambda: dict(DEFAULT_SEVERITIES))
     rules: tuple[RuleTable, ...] = ()
     files: tuple[str, ...] = ()
@@ -357,6 +416,8 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("notifiers", NotifierKeys, "named"),
     TableInfo("inbound", InboundKeys, "named"),
     TableInfo("route", RouteTable),
+    TableInfo("inhibit", InhibitTable, "list"),
+    TableInfo("escalations", EscalationTable, "list"),
     TableInfo("severities", SeverityTable, "named"),
     TableInfo("rules", RuleTable, "list"),
 )

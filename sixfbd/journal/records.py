@@ -18,6 +18,8 @@ from sixfbd.model import (
     ObligationKind,
     ObligationState,
     Receipt,
+    Severity,
+    Silence,
     Target,
 )
 
@@ -94,12 +96,13 @@ class Owed(Struct, frozen=True, tag_field="r", tag="owed"):
 
 
 class ObligationChanged(Struct, frozen=True, tag_field="r", tag="obligation"):
-    """An obligation left its message's fate: suppressed (superseded) or dead, with the reason."""
+    """An obligation left its message's fate: suppressed (superseded, or `held` back) or dead, with the reason."""
 
     at: float
     id: str
     state: ObligationState
     reason: str
+    held: bool = False
 
 
 class MessageChanged(Struct, frozen=True, tag_field="r", tag="message"):
@@ -145,6 +148,19 @@ class EventsJudged(Struct, frozen=True, tag_field="r", tag="judged"):
     seq: int
 
 
+class SilenceChanged(Struct, frozen=True, tag_field="r", tag="silence"):
+    """A silence was made, or ends now."""
+
+    at: float
+    silence: Silence
+
+
+class HoldsChecked(Struct, frozen=True, tag_field="r", tag="holds"):
+    """Up to `at` every hold that began or ended by the clock has been heeded; silences that are over are let go."""
+
+    at: float
+
+
 class Audited(Struct, frozen=True, tag_field="r", tag="audited"):
     """Who commanded what, and what came of it."""
 
@@ -180,7 +196,10 @@ class TokenChanged(Struct, frozen=True, tag_field="r", tag="token"):
 
 
 class Told(Struct, frozen=True):
-    """The last obligation of an incident that a target was told, or may have been told (its answer was lost)."""
+    """The last obligation of an incident that a target was told, or may have been told (its answer was lost).
+
+    `repeat_at`: when it is told the same again, if nothing changes; None: never.
+    """
 
     incident: str
     target: Target
@@ -188,6 +207,28 @@ class Told(Struct, frozen=True):
     obligation: str
     message: MessageId | None
     at: float
+    severity: Severity | None = None
+    repeat_s: float = 0.0
+    repeat_at: float | None = None
+
+
+class Withheld(Struct, frozen=True):
+    """A target from which a hold keeps an obligation of an incident."""
+
+    incident: str
+    target: Target
+    obligation: str
+
+
+class GroupTold(Struct, frozen=True):
+    """When the last message of a group of alerts was made for a target, until when the next waits, if one does, and which
+    incidents keep the group alive."""
+
+    target: Target
+    group: str
+    at: float | None
+    waits_until: float | None
+    incidents: tuple[str, ...]
 
 
 class Awaited(Struct, frozen=True):
@@ -212,6 +253,10 @@ class Base(Struct, frozen=True, tag_field="r", tag="base"):
     last_alive_at: float | None = None
     awaited: tuple[Awaited, ...] = ()
     held: tuple[ReceiptHeld, ...] = ()
+    silences: tuple[Silence, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    groups: tuple[GroupTold, ...] = ()
+    holds_at: float | None = None
 
 
 def receipt_key(message: MessageId | None, provider_id: str | None) -> str:
@@ -234,6 +279,8 @@ Record: TypeAlias = (
     | ReceiptMissed
     | CheckPaused
     | EventsJudged
+    | SilenceChanged
+    | HoldsChecked
     | Audited
     | ClockStepped
     | StoodStill

@@ -7,7 +7,7 @@ I/O.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -20,15 +20,19 @@ from sixfbd.journal.records import (
     Base,
     CheckPaused,
     EventsJudged,
+    GroupTold,
+    HoldsChecked,
     MessageChanged,
     ObligationChanged,
     Owed,
     ReceiptHeld,
     ReceiptMissed,
     Record,
+    SilenceChanged,
     Started,
     TokenChanged,
     Told,
+    Withheld,
     receipt_key,
 )
 from sixfbd.model import (
@@ -42,12 +46,16 @@ from sixfbd.model import (
     MessageId,
     Obligation,
     RuleName,
+    Silence,
     Target,
 )
 
 WAITING_STATES: Final = frozenset({"pending", "unknown"})  # messages that have a next try
 ARRIVED: Final = frozenset({"accepted", "delivered"})
 MOST_HELD: Final = 1000  # receipts that wait for their messages
+
+GroupKey: TypeAlias = tuple[Target, str]
+"""A target, and what its alerts are grouped by."""
 
 
 class State:
@@ -69,11 +77,24 @@ class State:
         self.awaited_as: Overlay[str, MessageId] = Overlay()  # the same, by the provider's id
         self.held: Overlay[str, ReceiptHeld] = Overlay()  # receipts that wait for their messages, by what they share
         self.told: Overlay[str, Mapping[Target, Told]] = Overlay()  # by incident id
+        self.silences: Overlay[str, Silence] = Overlay()  # those that are not over
+        self.withheld: Overlay[str, Mapping[Target, str]] = (
+            Overlay()
+        )  # by incident: whom a hold keeps from what obligation
+        self.flushed: Overlay[GroupKey, float] = Overlay()  # when the group's last message was made
+        self.group_waits: Overlay[GroupKey, float] = Overlay()  # until when what is owed in the group waits for more
+        self.group_sizes: Overlay[GroupKey, int] = Overlay()  # incidents that keep the group alive
+        self.groups_of: Overlay[str, tuple[GroupKey, ...]] = Overlay()  # by incident
         self.paused: Overlay[CheckName, bool] = Overlay()
         self.tokens: Overlay[str, TokenChanged] = Overlay()  # those not revoked
         self.alert_timers: Timers[AlertKey] = Timers()
         self.message_timers: dict[str, Timers[MessageId]] = {}  # by notifier
         self.receipt_timers: Timers[MessageId] = Timers()
+        self.group_timers: Timers[str] = Timers()  # obligations that wait for their group
+        self.repeat_timers: Timers[tuple[str, Target]] = Timers()  # incidents that a target was told of
+        self.escalation_timers: Timers[AlertKey] = Timers()
+        self.holds_at: float | None = None
+        """Up to when holds that begin and end by the clock have been heeded."""
         self.judged_event = 0
         self.started: Started | None = None
         self.last_alive_at: float | None = None
@@ -133,6 +154,52 @@ class State:
     def next_receipt_missed_at(self) -> float | None:
         return self.receipt_timers.first(self._receipt_due_at)
 
+    def groups_due(self, until: float, limit: int) -> list[str]:
+        """Return the obligations whose group need wait no longer than `until`, the earliest first."""
+        return [key for _, key in self.group_timers.due(until, limit, self._group_due_at)]
+
+    def next_group_at(self) -> float | None:
+        return self.group_timers.first(self._group_due_at)
+
+    def repeats_due(self, until: float, limit: int) -> list[tuple[float, tuple[str, Target]]]:
+        """Return the incidents and targets that are to be told the same again by `until`, the earliest first."""
+        return self.repeat_timers.due(until, limit, self._repeat_due_at)
+
+    def next_repeat_at(self) -> float | None:
+        return self.repeat_timers.first(self._repeat_due_at)
+
+    def escalations_due(self, until: float, limit: int) -> list[tuple[float, AlertKey]]:
+        """Return the alerts that an escalation takes further by `until`, the earliest first."""
+        return self.escalation_timers.due(until, limit, self._escalation_due_at)
+
+    def next_escalation_at(self) -> float | None:
+        return self.escalation_timers.first(self._escalation_due_at)
+
+    def _group_due_at(self, key: str) -> float | None:
+        """Return until when what is owed waits for its group; None: it does not, or waits for an older message's end."""
+        owed = self.obligations.get(key)
+        if owed is None or owed.message is not None or not owed.not_before:
+            return None
+        behind = any(
+            one.target == owed.target and one.state != "pending" for one in self.open_obligations(owed.subject)
+        )
+        return None if behind else owed.not_before
+
+    def _repeat_due_at(self, key: tuple[str, Target]) -> float | None:
+        incident, target = key
+        told = self.told_by(incident, target)
+        alert_key = self.incidents.get(incident)
+        if told is None or alert_key is None or self.alerts[alert_key].acked_by is not None:
+            return None
+        return told.repeat_at
+
+    def _escalation_due_at(self, key: AlertKey) -> float | None:
+        """Return when its next step is due; none is while somebody has taken it on, or a hold keeps it back."""
+        alert = self.alerts.get(key)
+        if alert is None or alert.acked_by is not None or alert.held or alert.state is not AlertState.FIRING:
+            return None
+        return alert.escalate_at
+
     def _receipt_due_at(self, key: MessageId) -> float | None:
         awaited = self.awaited.get(key)
         return None if awaited is None else awaited.message.receipt_until
@@ -152,9 +219,9 @@ class State:
         draft = object.__new__(State)  # all that __init__ makes is set here: a round makes one
         for name in _PARTS:
             setattr(draft, name, getattr(self, name).draft())
-        draft.alert_timers = self.alert_timers.draft()
         draft.message_timers = {notifier: timers.draft() for notifier, timers in self.message_timers.items()}
-        draft.receipt_timers = self.receipt_timers.draft()
+        for name in _TIMERS:
+            setattr(draft, name, getattr(self, name).draft())
         draft._copy_scalars(self)
         return draft
 
@@ -162,22 +229,31 @@ class State:
         """Take over a draft of this state, in one step without an await. The draft must not be used afterwards."""
         for name in _PARTS:
             getattr(self, name).merge(getattr(draft, name))
-        self.alert_timers.merge(draft.alert_timers, self._alert_due_at)
+        for name, due in _TIMERS.items():
+            getattr(self, name).merge(getattr(draft, name), getattr(self, due))
         for notifier, timers in draft.message_timers.items():
             self.message_timers.setdefault(notifier, Timers()).merge(timers, self._message_due_at)
-        self.receipt_timers.merge(draft.receipt_timers, self._receipt_due_at)
         self._copy_scalars(draft)
 
     def _copy_scalars(self, other: "State") -> None:
         self.judged_event = other.judged_event
         self.started = other.started
         self.last_alive_at = other.last_alive_at
+        self.holds_at = other.holds_at
 
 
 _PARTS: Final = (
     "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "awaited", "awaited_as",
-    "held", "told", "paused", "tokens",
+    "held", "told", "silences", "withheld", "flushed", "group_waits", "group_sizes", "groups_of", "paused", "tokens",
 )  # fmt: skip
+
+_TIMERS: Final = {
+    "alert_timers": "_alert_due_at",
+    "receipt_timers": "_receipt_due_at",
+    "group_timers": "_group_due_at",
+    "repeat_timers": "_repeat_due_at",
+    "escalation_timers": "_escalation_due_at",
+}
 
 
 def due_at(message: Message) -> float:
@@ -195,6 +271,8 @@ def apply(state: State, record: Record) -> None:
         case Owed():
             _owed(state, record.obligation)
         case ObligationChanged():
+            if record.held and (owed := state.obligations.get(record.id)) is not None:
+                _withhold(state, owed)
             _close(state, record.id)
         case MessageChanged():
             _message(state, record)
@@ -202,6 +280,10 @@ def apply(state: State, record: Record) -> None:
             _hold(state, record)
         case ReceiptMissed():
             _end_awaiting(state, record.message)
+        case SilenceChanged():
+            _silence(state, record)
+        case HoldsChecked():
+            _holds_checked(state, record)
         case CheckPaused():
             _paused(state, record)
         case EventsJudged():
@@ -244,6 +326,25 @@ def base_of(state: State, at: float) -> Base:
         last_alive_at=state.last_alive_at,
         awaited=tuple(sorted(state.awaited.values(), key=lambda one: one.message.id)),
         held=tuple(sorted(state.held.values(), key=lambda one: (one.at, one.key))),
+        silences=tuple(sorted(state.silences.values(), key=lambda one: one.id)),
+        withheld=tuple(
+            Withheld(incident, *one)
+            for incident in sorted(state.withheld)
+            for one in sorted(state.withheld[incident].items())
+        ),
+        groups=_groups_of(state),
+        holds_at=state.holds_at,
+    )
+
+
+def _groups_of(state: State) -> tuple[GroupTold, ...]:
+    incidents: dict[GroupKey, list[str]] = {}
+    for incident in sorted(state.groups_of):
+        for group in state.groups_of[incident]:
+            incidents.setdefault(group, []).append(incident)
+    return tuple(
+        GroupTold(*group, state.flushed.get(group), state.group_waits.get(group), tuple(incidents[group]))
+        for group in sorted(incidents)
     )
 
 
@@ -259,7 +360,7 @@ def account(records: Iterable[Record]) -> dict[str, Obligation]:
                 owed[record.obligation.id] = record.obligation
             case ObligationChanged() if record.id in owed:
                 owed[record.id] = replace(
-                    owed[record.id], state=record.state, reason=record.reason, changed_at=record.at
+                    owed[record.id], state=record.state, reason=record.reason, changed_at=record.at, held=record.held
                 )
             case MessageChanged():
                 for identity in record.message.obligations:
@@ -289,6 +390,8 @@ def _put_alert(state: State, alert: Alert) -> None:
     state.of_rule.add(alert.key.rule, alert.key)
     if alert.due_at is not None:
         state.alert_timers.add(alert.due_at, alert.key)
+    if alert.escalate_at is not None:
+        state.escalation_timers.add(alert.escalate_at, alert.key)
 
 
 def _acked(state: State, record: Acked) -> None:
@@ -298,13 +401,65 @@ def _acked(state: State, record: Acked) -> None:
 
 
 def _owed(state: State, obligation: Obligation) -> None:
+    if obligation.kind == "repeat":
+        _repeat_later(state, obligation)
     if obligation.state not in OPEN_STATES:
+        if obligation.held:
+            _withhold(state, obligation)
         _forget_if_over(state, obligation.subject)
         return
+    if obligation.about is not None:
+        _reveal(state, obligation)
+        _join(state, obligation)
     state.obligations[obligation.id] = obligation
     known = state.open_of.get(obligation.subject) or ()
     if obligation.id not in known:  # written twice if the answer to the first write never came
         state.open_of[obligation.subject] = (*known, obligation.id)
+    _wait_for_group(state, obligation)
+
+
+def _wait_for_group(state: State, obligation: Obligation) -> None:
+    if obligation.not_before and obligation.message is None:
+        state.group_timers.add(obligation.not_before, obligation.id)
+
+
+def _withhold(state: State, obligation: Obligation) -> None:
+    """A hold keeps a target from knowing; of a repeat it knows already."""
+    if obligation.kind != "repeat":
+        known = state.withheld.get(obligation.subject) or {}
+        state.withheld[obligation.subject] = {**known, obligation.target: obligation.id}
+
+
+def _reveal(state: State, obligation: Obligation) -> None:
+    """A target is told after all."""
+    known = state.withheld.get(obligation.subject) or {}
+    if obligation.target not in known:
+        return
+    if len(known) > 1:
+        state.withheld[obligation.subject] = {
+            target: identity for target, identity in known.items() if target != obligation.target
+        }
+    else:
+        state.withheld.drop(obligation.subject)
+
+
+def _join(state: State, obligation: Obligation) -> None:
+    """An incident keeps the groups alive that it was told in, as far as somebody has to wait for them."""
+    if not (obligation.not_before or obligation.interval_s):
+        return
+    group, joined = (obligation.target, obligation.group), state.groups_of.get(obligation.subject) or ()
+    if group not in joined:
+        state.groups_of[obligation.subject] = (*joined, group)
+        state.group_sizes[group] = (state.group_sizes.get(group) or 0) + 1
+    if obligation.not_before and obligation.message is None:
+        state.group_waits[group] = obligation.not_before
+
+
+def _repeat_later(state: State, repeat: Obligation) -> None:
+    """A repeat that is owed, or is not, is not owed again before another interval has passed."""
+    told = state.told_by(repeat.subject, repeat.target)
+    if told is not None and told.repeat_s > 0:
+        _put_told(state, replace(told, repeat_at=repeat.at + told.repeat_s))
 
 
 def _close(state: State, identity: str) -> None:
@@ -315,6 +470,8 @@ def _close(state: State, identity: str) -> None:
     rest = tuple(other for other in state.open_of.get(obligation.subject) or () if other != identity)
     if rest:
         state.open_of[obligation.subject] = rest
+        for other in rest:
+            _wait_for_group(state, state.obligations[other])
     else:
         state.open_of.drop(obligation.subject)
         _forget_if_over(state, obligation.subject)
@@ -325,6 +482,16 @@ def _forget_if_over(state: State, incident: str) -> None:
     if incident in state.closing and incident not in state.open_of:
         state.closing.drop(incident)
         state.told.drop(incident)
+        state.withheld.drop(incident)
+        for group in state.groups_of.get(incident) or ():
+            size = (state.group_sizes.get(group) or 1) - 1
+            if size:
+                state.group_sizes[group] = size
+            else:
+                state.group_sizes.drop(group)
+                state.flushed.drop(group)
+                state.group_waits.drop(group)
+        state.groups_of.drop(incident)
 
 
 def _message(state: State, record: MessageChanged) -> None:
@@ -332,6 +499,9 @@ def _message(state: State, record: MessageChanged) -> None:
     if (awaited := _end_awaiting(state, message.id)) is not None and message.state not in ARRIVED:
         _take_back(state, awaited, again=message.state in OPEN_STATES)
     _count_sending(state, message)
+    if (group := (message.target, message.group)) in state.group_sizes:
+        state.flushed[group] = max(message.created_at, state.flushed.get(group) or 0.0)
+        state.group_waits.drop(group)
     if message.state in OPEN_STATES:
         _put_message(state, message)
     else:
@@ -425,8 +595,39 @@ def _tell(state: State, obligation: Obligation) -> None:
     incident = obligation.subject
     if incident not in state.incidents and incident not in state.closing:
         return
-    told = Told(incident, obligation.target, obligation.kind, obligation.id, obligation.message, obligation.changed_at)
-    state.told[incident] = {**(state.told.get(incident) or {}), obligation.target: told}
+    repeats = obligation.repeat_s > 0 and obligation.kind != "resolve"
+    told = Told(
+        incident,
+        obligation.target,
+        obligation.kind,
+        obligation.id,
+        obligation.message,
+        obligation.changed_at,
+        obligation.severity,
+        obligation.repeat_s,
+        obligation.changed_at + obligation.repeat_s if repeats else None,
+    )
+    _put_told(state, told)
+
+
+def _put_told(state: State, told: Told) -> None:
+    state.told[told.incident] = {**(state.told.get(told.incident) or {}), told.target: told}
+    if told.repeat_at is not None:
+        state.repeat_timers.add(told.repeat_at, (told.incident, told.target))
+
+
+def _silence(state: State, record: SilenceChanged) -> None:
+    if record.silence.ends_at > record.at:
+        state.silences[record.silence.id] = record.silence
+    else:
+        state.silences.drop(record.silence.id)
+
+
+def _holds_checked(state: State, record: HoldsChecked) -> None:
+    state.holds_at = record.at if state.holds_at is None else max(state.holds_at, record.at)
+    for silence in list(state.silences.values()):
+        if silence.ends_at <= state.holds_at:
+            state.silences.drop(silence.id)
 
 
 def _paused(state: State, record: CheckPaused) -> None:
@@ -461,9 +662,29 @@ def _rebase(state: State, base: Base) -> None:
     for held in base.held:
         state.held[held.key] = held
     for told in base.told:
-        state.told[told.incident] = {**(state.told.get(told.incident) or {}), told.target: told}
+        _put_told(state, told)
+    for silence in base.silences:
+        state.silences[silence.id] = silence
+    for one in base.withheld:
+        state.withheld[one.incident] = {**(state.withheld.get(one.incident) or {}), one.target: one.obligation}
+    for group in base.groups:
+        _regroup(state, group)
+    state.holds_at = base.holds_at
     for check in base.paused:
         state.paused[check] = True
     for token in base.tokens:
         state.tokens[token.name] = token
     state.judged_event, state.started, state.last_alive_at = base.judged_event, base.started, base.last_alive_at
+
+
+def _regroup(state: State, told: GroupTold) -> None:
+    group = (told.target, told.group)
+    if told.at is not None:
+        state.flushed[group] = told.at
+    if told.waits_until is not None:
+        state.group_waits[group] = told.waits_until
+    state.group_sizes[group] = len(told.incidents)
+    for incident in told.incidents:
+        known = state.groups_of.get(incident) or ()
+        if group not in known:
+            state.groups_of[incident] = (*known, group)

@@ -19,7 +19,7 @@ import pytest
 import structlog
 import trio
 
-from sixfbd.journal.records import Acked, AlertChanged, Configured, Owed, Started
+from sixfbd.journal.records import Acked, AlertChanged, Configured, Owed, SilenceChanged, Started
 from sixfbd.journal.state import account, fold
 from sixfbd.model import Event
 
@@ -40,6 +40,7 @@ class Image(NamedTuple):
     events: list
     taken: dict  # Arrivals by notifier
     acked: list  # ids of alerts whose acknowledgement was answered ok
+    silences: list  # ids of silences that were answered ok
     volatile: bool = False  # what was decided lately was in memory only (DESIGN promise 10)
 
 
@@ -120,10 +121,42 @@ def configurations(kit):
         return kit.policy(*rules, receivers=receivers, route=route, notices=notices, **chosen)
 
     return {
+        "held": held_and_escalated(kit, (hot, slow, stock), receivers, settings, notices),
         "all": made((hot, slow, stock), all_routes),
         "fewer rules": made((hot, kit.rule("Stock", levels=kit.STOCK_LEVELS[1:])), everything),
         "fewer notifiers": made((hot, kit.rule("Slow", for_s=2.0), plain), all_routes, ("hook", "sms")),
     }
+
+
+def held_and_escalated(kit, rules, receivers, settings, notices):
+    """Groups that wait, repeats, an escalation, an inhibition and a route that is muted now and then, within seconds."""
+    route = kit.RouteTable(
+        receiver="primary",
+        group_by=("alertname",),
+        group_wait=kit.Duration(1),
+        group_interval=kit.Duration(3),
+        repeat_interval=kit.Duration(20),
+        routes=(
+            kit.RouteTable(matchers=('alertname="Hot"',), mute_time_intervals=("odd",), continue_=True),
+            kit.RouteTable(matchers=('severity="critical"',), receiver="oncall", group_wait=kit.Duration(0)),
+            kit.RouteTable(receiver="primary"),
+        ),
+    )
+    step = kit.EscalationStep(after=kit.Duration(4), receiver="oncall")
+    return kit.policy(
+        *rules,
+        receivers=receivers,
+        route=route,
+        notices=notices,
+        inhibit=(
+            kit.InhibitTable(
+                source_matchers=('severity="critical"',), target_matchers=('alertname="Hot"',), equal=("host",)
+            ),
+        ),
+        escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=(step,)),),
+        calendar=kit.Calendar(intervals={"odd": kit.Every(7.0)}),
+        **settings,
+    )
 
 
 def in_force(records):
@@ -143,6 +176,7 @@ class History:
         self.policies = configurations(kit)
         self.images = []
         self.acked = list(image.acked)
+        self.silences = list(image.silences)
         self.volatile = image.volatile  # what the providers took then is unknown for ever
         self.judge = None
         self.journal = kit.MemoryJournal(image.records, image.events)
@@ -172,7 +206,7 @@ class History:
 
     def image(self, when):
         taken = {name: provider.taken[:] for name, provider in self.providers.items()}
-        return Image(when, self.journal.records[:], self.journal.stored[:], taken, self.acked[:])
+        return Image(when, self.journal.records[:], self.journal.stored[:], taken, self.acked[:], self.silences[:])
 
     def instances(self, config):
         return {
@@ -192,7 +226,7 @@ class History:
         self.judge = judge
         happenings = (
             self.evaluate, self.evaluate, self.evaluate, self.evaluate, self.sell, self.acknowledge, self.reload,
-            self.break_journal, self.lose_answer, self.confirm, self.confirm,
+            self.break_journal, self.lose_answer, self.confirm, self.confirm, self.silence, self.unsilence,
         )  # fmt: skip
         for _ in range(STEPS):
             await self.draw.choice(happenings)(judge, outbox, clock)
@@ -246,6 +280,23 @@ class History:
                 self.acked.append(alert)
                 self.keep("after an acknowledgement was answered")
 
+    async def silence(self, judge, outbox, clock):
+        matcher = self.draw.choice(('host="a"', 'alertname="Stock"', 'host=~"b|c"'))
+        command = self.kit.AddSilence(
+            matchers=(matcher,),
+            duration_s=self.draw.choice((0.5, 5.0, 30.0)),
+            starts_at=clock.now() + self.draw.choice((0.0, 0.0, 3.0)),
+        )
+        outcome = await judge.command(command, self.kit.Actor("uid:1000"))
+        if outcome.ok:
+            self.silences.append(outcome.id)
+            self.keep("after a silence was answered")
+
+    async def unsilence(self, judge, outbox, clock):
+        if judge.state.silences:
+            silence = self.draw.choice(sorted(judge.state.silences))
+            await judge.command(self.kit.ExpireSilence(silence), self.kit.Actor("uid:1000"))
+
     async def reload(self, judge, outbox, clock):
         config = self.draw.choice(sorted(self.policies))
         if (await judge.replace(self.policies[config], config, self.kit.Actor("uid:0"))).ok:
@@ -263,8 +314,12 @@ class History:
                 await trio.sleep(0.1)
 
     async def calm(self, judge, outbox, clock):
-        """Inputs stop and it drains; then every rule is evaluated once, finds nothing, and it drains again."""
+        """Inputs stop, silences and steps of escalations run out, and it drains; then every rule is evaluated once, finds
+        nothing, and it drains again."""
+        await trio.sleep(40.0)
         await self.kit.drained(judge)
+        self.kit.check_nobody_is_forgotten(judge.state, judge.policy)
+        self.kit.check_escalations(judge.state, judge.policy, clock.now())
         for rule in sorted(judge.policy.rules):
             judge.submit(self.kit.seen(clock.now(), rule=rule))
         await trio.sleep(5.0)
@@ -294,6 +349,8 @@ def lost_in(kit, image, after):
     yield from (
         f"the acknowledgement of {alert} was answered, and is gone" for alert in image.acked if alert not in acked
     )
+    made = {one.silence.id for one in after.records if isinstance(one, SilenceChanged)}
+    yield from (f"silence {one} was answered, and is gone" for one in image.silences if one not in made)
     if after.records[: len(image.records)] != image.records:
         yield "the journal changed what it held"
 
@@ -389,7 +446,7 @@ async def recovered(kit, name, image, totals):
 
 async def lived(kit, seed):
     """The history of a seed: two lives with trouble, the second from what the first left in order."""
-    history = History(kit, f"seed {seed}", Image("the beginning", [], [], {}, []), faulty=True)
+    history = History(kit, f"seed {seed}", Image("the beginning", [], [], {}, [], []), faulty=True)
     end = await history.live(history.trouble, kit.START, "all")
     await history.live(history.trouble, end + 10, in_force(history.journal.records))
     return history.images

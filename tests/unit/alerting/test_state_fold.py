@@ -42,8 +42,15 @@ steps = st.lists(
             st.booleans(),
         ),
         st.tuples(st.just("crash")),
-        st.tuples(st.just("reload"), st.integers(0, 2)),
+        st.tuples(st.just("reload"), st.integers(0, 3)),
         st.tuples(st.just("claim"), st.booleans()),
+        st.tuples(
+            st.just("silence"),
+            st.sampled_from(('host="a"', 'alertname="Stock"')),
+            st.sampled_from((0.0, 5.0)),
+            st.sampled_from((3.0, 40.0)),
+        ),
+        st.tuples(st.just("unsilence"), st.integers(0, 2)),
     ),
     max_size=40,
 )
@@ -65,6 +72,31 @@ def policies(kit):
         kit.policy(hot, stock, receivers={"primary": channels}, **common),
         kit.policy(quick, receivers={"primary": {"hook": channels["hook"]}}, **common),
         kit.policy(hot, stock, receivers={"primary": channels}, route=kit.RouteTable(), **common),
+        held_and_grouped(kit, (quick, stock), channels, common),
+    )
+
+
+def held_and_grouped(kit, rules, channels, common):
+    """Groups, repeats, escalation, inhibition and a route that is muted now and then, all within seconds."""
+    route = kit.RouteTable(
+        receiver="primary",
+        group_by=("alertname", "host"),
+        group_wait=kit.Duration(4),
+        repeat_interval=kit.Duration(45),
+        routes=(
+            kit.RouteTable(matchers=('alertname="Hot"',), mute_time_intervals=("odd",), continue_=True),
+            kit.RouteTable(receiver="late", group_interval=kit.Duration(20)),
+        ),
+    )
+    step = kit.EscalationStep(after=kit.Duration(15), receiver="late")
+    return kit.policy(
+        *rules,
+        receivers={"primary": channels, "late": {"hook": channels["hook"]}},
+        route=route,
+        inhibit=(kit.InhibitTable(source_matchers=('severity="critical"',), target_matchers=('alertname="Hot"',)),),
+        escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=(step,)),),
+        calendar=kit.Calendar(intervals={"odd": kit.Every(30.0)}),
+        **common,
     )
 
 
@@ -156,6 +188,15 @@ class History:
             self.kit.Replaced(self.ledger.now, self.policies[which], f"h{which}", self.kit.Actor("me"), None)
         )
 
+    def silence(self, matcher, later_s, duration_s):
+        self.ledger.command(
+            self.kit.AddSilence(matchers=(matcher,), duration_s=duration_s, starts_at=self.ledger.now + later_s)
+        )
+
+    def unsilence(self, which):
+        ids = sorted(self.ledger.state.silences) or ["none"]
+        self.ledger.command(self.kit.ExpireSilence(ids[which % len(ids)]))
+
     def claim(self, claim):
         self.ledger.claim = claim
 
@@ -198,7 +239,7 @@ def test_whatever_happened_everything_ends_in_an_end_state_once_the_receivers_an
             ledger.answer(sending[0])
         elif unknown := [one.id for one in ledger.state.messages.values() if one.lookups and one.state == "unknown"]:
             ledger.answer(unknown[0], lookup=True)
-        elif ledger.state.messages:
+        elif len(ledger.state.messages) or len(ledger.state.obligations):
             assert ledger.next_due is not None, "something is open, and neither time nor an answer moves it"
             ledger.tick(max(ledger.now, ledger.next_due))
         else:

@@ -1,0 +1,249 @@
+"""Silences, inhibition, maintenance and muted routes: what is held back, and what is told when the last hold ends."""
+
+import pytest
+from msgspec import Struct
+
+from sixfbd.alerting.routes import parse_matcher
+from sixfbd.journal.records import HoldsChecked
+from sixfbd.journal.state import account
+
+HOUR = 3600.0
+
+
+class Window(Struct, frozen=True):
+    """An interval of the tests: from `start` to `end`, for those whom the matchers match if it is a maintenance."""
+
+    start: float
+    end: float
+    name: str = "deploy"
+    comment: str = ""
+    matchers: tuple = ()
+
+    def contains(self, at):
+        return self.start <= at < self.end
+
+    def next_change(self, at):
+        return next((edge for edge in (self.start, self.end) if edge > at), None)
+
+
+@pytest.fixture
+def silenced(kit):
+    """A ledger in which everything of host a is silenced for an hour."""
+    ledger = kit.Ledger(kit.policy(kit.rule(), kit.rule("Stock", levels=kit.STOCK_LEVELS)))
+    outcome = ledger.command(kit.AddSilence(matchers=('host="a"',), duration_s=HOUR, comment="moving"))
+    assert outcome.ok and outcome.id
+    ledger.silence = outcome.id
+    yield ledger
+    ledger.check()
+
+
+def test_of_a_silenced_alert_nobody_is_told_and_the_account_says_why(kit, silenced):
+    silenced.see(kit.found(host="a"), kit.found(host="b"))
+    assert silenced.deliver_all() == [("primary", "fire", "high")]
+    assert silenced.reasons() == [f"silenced by {silenced.silence} (uid:1000 alice: moving)"]
+    held = {dict(alert.key.labels)["host"]: bool(alert.held) for alert in silenced.state.alerts.values()}
+    assert held == {"a": True, "b": False}
+
+
+def test_what_still_fires_when_its_silence_ends_by_the_clock_is_told_then(kit, silenced):
+    silenced.see(kit.found(host="a"))
+    assert silenced.next_due == kit.START + HOUR
+    silenced.tick(kit.START + HOUR - 1)
+    assert not silenced.sending
+    silenced.tick(kit.START + HOUR)
+    assert silenced.deliver_all() == [("primary", "fire", "high")]
+    assert not silenced.state.silences and silenced.alert().held == ()
+    assert silenced.records.count(HoldsChecked(kit.START + HOUR)) == 1
+    silenced.tick(kit.START + HOUR + 1)
+    assert not silenced.sending and silenced.next_due is None
+
+
+def test_what_began_and_ended_within_a_silence_is_told_to_nobody(kit, silenced):
+    silenced.see(kit.found(host="a"))
+    silenced.see(at=kit.START + 10)
+    silenced.tick(kit.START + HOUR)
+    assert not silenced.sending and not silenced.state.open_of
+    assert silenced.states() == [("fire", "suppressed"), ("resolve", "suppressed")]
+
+
+def test_who_was_told_before_the_silence_is_told_of_the_end_within_it(kit):
+    ledger = kit.Ledger(kit.policy())
+    ledger.see(kit.found(host="a"))
+    ledger.deliver_all()
+    ledger.command(kit.AddSilence(matchers=('host="a"',), duration_s=HOUR), at=kit.START + 1)
+    ledger.see(at=kit.START + 2)
+    assert ledger.deliver_all() == [("primary", "resolve", "high")]
+    ledger.check()
+
+
+def test_a_level_that_rose_and_fell_back_within_a_silence_is_told_to_nobody_and_one_that_stays_is(kit):
+    ledger = kit.Ledger(kit.policy(kit.rule("Stock", levels=kit.STOCK_LEVELS)))
+    ledger.see(kit.found(8.0, host="a"), rule="Stock")
+    assert ledger.deliver_all() == [("primary", "fire", "medium")]
+    silence = ledger.command(kit.AddSilence(matchers=('alertname="Stock"',), duration_s=HOUR), at=kit.START + 1).id
+    ledger.see(kit.found(3.0, host="a"), rule="Stock", at=kit.START + 2)
+    ledger.see(kit.found(8.0, host="a"), rule="Stock", at=kit.START + 3)
+    assert ledger.command(kit.ExpireSilence(silence), at=kit.START + 4).ok
+    assert not ledger.sending
+    ledger.command(kit.AddSilence(matchers=('alertname="Stock"',), duration_s=HOUR), at=kit.START + 5)
+    ledger.see(kit.found(0.0, host="a"), rule="Stock", at=kit.START + 6)
+    assert not ledger.sending
+    ledger.tick(kit.START + 5 + HOUR)
+    assert ledger.deliver_all() == [("primary", "level", "critical")]
+    ledger.check()
+
+
+def test_a_message_that_waits_for_its_next_try_is_held_back_when_a_silence_begins(kit):
+    ledger = kit.Ledger(kit.policy(hook={"retry_first_s": 60.0}))
+    ledger.see(kit.found(host="a"))
+    [message] = ledger.sending
+    ledger.answer(message, kit.TemporaryFailure("not now"))
+    ledger.command(kit.AddSilence(matchers=('host="a"',), duration_s=HOUR), at=kit.START + 1)
+    ledger.tick(kit.START + 120)
+    assert not ledger.sending and not ledger.state.messages
+    ledger.tick(kit.START + 1 + HOUR)
+    assert ledger.deliver_all() == [("primary", "fire", "high")]
+    ledger.check()
+
+
+def test_a_silence_that_begins_later_holds_from_then_on(kit):
+    ledger = kit.Ledger(kit.policy())
+    ledger.command(kit.AddSilence(matchers=('host=~"a|b"',), duration_s=60, starts_at=kit.START + 100))
+    ledger.see(kit.found(host="a"))
+    assert ledger.deliver_all() == [("primary", "fire", "high")]
+    assert ledger.next_due == kit.START + 100
+    ledger.tick(kit.START + 100)
+    assert [str(hold).split()[0] for hold in ledger.alert().held] == ["silenced"]
+    ledger.see(kit.found(host="a"), kit.found(host="b"), at=kit.START + 101)
+    assert not ledger.sending
+    ledger.tick(kit.START + 160)
+    assert ledger.deliver_all() == [("primary", "fire", "high")], "only b, of which nobody knew"
+    ledger.check()
+
+
+def test_silences_and_what_they_keep_back_survive_a_crash(kit, silenced):
+    silenced.see(kit.found(host="a"))
+    silenced.crash(at=kit.START + 60)
+    assert list(silenced.state.silences) == [silenced.silence]
+    silenced.see(kit.found(host="a"), at=kit.START + 61)
+    assert not silenced.sending
+    silenced.tick(kit.START + HOUR)
+    assert silenced.deliver_all() == [("primary", "fire", "high")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"matchers": ()}, "without matchers"),
+        ({"matchers": ('host=~".*"',)}, "every alert without these labels"),
+        ({"matchers": ("host",)}, "is not a matcher"),
+        ({"matchers": ('host=~"("',)}, "not a regular expression"),
+        ({"matchers": ('host="a"',), "duration_s": 0.0}, "more than 0s"),
+        ({"matchers": ('host="a"',) * 51}, "50 at most"),
+    ],
+)
+def test_a_silence_that_cannot_be_meant_is_refused_with_the_mend(kit, asked, says):
+    ledger = kit.Ledger(kit.policy())
+    outcome = ledger.command(kit.AddSilence(**({"duration_s": HOUR} | asked)))
+    assert not outcome.ok and says in outcome.error
+    assert not ledger.state.silences
+
+
+def test_to_end_a_silence_that_is_not_there_is_an_error_that_names_it(kit):
+    outcome = kit.Ledger(kit.policy()).command(kit.ExpireSilence("nonesuch"))
+    assert not outcome.ok and "nonesuch" in outcome.error
+
+
+# ---- inhibition ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inhibited(kit):
+    """Down of a host holds back Hot of the same host."""
+    inhibit = (
+        kit.InhibitTable(
+            source_matchers=('alertname="Down"',), target_matchers=('alertname=~"Hot|Down"',), equal=("host",)
+        ),
+    )
+    ledger = kit.Ledger(kit.policy(kit.rule(), kit.rule("Down"), inhibit=inhibit))
+    yield ledger
+    ledger.check()
+
+
+def test_while_its_source_fires_an_alert_is_held_back_and_told_when_the_source_has_ended(kit, inhibited):
+    inhibited.see(kit.found(host="a"), rule="Down")
+    assert inhibited.deliver_all() == [("primary", "fire", "high")]
+    inhibited.see(kit.found(host="a"), kit.found(host="b"))
+    assert inhibited.deliver_all() == [("primary", "fire", "high")], "of b alone"
+    inhibited.see(rule="Down", at=kit.START + 5)
+    assert inhibited.deliver_all() == [("primary", "fire", "high"), ("primary", "resolve", "high")]
+
+
+def test_source_and_target_that_begin_in_one_round_are_told_as_one(kit, inhibited):
+    inhibited.go(kit.seen(kit.START, kit.found(host="a")), kit.seen(kit.START, kit.found(host="a"), rule="Down"))
+    assert inhibited.deliver_all() == [("primary", "fire", "high")]
+    [reason] = inhibited.reasons()
+    assert reason.startswith("inhibited by ") and reason.endswith("(Down)")
+
+
+def test_an_alert_that_is_source_and_target_does_not_hold_itself_back(kit, inhibited):
+    inhibited.see(kit.found(host="a"), rule="Down")
+    assert inhibited.alert("Down").held == ()
+
+
+def test_an_inhibition_that_a_reload_brings_or_takes_takes_effect_at_once(kit, inhibited):
+    plain = kit.policy(kit.rule(), kit.rule("Down"))
+    inhibited.see(kit.found(host="a"), rule="Down")
+    inhibited.see(kit.found(host="a"))
+    inhibited.deliver_all()
+    inhibited.go(kit.Replaced(inhibited.now, plain, "hash", kit.Actor("uid:0"), None))
+    assert inhibited.deliver_all() == [("primary", "fire", "high")]
+
+
+# ---- by the calendar -------------------------------------------------------------------------------------------------
+
+
+def test_maintenance_holds_what_its_matchers_match_from_begin_to_end(kit):
+    window = Window(kit.START + 10, kit.START + 20, comment="weekly", matchers=(parse_matcher('host="a"'),))
+    ledger = kit.Ledger(kit.policy(calendar=kit.Calendar(maintenance=(window,))))
+    ledger.see(kit.found(host="a"), at=kit.START + 11)
+    assert ledger.reasons() == ["in maintenance by deploy (weekly)"]
+    ledger.tick(kit.START + 20)
+    assert ledger.deliver_all() == [("primary", "fire", "high")]
+    ledger.check()
+
+
+def test_a_muted_route_tells_its_receivers_nothing_and_catches_up_afterwards_while_others_are_told(kit):
+    night = Window(kit.START + 10, kit.START + 20)
+    receivers = {"primary": {"hook": kit.Channel(via="hook")}, "day": {"mail": kit.Channel(via="mail")}}
+    never = kit.Duration(0)
+    route = kit.RouteTable(
+        receiver="primary",
+        repeat_interval=never,
+        routes=(
+            kit.RouteTable(receiver="day", mute_time_intervals=("night",), continue_=True),
+            kit.RouteTable(receiver="primary"),
+        ),
+    )
+    policy = kit.policy(
+        receivers=receivers, route=route, calendar=kit.Calendar(intervals={"night": night}), hook={}, mail={}
+    )
+    ledger = kit.Ledger(policy)
+    ledger.see(kit.found(host="a"), at=kit.START + 15)
+    assert ledger.deliver_all() == [("primary", "fire", "high")]
+    assert ledger.reasons() == ["muted by night on route.routes[0]"]
+    ledger.tick(kit.START + 20)
+    assert ledger.deliver_all() == [("day", "fire", "high")]
+    ledger.check()
+
+
+def test_outside_of_its_active_times_a_route_tells_nobody(kit):
+    office = Window(kit.START + 10, kit.START + 20)
+    route = kit.RouteTable(receiver="primary", repeat_interval=kit.Duration(0), active_time_intervals=("office",))
+    ledger = kit.Ledger(kit.policy(route=route, calendar=kit.Calendar(intervals={"office": office})))
+    ledger.see(kit.found(host="a"))
+    assert ledger.reasons() == ["not active on route: outside of office"]
+    ledger.tick(kit.START + 10)
+    assert ledger.deliver_all() == [("primary", "fire", "high")]
+    assert [one.state for one in account(ledger.records).values()] == ["suppressed", "accepted"]
+    ledger.check()
