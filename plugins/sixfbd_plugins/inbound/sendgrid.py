@@ -25,6 +25,7 @@ from sixfbd.plugin import (
     hookimpl,
     installed,
 )
+from sixfbd_plugins.inbound.signed import Tolerance, recent_time, single_header, text_of
 from sixfbd_plugins.mail.events import STATUS, status_event
 
 SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
@@ -39,9 +40,7 @@ class SendGridInbound(Inbound["SendGridInbound.Options"]):
             tuple[Secret, ...],
             Meta(description="Verification keys of the signed event webhook, the newest first.", min_length=1),
         ]
-        tolerance: Annotated[
-            Duration, Meta(description="How far the time of a request may be from ours, either way.")
-        ] = Duration(10 * MINUTE)
+        tolerance: Tolerance = Duration(10 * MINUTE)
 
         def __post_init__(self) -> None:
             with OptionFaults() as faults:
@@ -68,15 +67,11 @@ class SendGridInbound(Inbound["SendGridInbound.Options"]):
 
     def _verified(self, request: InboundRequest) -> str:
         """Return the body of a request that SendGrid signed."""
-        signature, sent = _single(request, SIGNATURE), _single(request, TIMESTAMP)
-        if not (sent.isascii() and sent.isdigit() and len(sent) <= 10):
-            raise InboundRefused(f"{TIMESTAMP} is no whole number of seconds")
-        if abs(request.received_at - int(sent)) > self.options.tolerance:
-            raise InboundRefused(f"{TIMESTAMP} is more than {self.options.tolerance} from our time")
-        try:
-            body = request.body.decode("utf-8")
-        except UnicodeDecodeError:
-            raise InboundRefused("the body is not UTF-8") from None
+        signature, sent = single_header(request, SIGNATURE), single_header(request, TIMESTAMP)
+        if not signature.isascii():
+            raise InboundRefused(f"{SIGNATURE} is not ASCII")
+        recent_time(request, sent, TIMESTAMP, self.options.tolerance)
+        body = text_of(request)
         if not any(_fits(one, body, signature, sent) for one in self._verifiers):
             raise InboundRefused(f"{SIGNATURE} fits none of the keys")
         return body
@@ -102,15 +97,6 @@ def _fits(verifier: Any, body: str, signature: str, sent: str) -> bool:
         return bool(verifier.verify_signature(body, signature, sent))
     except ValueError:  # no base64
         return False
-
-
-def _single(request: InboundRequest, name: str) -> str:
-    values = request.headers.get_list(name)
-    if len(values) != 1 or not values[0]:
-        raise InboundRefused(f"{name} is missing, or there more than once")
-    if not values[0].isascii():
-        raise InboundRefused(f"{name} is not ASCII")
-    return values[0]
 
 
 @hookimpl

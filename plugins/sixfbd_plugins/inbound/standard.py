@@ -25,6 +25,7 @@ from sixfbd.plugin import (
     Secret,
     hookimpl,
 )
+from sixfbd_plugins.inbound.signed import Tolerance, recent_time, single_header, text_of
 from sixfbd_plugins.standard_webhooks import signer
 
 
@@ -44,9 +45,7 @@ class StandardInbound(Inbound["StandardInbound.Options"]):
             tuple[Secret, ...],
             Meta(description='What requests are signed with, the newest first: "whsec_" and base64.', min_length=1),
         ]
-        tolerance: Annotated[
-            Duration, Meta(description="How far the time of a request may be from ours, either way.")
-        ] = Duration(5 * MINUTE)
+        tolerance: Tolerance = Duration(5 * MINUTE)
 
         def __post_init__(self) -> None:
             with OptionFaults() as faults:
@@ -70,29 +69,16 @@ class StandardInbound(Inbound["StandardInbound.Options"]):
     def _verified(self, request: InboundRequest) -> tuple[str, float]:
         """Return the message's id and when it was sent."""
         identity, sent, signatures = (
-            _header(request, name) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
+            single_header(request, name) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
         )
-        if not (sent.isascii() and sent.isdigit() and len(sent) <= 10):
-            raise InboundRefused("webhook-timestamp is no whole number of seconds")
-        if abs(request.received_at - int(sent)) > self.options.tolerance:
-            raise InboundRefused(f"webhook-timestamp is more than {self.options.tolerance} from our time")
-        try:
-            body = request.body.decode()
-        except UnicodeDecodeError:
-            raise InboundRefused("the body is not UTF-8") from None
+        sent_at = recent_time(request, sent, "webhook-timestamp", self.options.tolerance)
+        body = text_of(request)
         given = [one.encode() for one in signatures.split()]
-        at = datetime.fromtimestamp(int(sent), UTC)
+        at = datetime.fromtimestamp(sent_at, UTC)
         expected = [one.sign(identity, at, body).encode() for one in self._signers]
         if not any(hmac.compare_digest(one, other) for one in expected for other in given):
             raise InboundRefused("webhook-signature fits none of the secrets")
-        return identity, float(sent)
-
-
-def _header(request: InboundRequest, name: str) -> str:
-    values = request.headers.get_list(name)
-    if len(values) != 1 or not values[0]:
-        raise InboundRefused(f"{name} is missing, or there more than once")
-    return values[0]
+        return identity, float(sent_at)
 
 
 def _unix(moment: datetime) -> float:

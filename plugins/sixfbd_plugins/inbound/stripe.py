@@ -24,6 +24,7 @@ from sixfbd.plugin import (
     hookimpl,
     installed,
 )
+from sixfbd_plugins.inbound.signed import Tolerance, recent_time, single_header, text_of
 from sixfbd_plugins.stripe.events import Snapshot, delivery_of, events_of
 
 SIGNATURE: Final = "stripe-signature"
@@ -44,9 +45,7 @@ class StripeInbound(Inbound["StripeInbound.Options"]):
             tuple[Secret, ...],
             Meta(description='Signing secrets of the endpoint, "whsec_...", the newest first.', min_length=1),
         ]
-        tolerance: Annotated[
-            Duration, Meta(description="How far the time of a request may be from ours, either way.")
-        ] = Duration(5 * MINUTE)
+        tolerance: Tolerance = Duration(5 * MINUTE)
 
         def __post_init__(self) -> None:
             with OptionFaults() as faults:
@@ -80,14 +79,8 @@ class StripeInbound(Inbound["StripeInbound.Options"]):
         """Return the body of a request that Stripe signed, not too long ago."""
         header = _signature(request)
         sent = dict(part.split("=", 1) for part in header.split(",") if "=" in part).get("t", "")
-        if not (sent.isdigit() and len(sent) <= 10):
-            raise InboundRefused(f"{SIGNATURE} has no time")
-        if abs(request.received_at - int(sent)) > self.options.tolerance:
-            raise InboundRefused(f"the time in {SIGNATURE} is more than {self.options.tolerance} from our time")
-        try:
-            body = request.body.decode("utf-8")
-        except UnicodeDecodeError:
-            raise InboundRefused("the body is not UTF-8") from None
+        recent_time(request, sent, f"the time in {SIGNATURE}", self.options.tolerance)
+        body = text_of(request)
         if not any(self._fits(body, header, secret) for secret in self.options.secrets):
             raise InboundRefused(f"{SIGNATURE} fits none of the secrets")
         return body
@@ -101,10 +94,7 @@ class StripeInbound(Inbound["StripeInbound.Options"]):
 
 
 def _signature(request: InboundRequest) -> str:
-    values = request.headers.get_list(SIGNATURE)
-    if len(values) != 1 or not values[0]:
-        raise InboundRefused(f"{SIGNATURE} is missing, or there more than once")
-    header = values[0].replace(" ", "")
+    header = single_header(request, SIGNATURE).replace(" ", "")
     if not header.isascii() or len(header) > MAX_HEADER:
         raise InboundRefused(f"{SIGNATURE} is not ASCII, or too long")
     if [part.partition("=")[0] for part in header.split(",")].count("t") > 1:

@@ -23,6 +23,7 @@ from sixfbd.plugin import (
     hookimpl,
     installed,
 )
+from sixfbd_plugins.inbound.signed import text_of
 from sixfbd_plugins.twilio.account import validate_secret
 from sixfbd_plugins.twilio.messages import OURS, status_events
 
@@ -126,10 +127,7 @@ def _algorithm(settings: str) -> str:
 
 def _signed_part(request: InboundRequest) -> _Form | str:
     """Return what was signed besides the URL: the form, or of other bodies the text, whose hash is in the URL."""
-    try:
-        body = request.body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InboundRefused("the body is not UTF-8") from None
+    body = text_of(request)
     media = request.headers.get("content-type", FORM).partition(";")[0].strip().lower()
     if media == JSON:
         if "bodySHA256" not in urllib.parse.parse_qs(request.query):
