@@ -321,13 +321,13 @@ def journal_export(file: Path) -> None:
 
     from sixfbd.journal.errors import JournalBroken, JournalError, mapped_errors
     from sixfbd.journal.export import export_lines
-    from sixfbd.journal.schema import check_identity, connect
+    from sixfbd.journal.schema import FORM, connect
 
     try:
         if not file.is_file():
             raise JournalBroken(f"{file}: there is no such file")
         with mapped_errors(file), closing(connect(file)) as connection:
-            check_identity(connection, file)
+            FORM.check_identity(connection, file)
             for line in export_lines(connection):
                 click.echo(line, nl=False)
     except JournalError as error:

@@ -29,6 +29,7 @@ from sixfbd.journal.errors import (
     directory_error,
     mapped_errors,
 )
+from sixfbd.journal.migration import FileForm
 from sixfbd.journal.readers import Readers
 from sixfbd.journal.retention import give_back, used_bytes
 from sixfbd.journal.salvage import Damage, damage_of, set_aside
@@ -66,7 +67,6 @@ RETENTION_PAUSE_S: Final = 0.05
 BUSY_TIMEOUT_MS: Final = 5000
 WAL_KEEP_BYTES: Final = 4 * 1024**2
 
-APPLICATION_ID: Final = 0x36464253  # "6FBS"
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
@@ -112,7 +112,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX sketch_minutes ON sketches (minute)",
     ),
 )
-VERSION: Final = len(MIGRATIONS)
+FORM: Final = FileForm(
+    "the samples",
+    0x36464253,  # "6FBS"
+    MIGRATIONS,
+    ", or move the file away (the samples of the past are lost then)",
+)
 
 _SPAN: Final = np.dtype([("layout", np.int64), ("t0", np.int64), ("t1", np.int64), ("n", np.int32)])
 WITNESSED: Final = ("journal_records", "journal_events")
@@ -538,9 +543,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise directory_error(error, path.parent) from error
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        if not _check_identity(
-            connection, path
-        ):  # of a new file only; it is written at once, also where it is set already
+        if not FORM.check_identity(connection, path):
+            # Of a new file only: it is written at once, also where it is set already.
             connection.execute("PRAGMA auto_vacuum=incremental")
         [mode] = connection.execute("PRAGMA journal_mode=wal").fetchone()
         if mode != "wal":
@@ -552,44 +556,11 @@ def _connect(path: Path) -> sqlite3.Connection:
             f"journal_size_limit={WAL_KEEP_BYTES}",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        _migrate(connection, path)
+        FORM.migrate(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _check_identity(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the file (0: empty). Raises JournalBroken if it is not ours or newer than we are."""
-    [version] = connection.execute("PRAGMA user_version").fetchone()
-    [application] = connection.execute("PRAGMA application_id").fetchone()
-    [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != APPLICATION_ID and (tables or application or version):
-        raise JournalBroken(f"{path}: an SQLite database, but not the samples of sixfbd; move it away")
-    if version > VERSION:
-        raise JournalBroken(
-            f"{path}: {path.name} is of version {version}, this sixfbd knows up to {VERSION}; install a newer sixfbd, or "
-            "move the file away (the samples of the past are lost then)"
-        )
-    return int(version)
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file up to VERSION in one transaction."""
-    if _check_identity(connection, path) == VERSION:
-        return  # nothing is written: on a full disk it could not be
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for statements in MIGRATIONS[_check_identity(connection, path) :]:
-            for statement in statements:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------------------

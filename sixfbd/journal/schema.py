@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from sixfbd.journal.errors import JournalBroken, directory_error, mapped_errors
+from sixfbd.journal.migration import FileForm
 from sixfbd.journal.space import RESUME_BYTES, free_bytes
 
-APPLICATION_ID: Final = 0x36464244  # "6FBD"
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
@@ -74,7 +74,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE cursors (source TEXT PRIMARY KEY, cursor TEXT NOT NULL) STRICT, WITHOUT ROWID",
     ),
 )
-VERSION: Final = len(MIGRATIONS)
+FORM: Final = FileForm("a journal", 0x36464244, MIGRATIONS)  # "6FBD"
 EVENTS_LOST: Final = "events_lost"  # in `meta`: spans of event numbers that a damaged file did not give back, as JSON
 
 BUSY_TIMEOUT_MS: Final = 5000  # only an outside tool that writes to our file can make us wait
@@ -174,22 +174,9 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def check_identity(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the file (0: empty). Raises JournalBroken if it is not ours or newer than we are."""
-    [version] = connection.execute("PRAGMA user_version").fetchone()
-    [application] = connection.execute("PRAGMA application_id").fetchone()
-    [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != APPLICATION_ID and (tables or application or version):
-        raise JournalBroken(f"{path}: an SQLite database, but not a journal of sixfbd; move it away")
-    if version > VERSION:
-        raise JournalBroken(
-            f"{path}: {path.name} is of version {version}, this sixfbd knows up to {VERSION}; install a newer sixfbd"
-        )
-    return int(version)
-
-
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    if not check_identity(connection, path):  # of a new file only; it is written at once, also where it is set already
+    if not FORM.check_identity(connection, path):
+        # Of a new file only: it is written at once, also where it is set already.
         connection.execute("PRAGMA auto_vacuum=incremental")
     [mode] = connection.execute("PRAGMA journal_mode=wal").fetchone()
     if mode != "wal":
@@ -204,25 +191,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         f"journal_size_limit={WAL_KEEP_BYTES}",
     ):
         connection.execute(f"PRAGMA {pragma}")
-    _migrate(connection, path)
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file up to VERSION in one transaction."""
-    if check_identity(connection, path) == VERSION:
-        return  # nothing is written: on a full disk it could not be
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for statements in MIGRATIONS[check_identity(connection, path) :]:
-            for statement in statements:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+    FORM.migrate(connection, path)
 
 
 def read_meta(connection: sqlite3.Connection, key: str) -> float | int | None:

@@ -18,7 +18,7 @@ from sixfbd.journal.errors import JournalBroken, mapped_errors
 from sixfbd.journal.event_log import identity_hash
 from sixfbd.journal.record_log import BASE_SEQ, decode, kind_of, subjects
 from sixfbd.journal.retention import EVENTS_DELETED
-from sixfbd.journal.schema import EVENTS_LOST, VERSION, check_identity, connect, read_meta
+from sixfbd.journal.schema import EVENTS_LOST, FORM, connect, read_meta
 from sixfbd.journal.step_log import HOUR_MS, INCREMENT
 from sixfbd.journal.writer import last_numbers
 from sixfbd.quantities import DAY
@@ -31,10 +31,10 @@ def verify_file(path: Path) -> list[str]:
     if not path.is_file():
         raise JournalBroken(f"{path}: there is no such file")
     with mapped_errors(path), closing(connect(path)) as connection:
-        version = check_identity(connection, path)
-        if version < VERSION:
+        version = FORM.check_identity(connection, path)
+        if version < FORM.version:
             raise JournalBroken(
-                f"{path}: of version {version}, older than {VERSION}; the daemon brings it up at its start"
+                f"{path}: of version {version}, older than {FORM.version}; the daemon brings it up at its start"
             )
         connection.execute("BEGIN")
         return problems(connection)

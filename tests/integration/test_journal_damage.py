@@ -9,7 +9,7 @@ import pytest
 
 from sixfbd.journal.database import Accepted, JournalBroken, JournalDatabase, JournalFull, NewEvent
 from sixfbd.journal.records import Audited, Base, TokenChanged
-from sixfbd.journal.schema import VERSION, connect_writer
+from sixfbd.journal.schema import FORM, connect_writer
 from sixfbd.journal.state import fold
 from sixfbd.model import CheckName, Event, MetricKind, Series
 
@@ -214,9 +214,9 @@ async def with_wal(path) -> Path:
 
 async def test_another_applications_file_and_a_newer_one_are_refused_and_left_alone(path):
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version={VERSION + 1}")
+        connection.execute(f"PRAGMA user_version={FORM.version + 1}")
     before = path.read_bytes()
-    with pytest.raises(JournalBroken, match=f"knows up to {VERSION}; install a newer sixfbd"):
+    with pytest.raises(JournalBroken, match=f"knows up to {FORM.version}; install a newer sixfbd"):
         await opened(path)
     assert path.read_bytes() == before
     path.unlink()

@@ -12,7 +12,7 @@ import trio
 
 from sixfbd.journal.errors import JournalBroken, JournalError
 from sixfbd.journal.retention import used_bytes
-from sixfbd.journal.samples import ROW_SAMPLES, VERSION, SampleStore, open_samples
+from sixfbd.journal.samples import FORM, ROW_SAMPLES, SampleStore, open_samples
 from sixfbd.model import Series
 from sixfbd.window.chunks import BAND, ChunkDamagedError
 from sixfbd.window.layouts import BLOCK_ROWS
@@ -494,8 +494,10 @@ def test_another_database_is_refused_and_left_as_it_is(path):
 
 def test_a_newer_file_is_refused_with_what_to_do(path):
     SampleStore(path).close_now()
-    change(path, f"PRAGMA user_version={VERSION + 1}")
-    with pytest.raises(JournalBroken, match=rf"of version {VERSION + 1}, this sixfbd knows up to {VERSION}; install"):
+    change(path, f"PRAGMA user_version={FORM.version + 1}")
+    with pytest.raises(
+        JournalBroken, match=rf"of version {FORM.version + 1}, this sixfbd knows up to {FORM.version}; install"
+    ):
         SampleStore(path)
 
 
