@@ -117,10 +117,10 @@ async def test_a_mount_that_hangs_is_named_and_asked_only_once():
             released.wait(10)
         return stat_of(f_frsize=1, f_blocks=10, f_bfree=5, f_bavail=5)
 
-    reader = MountReader(0.05, statvfs)
+    reader = MountReader(statvfs)
     mounts = [ROOT, Mount("host:/x", "nfs4", "/nfs")]
     try:
-        samples, troubles = await reader.read(mounts)
+        samples, troubles = await reader.read(mounts, 0.05)
         assert troubles == ["/nfs: no answer within 50ms"]
         assert {
             dict(s.labels)["mountpoint"]: s.value for s in samples if s.metric == "node_filesystem_device_error"
@@ -128,7 +128,7 @@ async def test_a_mount_that_hangs_is_named_and_asked_only_once():
             "/": 0.0,
             "/nfs": 1.0,
         }
-        assert (await reader.read(mounts))[1] == ["/nfs: still does not answer"]
+        assert (await reader.read(mounts, 0.05))[1] == ["/nfs: still does not answer"]
         assert asked.count("/nfs") == 1
     finally:
         released.set()
@@ -137,8 +137,8 @@ async def test_a_mount_that_hangs_is_named_and_asked_only_once():
 async def test_a_mount_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path):
     root = os.statvfs("/")
     size_of_root = root.f_blocks * root.f_frsize
-    reader = MountReader(5)
-    samples, troubles = await reader.read([ROOT, Mount("/dev/sdx", "ext4", str(tmp_path / "gone"))])
+    reader = MountReader()
+    samples, troubles = await reader.read([ROOT, Mount("/dev/sdx", "ext4", str(tmp_path / "gone"))], 5.0)
     assert troubles == [f"{tmp_path / 'gone'}: No such file or directory"]
     assert [s.value for s in samples if s.metric == "node_filesystem_size_bytes"] == [size_of_root]
 

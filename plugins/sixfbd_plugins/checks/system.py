@@ -69,7 +69,7 @@ class SystemCheck(Check[SystemOptions]):
 
     def __init__(self, options: SystemOptions, ctx: Context) -> None:
         super().__init__(options, ctx)
-        self._mounts = mounts.MountReader(options.mount_timeout)
+        self._mounts = mounts.MountReader()
         self._patience = Patience()
         self._parts: Mapping[str, Callable[[], list[Sample]]] = {
             "CPU": self._read_cpu,
@@ -86,7 +86,8 @@ class SystemCheck(Check[SystemOptions]):
     async def run(self, cursor: Json | None) -> Report:
         """Read every part. Degraded if a chosen process is down or a part cannot be read; unhealthy if one hangs, so that
         what is known of it holds until it is stale."""
-        deadline = run_deadline(math.inf)
+        left_s = run_deadline(math.inf) - trio.current_time()
+        mounts_s = min(float(self.options.mount_timeout), left_s / 2)
         table: list[mounts.Mount] = []
 
         def read_table() -> list[Sample]:
@@ -94,8 +95,8 @@ class SystemCheck(Check[SystemOptions]):
             return []
 
         parts = {**self._parts, "mount table": read_table}
-        samples, troubles, hanging = await self._read_parts(parts, deadline)
-        of_mounts, mount_troubles = await self._mounts.read(mounts.chosen(table, self.options.mounts))
+        samples, troubles, hanging = await self._read_parts(parts, left_s - mounts_s)
+        of_mounts, mount_troubles = await self._mounts.read(mounts.chosen(table, self.options.mounts), mounts_s)
         samples = [*samples, *of_mounts]
         down = [dict(s.labels)["process"] for s in samples if s.metric == processes.UP.name and not s.value]
         troubles = [*(f"process {name} is not running" for name in down), *troubles, *mount_troubles]
@@ -103,10 +104,9 @@ class SystemCheck(Check[SystemOptions]):
         return Report(status, "; ".join(troubles) or _in_short(samples), tuple(samples))
 
     async def _read_parts(
-        self, parts: Mapping[str, Callable[[], list[Sample]]], deadline: float
+        self, parts: Mapping[str, Callable[[], list[Sample]]], limit_s: float
     ) -> tuple[list[Sample], list[str], bool]:
         """Read the parts beside each other; return the samples in the parts' order, what failed, whether one hangs."""
-        limit_s = max(0.0, deadline - trio.current_time() - self.options.mount_timeout)
         found: dict[str, list[Sample]] = {}
         failed: dict[str, str] = {}
         hanging = False

@@ -97,19 +97,18 @@ def measured(mount: Mount, stat: os.statvfs_result) -> list[Sample]:
 
 
 class MountReader:
-    """Reads mounts, each in a thread of its own within `limit_s` seconds; remembers which reads have not come back."""
+    """Reads mounts, each in a thread of its own; remembers which reads have not come back."""
 
-    def __init__(self, limit_s: float, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> None:
-        self._limit_s = limit_s
+    def __init__(self, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> None:
         self._statvfs = statvfs
         self._patience = Patience()
 
-    async def read(self, mounts: list[Mount]) -> tuple[list[Sample], list[str]]:
+    async def read(self, mounts: list[Mount], limit_s: float) -> tuple[list[Sample], list[str]]:
         """Return the samples of all mounts and one line for each that cannot be read. Takes `limit_s` at most."""
         found: dict[Mount, tuple[os.statvfs_result | None, str]] = {}
 
         async def read_one(mount: Mount) -> None:
-            found[mount] = await self._stat(mount.mountpoint)
+            found[mount] = await self._stat(mount.mountpoint, limit_s)
 
         async with trio.open_nursery() as nursery:
             for mount in mounts:
@@ -123,9 +122,9 @@ class MountReader:
             troubles.extend([f"{mount.mountpoint}: {trouble}"] if trouble else ())
         return samples, sorted(troubles)
 
-    async def _stat(self, mountpoint: str) -> tuple[os.statvfs_result | None, str]:
+    async def _stat(self, mountpoint: str, limit_s: float) -> tuple[os.statvfs_result | None, str]:
         try:
-            return await self._patience.read(mountpoint, lambda: self._statvfs(mountpoint), self._limit_s), ""
+            return await self._patience.read(mountpoint, lambda: self._statvfs(mountpoint), limit_s), ""
         except NoAnswerError as error:
             return None, str(error)
         except OSError as error:
