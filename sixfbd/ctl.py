@@ -38,7 +38,11 @@ from sixfbd.control.engine import (
     PreviewView,
     QueryView,
     ReleaseView,
+    RouteTestView,
     SeriesView,
+    SilenceMade,
+    SilencePreview,
+    SilenceView,
     StatusView,
     TokenView,
     VerifyView,
@@ -210,6 +214,11 @@ def _complete_check(ctx: click.Context, param: click.Parameter, incomplete: str)
 def _complete_firing(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     alerts = [a for a in _offered(ctx, "alerts", incomplete) if a["state"] == "firing"]
     return [CompletionItem(a["id"], help=a["rule"]) for a in alerts if a["id"].startswith(incomplete)]
+
+
+def _complete_silence(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    silences = _offered(ctx, "silence.list", incomplete)
+    return [CompletionItem(s["id"], help=" ".join(s["matchers"])) for s in silences if s["id"].startswith(incomplete)]
 
 
 def _complete_alert(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -421,6 +430,96 @@ def ack(session: Session, alert: str, comment: str) -> None:
     """
     result = session.ask("ack", alert=alert, comment=comment)
     session.say(result, result)
+
+
+# ---- silences, routes ------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def silence() -> None:
+    """Silences: alerts that nobody is told of for a while."""
+
+
+@silence.command("add")
+@click.argument("matchers", metavar="MATCHER...", nargs=-1, required=True)
+@click.option("--for", "duration", default="1h", show_default=True, metavar="DURATION", help="How long it lasts.")
+@click.option("--until", metavar="TIME", help="When it ends, instead of --for.")
+@click.option("--start", metavar="TIME", help="When it begins; now if left out.")
+@click.option("--comment", default="", help="Why; shown with what it holds.")
+@click.option("--dry-run", is_flag=True, help="Show which alerts it would hold, and change nothing.")
+@json_option
+@pass_session
+def silence_add(
+    session: Session,
+    matchers: tuple[str, ...],
+    duration: str,
+    until: str | None,
+    start: str | None,
+    comment: str,
+    dry_run: bool,
+) -> None:
+    """Tell nobody of the alerts that all MATCHERs match.
+
+    A MATCHER is alertname="ServiceDown", city!="dallas" or severity=~"low|medium"; quotes may be left out. Who knows of
+    such an alert is told when it ends; when the silence ends, what still fires is told to whoever does not know it.
+    """
+    if dry_run:
+        preview = session.ask("silence.preview", matchers=matchers)
+        session.show(preview, SilencePreview, lambda view: show.show_held(view, time.time(), terminal_width()))
+        return
+    now = time.time()
+    starts_at = None if start is None else _time(start, now)
+    lasts_s = _duration(duration) if until is None else _time(until, now) - (starts_at or now)
+    if lasts_s <= 0:
+        raise click.UsageError("it would end before it begins; write --for 2h, or a later --until")
+    made = session.ask("silence.add", matchers=matchers, duration_s=lasts_s, starts_at=starts_at, comment=comment)
+    session.show(made, SilenceMade, lambda view: [view.detail])
+
+
+@silence.command("list")
+@json_option
+@pass_session
+def silence_list(session: Session) -> None:
+    """Silences that are not over, the next to end first."""
+    result = session.ask("silence.list")
+    session.show(result, list[SilenceView], lambda view: show.show_silences(view, time.time(), terminal_width()))
+
+
+@silence.command("expire")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=_complete_silence)
+@json_option
+@pass_session
+def silence_expire(session: Session, ids: tuple[str, ...]) -> None:
+    """End silences now; what still fires is told."""
+    for identity in ids:
+        result = session.ask("silence.expire", id=identity)
+        session.say(result, result)
+
+
+@cli.group()
+def route() -> None:
+    """The tree of routes: who is told of what."""
+
+
+@route.command("test")
+@click.argument("labels", metavar="LABEL=VALUE...", nargs=-1, required=True)
+@json_option
+@pass_session
+@click.pass_context
+def route_test(ctx: click.Context, session: Session, labels: tuple[str, ...]) -> None:
+    """Who would be told of an alert with these labels, and why.
+
+    Of a rule that the daemon knows (alertname=NAME) its labels and its severity are filled in. Exit code 1 if nobody
+    would be told.
+    """
+    given: dict[str, str] = {}
+    for pair in labels:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"{pair!r} is not LABEL=VALUE")
+        given[name] = value
+    view = session.show(session.ask("route.test", labels=given), RouteTestView, show.show_route_test)
+    ctx.exit(FAILED if view.nobody else OK)
 
 
 # ---- events ----------------------------------------------------------------------------------------------------------

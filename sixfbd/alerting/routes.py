@@ -35,6 +35,9 @@ class Matcher(Struct, frozen=True):
     value: str
     pattern: Any = None
 
+    def __str__(self) -> str:
+        return f"{self.name}{self.op}{json.dumps(self.value, ensure_ascii=False)}"
+
     def matches(self, labels: Mapping[str, str]) -> bool:
         value = labels.get(self.name, "")
         if self.pattern is None:

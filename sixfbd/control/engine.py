@@ -13,6 +13,7 @@ from msgspec import Raw, Struct, field
 from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
 from sixfbd.model import (
     Actor,
+    AddSilence,
     Alert,
     AlertState,
     CheckState,
@@ -24,6 +25,7 @@ from sixfbd.model import (
     Severity,
     Status,
     StoredEvent,
+    Target,
 )
 
 Number: TypeAlias = float | str
@@ -151,6 +153,8 @@ class AlertView(Struct, frozen=True, kw_only=True):
     blind: bool = False
     reason: str = ""
     checks: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()  # why nobody is told of it for now
+    escalate_at: float | None = None
 
 
 def alert_view(alert: Alert) -> AlertView:
@@ -171,6 +175,8 @@ def alert_view(alert: Alert) -> AlertView:
         blind=alert.blind,
         reason=alert.reason,
         checks=alert.checks,
+        held=tuple(map(str, alert.held)),
+        escalate_at=None if alert.acked_by is not None or alert.held else alert.escalate_at,
     )
 
 
@@ -207,6 +213,66 @@ class WhyView(Struct, frozen=True, kw_only=True):
     rule: Rule | None = None
     routes: tuple[Routed, ...] = ()
     records: tuple[StoryRecord, ...] = ()
+
+
+class SilenceView(Struct, frozen=True, kw_only=True):
+    """`silence.list`: a silence that is not over; `matches` counts the alerts that it holds, or would."""
+
+    id: str
+    state: str  # pending, active
+    matchers: tuple[str, ...]
+    starts_at: float
+    ends_at: float
+    author: str
+    comment: str = ""
+    matches: int = 0
+
+
+class SilencePreview(Struct, frozen=True):
+    """`silence.preview`: the pending and firing alerts that matchers match."""
+
+    alerts: tuple[AlertView, ...]
+
+
+class SilenceMade(Struct, frozen=True):
+    """`silence.add`: the silence's id, and what was done in words. Durable when answered."""
+
+    id: str
+    detail: str
+
+
+class RouteView(Struct, frozen=True, kw_only=True):
+    """One route that an alert ends at; times in seconds, `repeat_s` 0: never. `muted` says why it tells nobody now."""
+
+    path: str
+    matchers: tuple[str, ...]
+    receiver: str
+    targets: tuple[Target, ...]
+    muted: str = ""
+    group: str = ""
+    wait_s: float = 0.0
+    interval_s: float = 0.0
+    repeat_s: float = 0.0
+
+
+class EscalationView(Struct, frozen=True):
+    """One step of an escalation: `after_s` without an acknowledgement `receiver` is told."""
+
+    name: str
+    after_s: float
+    receiver: str
+
+
+class RouteTestView(Struct, frozen=True, kw_only=True):
+    """`route.test`: who would be told of an alert with these labels now; `nobody` says why, if nobody would."""
+
+    labels: dict[str, str]
+    severity: Severity
+    known_rule: bool
+    routes: tuple[RouteView, ...]
+    holds: tuple[str, ...] = ()
+    escalations: tuple[EscalationView, ...] = ()
+    nobody: str = ""
 
 
 class PluginOption(Struct, frozen=True):
@@ -359,6 +425,17 @@ class ControlEngine(Protocol):
         """Return what was done, in words. `alert`: an incident id."""
         ...
 
+    async def silences(self) -> Sequence[SilenceView]:
+        """Return the silences that are not over, the next to end first."""
+        ...
+
+    async def preview_silence(self, matchers: tuple[str, ...]) -> SilencePreview: ...
+    async def add_silence(self, command: AddSilence, actor: Actor) -> SilenceMade: ...
+    async def expire_silence(self, silence: str, actor: Actor) -> str:
+        """Return what was done, in words."""
+        ...
+
+    async def test_route(self, labels: dict[str, str]) -> RouteTestView: ...
     async def emit(
         self,
         type: str,  # noqa: A002 - an event's field

@@ -12,9 +12,9 @@ import structlog
 import trio
 from msgspec import Meta, Struct
 
-from sixfbd.control.engine import AlertView, ControlEngine, QueryView, alert_view
+from sixfbd.control.engine import AlertView, ControlEngine, QueryView, SilenceMade, alert_view
 from sixfbd.control.protocol import Refused
-from sixfbd.model import Actor
+from sixfbd.model import Actor, AddSilence
 from sixfbd.quantities import show_duration
 
 log = structlog.get_logger("sixfbd.control")
@@ -82,6 +82,31 @@ class RangeParams(_Params, frozen=True, forbid_unknown_fields=True):
 class AckParams(_Params, frozen=True, forbid_unknown_fields=True):
     alert: Annotated[Name, Meta(description="Id of a firing alert.")]
     comment: Annotated[str, Meta(max_length=1000)] = ""
+
+
+Matchers: TypeAlias = Annotated[
+    tuple[Annotated[str, Meta(max_length=1000)], ...],
+    Meta(min_length=1, max_length=50, description='Such as alertname="ServiceDown"; all must match.'),
+]
+
+
+class MatchersParams(_Params, frozen=True, forbid_unknown_fields=True):
+    matchers: Matchers
+
+
+class SilenceParams(_Params, frozen=True, forbid_unknown_fields=True):
+    matchers: Matchers
+    duration_s: Annotated[float, Meta(gt=0, le=LAST_SECOND, description="Seconds.")]
+    starts_at: Annotated[Time | None, Meta(description="Unix seconds; now if left out.")] = None
+    comment: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class OneSilence(_Params, frozen=True, forbid_unknown_fields=True):
+    id: Annotated[Name, Meta(description="Id of a silence.")]
+
+
+class LabelsParams(_Params, frozen=True, forbid_unknown_fields=True):
+    labels: Annotated[dict[str, str], Meta(max_length=100, description="Labels of an alert.")]
 
 
 class OneAlert(_Params, frozen=True, forbid_unknown_fields=True):
@@ -184,6 +209,13 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
         "outbox.list": _method("Messages, newest first.", OutboxParams, lambda p, _: engine.outbox(p.state, p.limit)),
         "outbox.show": _method("One message and its history.", OneMessage, lambda p, _: engine.message(p.id)),
         "why": _method("The whole story of one alert.", OneAlert, lambda p, _: engine.why(p.alert)),
+        "silence.list": _method("Silences that are not over.", Nothing, lambda p, _: engine.silences()),
+        "silence.preview": _method(
+            "The alerts that matchers match.", MatchersParams, lambda p, _: engine.preview_silence(p.matchers)
+        ),
+        "route.test": _method(
+            "Who would be told of an alert with these labels.", LabelsParams, lambda p, _: engine.test_route(p.labels)
+        ),
         "plugins": _method("What plugins brought, and those left out.", Nothing, lambda p, _: engine.plugins()),
         "reload.preview": _method("What a reload would do now.", Nothing, lambda p, _: engine.preview_reload()),
         "token.list": _method("Access tokens by name.", Nothing, lambda p, _: engine.tokens()),
@@ -202,6 +234,9 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
 
 
 def _changing(engine: ControlEngine) -> dict[str, Method]:
+    async def add_silence(p: SilenceParams, who: Actor) -> SilenceMade:
+        return await engine.add_silence(AddSilence(**msgspec.structs.asdict(p)), who)
+
     # An event is written down whole, with its source; what the judge decides it audits itself, in the same commit.
     own = {
         "events.emit": _method(
@@ -210,6 +245,8 @@ def _changing(engine: ControlEngine) -> dict[str, Method]:
         "check.pause": _method("Stop running a check.", OneCheck, lambda p, who: engine.pause_check(p.name, True, who)),
         "check.resume": _method("Run it again.", OneCheck, lambda p, who: engine.pause_check(p.name, False, who)),
         "ack": _method("Take a firing alert on.", AckParams, lambda p, who: engine.ack(p.alert, p.comment, who)),
+        "silence.add": _method("Tell nobody of what matchers match.", SilenceParams, add_silence),
+        "silence.expire": _method("End a silence.", OneSilence, lambda p, who: engine.expire_silence(p.id, who)),
     }
     audited = {
         "check.run": _method(

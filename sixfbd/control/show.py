@@ -18,7 +18,11 @@ from sixfbd.control.engine import (
     QuerySeries,
     QueryView,
     ReleaseView,
+    RouteTestView,
+    RouteView,
     SeriesView,
+    SilencePreview,
+    SilenceView,
     StatusView,
     StoryRecord,
     TokenView,
@@ -148,7 +152,7 @@ def show_alerts(alerts: Sequence[AlertView], now: float, width: int | None = Non
             (
                 alert.id,
                 str(alert.severity),
-                f"{alert.state}{' (blind)' if alert.blind else ''}",
+                f"{alert.state}{' (blind)' if alert.blind else ''}{' (held)' if alert.held else ''}",
                 age(alert.since, now),
                 _flat_name(alert),
                 shown_value(alert.value),
@@ -161,6 +165,58 @@ def show_alerts(alerts: Sequence[AlertView], now: float, width: int | None = Non
         width=width,
         fold=("alert", "summary"),
     )
+
+
+def show_held(view: SilencePreview, now: float, width: int | None = None) -> list[str]:
+    """What a silence would hold: the alerts that its matchers match."""
+    if not view.alerts:
+        return ["no pending or firing alert matches; a silence holds those to come as well"]
+    return [*show_alerts(view.alerts, now, width), "", f"{len(view.alerts)} of the alerts that there are"]
+
+
+def show_silences(silences: Sequence[SilenceView], now: float, width: int | None = None) -> list[str]:
+    return table(
+        ("id", "state", "ends in", "holds", "matchers", "author", "comment"),
+        [
+            (
+                one.id,
+                one.state if one.state == "active" else f"begins in {shown_span(max(0.0, one.starts_at - now))}",
+                shown_span(max(0.0, one.ends_at - now)),
+                str(one.matches),
+                " ".join(one.matchers),
+                one.author,
+                one.comment or "-",
+            )
+            for one in silences
+        ],
+        none="no silences",
+        width=width,
+        fold=("matchers", "comment"),
+    )
+
+
+def show_route_test(view: RouteTestView) -> list[str]:
+    """Who would be told first; then when, and what stands against it."""
+    rule = view.labels.get("alertname", "")
+    lines = [] if view.known_rule or not rule else [f"no rule is called {rule}; severity {view.severity} is assumed"]
+    if view.nobody:
+        lines.append(f"nobody would be told: {view.nobody}")
+    for route in view.routes:
+        lines.append(f"{route.path}{{{', '.join(route.matchers)}}}: receiver {route.receiver or 'none'}")
+        if route.muted:
+            lines.append(f"  {route.muted}")
+        lines += [f"  {_target(one.notifier, one.address)}" for one in route.targets]
+        lines.append(f"  {_timing_words(route)}")
+    lines += [f"but it would be {hold}" for hold in view.holds]
+    lines += [f"after {shown_span(one.after_s)} without an acknowledgement: {one.receiver}" for one in view.escalations]
+    return lines
+
+
+def _timing_words(route: RouteView) -> str:
+    wait = f"waits {shown_span(route.wait_s)} for its group" if route.wait_s else "at once"
+    interval = f", then at most every {shown_span(route.interval_s)}" if route.interval_s else ""
+    repeat = f", again every {shown_span(route.repeat_s)}" if route.repeat_s else ", never again"
+    return f"group {route.group or '-'}: {wait}{interval}{repeat}"
 
 
 def _flat_name(alert: AlertView) -> str:
@@ -392,6 +448,12 @@ def _why_facts(why: WhyView) -> Iterator[tuple[str, str]]:
         yield "routed to", f"{routed.receiver} by {' > '.join(routed.path) or 'the default route'}"
     if alert.acked_by:
         yield "acked by", f"{alert.acked_by} at {time(alert.acked_at)}"
+    for hold in alert.held:
+        yield "held", str(hold)
+    if alert.escalated:
+        yield "escalated", ", ".join(alert.escalated)
+    if alert.escalate_at is not None and not alert.held and alert.acked_by is None:
+        yield "escalates", time(alert.escalate_at)
     if alert.blind:
         yield "blind", f"the checks that feed it do not report: {', '.join(alert.checks)}"
     if not why.routes:

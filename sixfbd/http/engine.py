@@ -10,7 +10,7 @@ from msgspec import Struct
 from prometheus_client.registry import CollectorRegistry
 
 from sixfbd.config import Site
-from sixfbd.model import Actor, Alert, CheckState, Event, Outcome, StoredEvent
+from sixfbd.model import Actor, Alert, CheckState, Command, Event, Outcome, Silence, StoredEvent
 
 Encoder: TypeAlias = Callable[[CollectorRegistry], bytes]
 """What writes metric families in one of their forms."""
@@ -201,6 +201,14 @@ class HttpEngine(Protocol):
     async def wait_changed(self, generation: int) -> int:
         """Return the state's generation when it is above `generation`: it grows when a check reports, an alert changes or an
         event is committed. -1 returns at once."""
+        ...
+
+    def silences(self) -> Sequence[Silence]:
+        """Return the silences; some may be over by now."""
+        ...
+
+    async def command(self, command: Command, by: Actor) -> Outcome:
+        """Carry a command out; durable when the outcome is ok."""
         ...
 
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:

@@ -25,8 +25,12 @@ from sixfbd.control.engine import (
     ReleaseView,
     ReloadView,
     Routed,
+    RouteTestView,
     SeriesLine,
     SeriesView,
+    SilenceMade,
+    SilencePreview,
+    SilenceView,
     StatusView,
     StopView,
     StoryRecord,
@@ -34,6 +38,7 @@ from sixfbd.control.engine import (
     TokenView,
     VerifyView,
     WhyView,
+    alert_view,
     number,
 )
 from sixfbd.control.plugin_list import plugin_views
@@ -49,11 +54,13 @@ from sixfbd.model import (
     OPEN_STATES,
     Ack,
     Actor,
+    AddSilence,
     Alert,
     AlertState,
     CheckName,
     CheckState,
     Event,
+    ExpireSilence,
     Json,
     Message,
     Obligation,
@@ -66,6 +73,7 @@ from sixfbd.readers import tokens
 from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.check_run import check_run
 from sixfbd.readers.condition import blind_before_start_s, problems
+from sixfbd.readers.routing import matched, route_of
 from sixfbd.running import Running
 from sixfbd.schedule import NotRunError
 
@@ -177,6 +185,48 @@ class ControlView:
 
     async def ack(self, alert: str, comment: str, actor: Actor) -> str:
         return _done(await self._running.judge.command(Ack(alert, comment), actor))
+
+    async def silences(self) -> Sequence[SilenceView]:
+        await trio.lowlevel.checkpoint()
+        state, now = self._running.judge.state, self._running.world.clock.now()
+        views = [
+            SilenceView(
+                id=one.id,
+                state="active" if one.starts_at <= now else "pending",
+                matchers=one.matchers,
+                starts_at=one.starts_at,
+                ends_at=one.ends_at,
+                author=one.author,
+                comment=one.comment,
+                matches=len(matched(state, one.matchers)),
+            )
+            for one in state.silences.values()
+            if one.ends_at > now
+        ]
+        return sorted(views, key=lambda one: (one.ends_at, one.id))
+
+    async def preview_silence(self, matchers: tuple[str, ...]) -> SilencePreview:
+        await trio.lowlevel.checkpoint()
+        try:
+            found = matched(self._running.judge.state, matchers)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        return SilencePreview(tuple(map(alert_view, found)))
+
+    async def add_silence(self, command: AddSilence, actor: Actor) -> SilenceMade:
+        outcome = await self._running.judge.command(command, actor)
+        return SilenceMade(outcome.id, _done(outcome))
+
+    async def expire_silence(self, silence: str, actor: Actor) -> str:
+        return _done(await self._running.judge.command(ExpireSilence(silence), actor))
+
+    async def test_route(self, labels: dict[str, str]) -> RouteTestView:
+        await trio.lowlevel.checkpoint()
+        judge, now = self._running.judge, self._running.world.clock.now()
+        try:
+            return route_of(judge.policy, judge.state, labels, now, self._addresses())
+        except ValueError as error:
+            raise Refused(str(error)) from error
 
     async def outbox(self, state: str | None, limit: int) -> OutboxView:
         held = self._running.judge.state

@@ -26,7 +26,7 @@ from sixfbd.http.engine import (
 from sixfbd.intake import Refused
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.event_log import Accepted
-from sixfbd.model import Ack, Actor, Alert, CheckState, Event, Outcome, StoredEvent
+from sixfbd.model import Ack, Actor, Alert, CheckState, Command, Event, Outcome, Silence, StoredEvent
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
 from sixfbd.readers.condition import blind_before_start_s, problems
@@ -217,6 +217,12 @@ class HttpView:
 
     async def wait_changed(self, generation: int) -> int:
         return await self._running.changed.wait(generation)
+
+    def silences(self) -> Sequence[Silence]:
+        return list(self._running.judge.state.silences.values())
+
+    async def command(self, command: Command, by: Actor) -> Outcome:
+        return await self._running.judge.command(command, by)
 
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
         return await self._running.judge.command(Ack(alert, comment), by)

@@ -32,6 +32,8 @@ class AlertView(Struct, frozen=True, rename="camel"):
     acked_at: str | None
     blind: bool
     reason: str
+    held_by: tuple[str, ...]
+    escalates_at: str | None
 
 
 class Alerts(Struct, frozen=True):
@@ -69,6 +71,8 @@ def view_of(alert: Alert) -> AlertView:
         acked_at=show_time_or_none(alert.acked_at),
         blind=alert.blind,
         reason=alert.reason,
+        held_by=tuple(map(str, alert.held)),
+        escalates_at=show_time_or_none(None if alert.acked_by is not None or alert.held else alert.escalate_at),
     )
 
 

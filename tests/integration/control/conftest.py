@@ -18,6 +18,7 @@ from sixfbd.control.engine import (
     CheckRun,
     ControlEngine,
     EmitView,
+    EscalationView,
     JournalView,
     MessageView,
     OutboxView,
@@ -30,14 +31,20 @@ from sixfbd.control.engine import (
     ReleaseView,
     ReloadView,
     Routed,
+    RouteTestView,
+    RouteView,
     SeriesLine,
     SeriesView,
+    SilenceMade,
+    SilencePreview,
+    SilenceView,
     StatusView,
     StopView,
     TokenMade,
     TokenView,
     VerifyView,
     WhyView,
+    alert_view,
     number,
 )
 from sixfbd.control.methods import methods_of
@@ -46,6 +53,7 @@ from sixfbd.control.server import Limits, serve_control
 from sixfbd.journal.records import Acked, AlertChanged, MessageChanged, Owed
 from sixfbd.model import (
     Actor,
+    AddSilence,
     Alert,
     AlertKey,
     AlertState,
@@ -194,6 +202,53 @@ class PlayedEngine:
             raise Refused(f'no firing alert "{alert}"; sixfbctl alerts lists them')
         self.calls.append(("ack", alert, comment, actor.name))
         return f"acknowledged {alert}"
+
+    async def silences(self) -> Sequence[SilenceView]:
+        view = SilenceView(
+            id="silence-1",
+            state="active",
+            matchers=('city="dallas"',),
+            starts_at=STARTED_AT,
+            ends_at=STARTED_AT + 3600,
+            author="uid:1000 alice",
+            comment="moving",
+            matches=2,
+        )
+        return [view]
+
+    async def preview_silence(self, matchers: tuple[str, ...]) -> SilencePreview:
+        return SilencePreview((alert_view(ALERT),) if 'check="shop"' in matchers else ())
+
+    async def add_silence(self, command: AddSilence, actor: Actor) -> SilenceMade:
+        self.calls.append(("add_silence", command, actor.name))
+        return SilenceMade("silence-1", "silence silence-1 matches 2 of the alerts that there are")
+
+    async def expire_silence(self, silence: str, actor: Actor) -> str:
+        if silence != "silence-1":
+            raise Refused(f"there is no silence {silence!r}; see `sixfbctl silence list`")
+        return f"silence {silence} has ended"
+
+    async def test_route(self, labels: dict[str, str]) -> RouteTestView:
+        route = RouteView(
+            path="route.routes[0]",
+            matchers=('severity="critical"',),
+            receiver="primary",
+            targets=(TARGET,),
+            group="Down",
+            wait_s=10.0,
+            interval_s=300.0,
+            repeat_s=14_400.0,
+        )
+        told = labels.get("severity") == "critical"
+        return RouteTestView(
+            labels=labels,
+            severity=Severity(labels.get("severity", "low")),
+            known_rule=False,
+            routes=(route,) if told else (),
+            holds=("silenced by silence-1",) if told else (),
+            escalations=(EscalationView("critical: boss", 300.0, "boss"),) if told else (),
+            nobody="" if told else "no receiver: no route names one",
+        )
 
     async def emit(
         self,

@@ -53,6 +53,47 @@ def test_status_says_what_there_is_and_problems_last(ctl: Any, served: Any) -> N
     assert result.stdout.splitlines()[-1] == "problem: plugin mine is left out"
 
 
+def test_silences_are_listed_made_tried_out_and_ended(ctl: Any, served: Any) -> None:
+    listed = ctl("silence", "list").stdout.splitlines()
+    assert listed[0].split() == ["ID", "STATE", "ENDS", "IN", "HOLDS", "MATCHERS", "AUTHOR", "COMMENT"]
+    assert listed[1].startswith("silence-1") and "moving" in listed[1]
+    made = ctl("silence", "add", 'city="dallas"', "--for", "2h", "--comment", "moving")
+    assert made.exit_code == 0 and made.stdout.startswith("silence silence-1 matches 2")
+    [(_, command, _)] = [call for call in served.engine.calls if call[0] == "add_silence"]
+    assert (command.matchers, command.duration_s, command.comment) == (('city="dallas"',), 7200.0, "moving")
+    assert ctl("silence", "expire", "silence-1").stdout == "silence silence-1 has ended\n"
+    gone = ctl("silence", "expire", "nonesuch")
+    assert gone.exit_code == 1 and "nonesuch" in gone.stderr
+
+
+def test_a_silence_that_is_only_tried_out_changes_nothing(ctl: Any, served: Any) -> None:
+    tried = ctl("silence", "add", 'check="shop"', "--dry-run")
+    assert "ProbeFailed" in tried.stdout and "1 of the alerts" in tried.stdout
+    assert "no pending or firing alert matches" in ctl("silence", "add", "a=b", "--dry-run").stdout
+    assert not [call for call in served.engine.calls if call[0] == "add_silence"]
+
+
+@pytest.mark.parametrize("option", [("--until", "-1h"), ("--for", "0s"), ("--for", "5x")])
+def test_a_silence_that_would_end_before_it_begins_is_a_wrong_command_line(ctl: Any, option: tuple[str, str]) -> None:
+    assert ctl("silence", "add", "a=b", *option).exit_code == 2
+
+
+def test_a_route_is_tried_out_with_labels_and_says_who_is_told_when_and_what_stands_against_it(ctl: Any) -> None:
+    told = ctl("route", "test", "alertname=Down", "severity=critical")
+    assert told.exit_code == 0
+    assert told.stdout.splitlines() == [
+        "no rule is called Down; severity critical is assumed",
+        'route.routes[0]{severity="critical"}: receiver primary',
+        "  hook",
+        "  group Down: waits 10s for its group, then at most every 5m, again every 4h",
+        "but it would be silenced by silence-1",
+        "after 5m without an acknowledgement: boss",
+    ]
+    nobody = ctl("route", "test", "severity=low")
+    assert nobody.exit_code == 1 and nobody.stdout.startswith("nobody would be told: no receiver")
+    assert ctl("route", "test", "severity").exit_code == 2
+
+
 def test_checks_are_a_table_with_heads(ctl: Any) -> None:
     lines = ctl("checks").stdout.splitlines()
     assert lines[0].split() == ["CHECK", "STATUS", "PLUGIN", "EVERY", "LAST", "RUN", "TOOK", "SUMMARY"]
@@ -99,6 +140,10 @@ JSON_COMMANDS = [
     (["check", "run", "shop"], "samples"),
     (["check", "pause", "shop"], None),
     (["ack", "inc-1"], None),
+    (["silence", "add", 'check="shop"'], "id"),
+    (["silence", "list"], 0),
+    (["silence", "expire", "silence-1"], None),
+    (["route", "test", "severity=critical"], "routes"),
     (["events"], 0),
     (["events", "emit", "x"], "seq"),
     (["outbox", "list"], "obligations"),

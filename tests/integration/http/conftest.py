@@ -29,15 +29,18 @@ from sixfbd.http.engine import (
 from sixfbd.http.server import HttpServer, begin_listening, bind_listener
 from sixfbd.model import (
     Actor,
+    AddSilence,
     Alert,
     AlertKey,
     AlertState,
     CheckName,
     CheckState,
+    Command,
     Event,
     Outcome,
     RuleName,
     Severity,
+    Silence,
     Status,
     StoredEvent,
     labels_of,
@@ -95,6 +98,8 @@ class EngineInMemory:
         self.events: list[StoredEvent] = []
         self.answered_requests: list[Answered] = []
         self.acked: list[tuple[str, str, Actor]] = []
+        self.silence_list: list[Silence] = []
+        self.commands: list[tuple[Command, Actor]] = []
         self.families_asked = 0
         self.generation = 0
         self.before_put: Callable[[], Any] | None = None
@@ -221,6 +226,15 @@ class EngineInMemory:
         while self.generation <= generation:
             await self._news.wait()
         return self.generation
+
+    def silences(self) -> Sequence[Silence]:
+        return self.silence_list
+
+    async def command(self, command: Command, by: Actor) -> Outcome:
+        self.commands.append((command, by))
+        if isinstance(command, AddSilence) and command.duration_s <= 0:
+            return Outcome(False, error="a silence must last for more than 0s")
+        return Outcome(True, "done", id="silence-1")
 
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
         found = next(one for one in self.alert_list if one.id == alert)

@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from sixfbd.http.api.query import show_value
-from sixfbd.model import Actor
+from sixfbd.model import Actor, Silence
 
 NOW = 1_795_471_650.0
 GUARD = {"Authorization": "Bearer token-of-the-guard"}
@@ -94,6 +94,8 @@ async def test_alerts_are_listed_firing_first_and_worst_first(client, busy):
         "firedAt": "2026-11-23T22:06:00.000Z",
         "ackedBy": None,
         "ackedAt": None,
+        "heldBy": [],
+        "escalatesAt": None,
         "blind": False,
         "reason": "",
     }
@@ -274,3 +276,49 @@ async def test_every_answer_in_json_is_what_its_description_says(client, busy):
         jsonschema.Draft202012Validator(schema | {"components": document["components"]}).validate(
             json.loads(answer.text)
         )
+
+
+# ---- silences --------------------------------------------------------------------------------------------------------
+
+
+async def test_silences_are_listed_the_next_to_end_first_without_those_that_are_over(client, engine):
+    engine.silence_list = [
+        Silence(id="long", matchers=('a="b"',), starts_at=NOW + 5, ends_at=NOW + 500, author="token:guard"),
+        Silence(id="short", matchers=('a="b"',), starts_at=NOW - 5, ends_at=NOW + 50, author="me", comment="why"),
+        Silence(id="over", matchers=('a="b"',), starts_at=NOW - 50, ends_at=NOW - 5, author="me"),
+    ]
+    answer = (await client.get("/api/silences")).json()["data"]["silences"]
+    assert [(one["id"], one["state"]) for one in answer] == [("short", "active"), ("long", "pending")]
+    assert answer[0]["comment"] == "why" and answer[0]["endsAt"].endswith("Z")
+
+
+async def test_a_silence_is_made_and_ended_in_the_name_of_the_token(client, engine):
+    body = {"matchers": ['city="dallas"'], "duration": "2h", "comment": "moving"}
+    made = await client.post("/api/silences", json=body, headers=GUARD)
+    assert made.json() == {"success": True, "data": {"id": "silence-1", "detail": "done"}}
+    [(command, by)] = engine.commands
+    assert (command.matchers, command.duration_s, by) == (('city="dallas"',), 7200.0, Actor("token:guard"))
+    assert (await client.post("/api/silences", json=body)).status_code == 401
+    engine.silence_list = [
+        Silence(id="silence-1", matchers=("a=b",), starts_at=NOW, ends_at=NOW + 500, author="token:guard")
+    ]
+    assert (await client.delete("/api/silences/silence-1", headers=GUARD)).status_code == 200
+    assert (await client.delete("/api/silences/nonesuch", headers=GUARD)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"matchers": []}, "matchers"),
+        ({"matchers": ["a=b"]}, "either a duration"),
+        ({"matchers": ["a=b"], "duration": "5x"}, "5x"),
+        ({"matchers": ["a=b"], "duration": "1h", "endsAt": "2030-01-01T00:00:00Z"}, "either a duration"),
+        ({"matchers": ["a=b"], "endsAt": "soon"}, "is not a time"),
+        ({"matchers": ["a=b"], "endsAt": "2001-01-01T00:00:00Z"}, "more than 0s"),
+        ({"matchers": ["a=b"], "duration": "1h", "nonsense": 1}, "nonsense"),
+        ("no object", "silence"),
+    ],
+)
+async def test_a_silence_that_cannot_be_is_refused_with_the_reason(client, engine, body, says):
+    answer = await client.post("/api/silences", json=body, headers=GUARD)
+    assert answer.status_code == 400 and says in answer.json()["error"]["message"]
