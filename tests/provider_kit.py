@@ -159,17 +159,7 @@ class Wire:
     async def _serve(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER)
         while True:
-            request, body = None, b""
-            while True:
-                event = connection.next_event()
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await stream.receive_some(65536))
-                elif isinstance(event, h11.Request):
-                    request = event
-                elif isinstance(event, h11.Data):
-                    body += event.data
-                else:
-                    break
+            request, body = await read_request(connection, stream)
             if request is None:
                 return
             url = httpx.URL(f"http://double{request.target.decode()}")
@@ -188,6 +178,21 @@ class Wire:
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
+
+
+async def read_request(connection: h11.Connection, stream: trio.SocketStream) -> tuple[h11.Request | None, bytes]:
+    """Return the next request and its body; None if the client has left."""
+    request, body = None, b""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(65536))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        else:
+            return request, body
 
 
 async def served(double: Double, nursery: trio.Nursery) -> Wire:

@@ -72,6 +72,16 @@ class Daemon:
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 
+    def tell(self, url: str, more: str = "") -> None:
+        """Have alerts posted to an address; `more` are further lines of the notifier."""
+        hook = f'[notifiers.hook]\nplugin = "webhook"\nurl = "{url}"\n{more}\n'
+        self.add("40-hook.toml", hook + '[receivers.primary]\nwebhook = { via = "hook" }\n')
+
+    def probe(self, target: Any) -> None:
+        """Have a target probed every second."""
+        shop = f'[checks.shop]\nplugin = "webhook"\nurl = "{target.url}"\ninterval = "1s"\ntimeout = "900ms"\n'
+        self.add("40-shop.toml", shop)
+
     def plugin(self, name: str, text: str) -> None:
         """Put one file into plugins.d."""
         folder = self.directory / "plugins.d"

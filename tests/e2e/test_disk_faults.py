@@ -22,20 +22,11 @@ BIN = Path(sys.executable).parent
 @pytest.fixture
 def routed(daemon, receiver, target):
     """A daemon that probes a target and posts its alerts to a receiver."""
+    daemon.probe(target)
+    daemon.tell(receiver.url, 'retry_first = "200ms"')
     daemon.add(
         "50-test.toml",
-        f"""
-[checks.shop]
-plugin = "webhook"
-url = "{target.url}"
-interval = "1s"
-timeout = "900ms"
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url}"
-retry_first = "200ms"
-[receivers.primary]
-webhook = {{ via = "hook" }}
+        """
 [[rules]]
 name = "ProbeFailed"
 for = "0s"

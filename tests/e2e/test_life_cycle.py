@@ -112,27 +112,20 @@ def test_an_invalid_reload_changes_nothing(daemon):
 
 
 def test_a_reload_adds_restarts_and_drops_and_a_removed_rule_resolves(daemon, receiver, wait):
+    daemon.tell(receiver.url)
     daemon.add(
         "50-test.toml",
-        f"""
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url}"
-[receivers.primary]
-webhook = {{ via = "hook" }}
+        """
 [[rules]]
 name = "AlwaysHigh"
 expr = "sixfbd_series > 0"
 severity = "high"
-annotations = {{ summary = "there are series" }}
+annotations = { summary = "there are series" }
 """,
     )
     daemon.start()
     wait("the alert arrives", lambda: receiver.alerts(alertname="AlwaysHigh"))
-    daemon.add(
-        "50-test.toml",
-        f'[notifiers.hook]\nplugin = "webhook"\nurl = "{receiver.url}"\n[receivers.primary]\nwebhook = {{ via = "hook" }}\n',
-    )
+    daemon.add("50-test.toml", "")
     daemon.add(
         "60-more.toml",
         f'[checks.more]\nplugin = "webhook"\nurl = "{daemon.url}/healthz"\ninterval = "1s"\ntimeout = "1s"\n',
@@ -238,19 +231,15 @@ def test_a_check_that_misbehaves_is_contained_and_named(daemon, wait):
 def test_a_stop_ends_within_ten_seconds_whatever_hangs(daemon, wait):
     daemon.plugin("odd", ODD)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
+        daemon.tell(f"http://127.0.0.1:{deaf.getsockname()[1]}/")
         daemon.add(
             "50-test.toml",
-            f"""
+            """
 [checks.shields]
 plugin = "odd"
 how = "shields"
 interval = "1s"
 timeout = "500ms"
-[notifiers.hook]
-plugin = "webhook"
-url = "http://127.0.0.1:{deaf.getsockname()[1]}/"
-[receivers.primary]
-webhook = {{ via = "hook" }}
 [[rules]]
 name = "Always"
 expr = "sixfbd_series > 0"
@@ -309,19 +298,15 @@ def test_tokens_are_made_used_and_revoked(daemon):
 
 
 def test_a_restart_restores_series_events_and_alerts(daemon, receiver, wait):
+    daemon.tell(receiver.url)
     daemon.add(
         "50-test.toml",
-        f"""
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url}"
-[receivers.primary]
-webhook = {{ via = "hook" }}
+        """
 [[rules]]
 name = "Sold"
 expr = "workshop_tickets_sold_total > 1"
 severity = "high"
-annotations = {{ summary = "sold" }}
+annotations = { summary = "sold" }
 """,
     )
     daemon.start()
@@ -375,15 +360,10 @@ def test_no_secret_is_shown_anywhere(daemon, receiver, wait):
     (daemon.directory / "secret").write_text(secret)
     (daemon.directory / "secret").chmod(0o600)
     receiver.answer = lambda calls: 500
+    daemon.tell(receiver.url.replace("/hook", path), 'secret = { file = "secret" }')
     daemon.add(
         "50-test.toml",
-        f"""
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url.replace("/hook", path)}"
-secret = {{ file = "secret" }}
-[receivers.primary]
-webhook = {{ via = "hook" }}
+        """
 [[rules]]
 name = "Always"
 expr = "sixfbd_series > 0"
@@ -419,19 +399,11 @@ def test_a_control_client_that_sends_rubbish_disturbs_nobody(daemon, rubbish):
 
 
 def test_a_restart_resolves_nothing_before_the_check_has_reported(daemon, receiver, target, wait):
+    daemon.probe(target)
+    daemon.tell(receiver.url)
     daemon.add(
         "50-test.toml",
-        f"""
-[checks.shop]
-plugin = "webhook"
-url = "{target.url}"
-interval = "1s"
-timeout = "900ms"
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url}"
-[receivers.primary]
-webhook = {{ via = "hook" }}
+        """
 [[rules]]
 name = "ProbeFailed"
 for = "0s"
@@ -453,16 +425,7 @@ for = "0s"
 
 def test_a_restart_resolves_nothing_that_the_daemon_says_of_itself_before_it_says_it_again(daemon, receiver, wait):
     daemon.plugin("does_not_import", BROKEN["does_not_import"])
-    daemon.add(
-        "50-test.toml",
-        f"""
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url}"
-[receivers.primary]
-webhook = {{ via = "hook" }}
-""",
-    )
+    daemon.tell(receiver.url)
     daemon.start()
     wait("the alert arrives", lambda: receiver.alerts(alertname="PluginFailed"))
     wait("its answer is on the disk", lambda: daemon.ctl("outbox", "list", "--open")["messages"] == [])

@@ -18,23 +18,11 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 def write_configuration(daemon, target, receiver) -> None:
     (daemon.directory / "hook-secret").write_text(SECRET)
     (daemon.directory / "hook-secret").chmod(0o600)
+    daemon.probe(target)
+    daemon.tell(receiver.url, 'secret = { file = "hook-secret" }')
     daemon.add(
         "50-test.toml",
-        f"""
-[checks.shop]
-plugin = "webhook"
-url = "{target.url}"
-interval = "1s"
-timeout = "900ms"
-
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url}"
-secret = {{ file = "hook-secret" }}
-
-[receivers.primary]
-webhook = {{ via = "hook" }}
-
+        """
 [[rules]]
 name = "ProbeFailed"
 for = "0s"

@@ -361,8 +361,7 @@ def test_a_reload_by_sixfbctl_during_another_waits_for_its_turn(daemon, wait):
 @pytest.mark.parametrize("listen", ["127.0.0.2:0", "0.0.0.0:0"])
 def test_the_daemons_own_series_and_links_follow_the_listener(daemon, receiver, wait, listen):
     daemon.edit('listen = "127.0.0.1:0"\n', "")
-    base = f'[notifiers.hook]\nplugin = "webhook"\nurl = "{receiver.url}"\n[receivers.primary]\nwebhook = {{ via = "hook" }}\n'
-    daemon.add("40-base.toml", base)
+    daemon.tell(receiver.url)
     daemon.add("50-settings.toml", '[http]\nlisten = "127.0.0.1:0"\n')
     daemon.start()
     old = daemon.url

@@ -14,19 +14,11 @@ HOURS = 3600.0
 
 
 def configure(daemon: Any, target: Any, receiver: Any) -> None:
+    daemon.probe(target)
+    daemon.tell(receiver.url)
     daemon.add(
         "50-test.toml",
-        f"""
-[checks.shop]
-plugin = "webhook"
-url = "{target.url}"
-interval = "1s"
-timeout = "900ms"
-[notifiers.hook]
-plugin = "webhook"
-url = "{receiver.url}"
-[receivers.primary]
-webhook = {{ via = "hook" }}
+        """
 [[rules]]
 name = "ProbeFailed"
 for = "0s"

@@ -25,6 +25,7 @@ from sixfbd.plugin import (
 )
 from sixfbd.world import RealWorld
 from sixfbd_plugins.notifiers.webhook import WebhookNotifier
+from tests.provider_kit import read_request
 
 KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes, yes..").decode()
 
@@ -41,17 +42,7 @@ class Receiver:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER)
-        request, body = None, b""
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some(65536))
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            else:
-                break
+        request, body = await read_request(connection, stream)
         if request is None:
             return
         headers = {name.decode(): value.decode() for name, value in request.headers}

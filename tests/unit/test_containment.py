@@ -4,23 +4,12 @@ import pytest
 import trio
 
 from sixfbd.containment import MAX_LINE, call_guarded, described, leaves, one_line, words_of
+from tests.containment_kit import kept_cancelled
 
 
 class OddError(Exception):
     def __str__(self):
         raise RuntimeError("cannot be shown")
-
-
-async def a_cancelled_that_was_kept():
-    kept = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.sleep(1)
-        except trio.Cancelled as cancelled:
-            kept.append(cancelled)
-            raise
-    return kept[0]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +33,7 @@ async def test_whatever_a_call_raises_is_returned(autojump_clock, error):
 
 async def test_a_cancelled_that_nobody_asked_for_is_an_error_and_cancels_nothing(autojump_clock):
     async def call():
-        raise await a_cancelled_that_was_kept()
+        raise await kept_cancelled()
 
     async with trio.open_nursery() as nursery:
         ended = await call_guarded(call, 1)

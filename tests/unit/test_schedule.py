@@ -10,6 +10,7 @@ import trio
 from sixfbd.journal.errors import JournalBroken
 from sixfbd.model import CheckName, Json, Refusal, Refusals, Report, Sample, Status
 from sixfbd.schedule import NotRunError, Schedule, stale_after_s
+from tests.schedule_kit import Made
 
 
 class Scripted:
@@ -29,19 +30,6 @@ class Scripted:
         if self.raises:
             raise self.raises
         return self.answer(cursor) if callable(self.answer) else self.answer
-
-
-@dataclass
-class Made:
-    name: CheckName
-    check: Any
-    plugin: str = "scripted"
-    interval_s: float = 10.0
-    timeout_s: float = 5.0
-    jitter_s: float | None = 0.0
-    service: str | None = None
-    external: str | None = None
-    problem: str = ""
 
 
 @dataclass

@@ -10,6 +10,8 @@ from structlog.testing import capture_logs
 from sixfbd.journal.errors import JournalBroken
 from sixfbd.model import CheckName, Refusal, Refusals, Report, Status
 from sixfbd.schedule import Before, Schedule, stale_after_s
+from tests.containment_kit import kept_cancelled
+from tests.schedule_kit import Made
 
 A, B = CheckName("a"), CheckName("b")
 FINE = Report(Status.HEALTHY, "fine")
@@ -26,19 +28,6 @@ class Acts:
         self.runs += 1
         await trio.lowlevel.checkpoint()
         return FINE if self.act is None else await self.act()
-
-
-@dataclass
-class Made:
-    name: CheckName
-    check: Any
-    plugin: str = "odd"
-    interval_s: float = 10.0
-    timeout_s: float = 5.0
-    jitter_s: float | None = 0.0
-    service: str | None = None
-    external: str | None = None
-    problem: str = ""
 
 
 @dataclass
@@ -79,15 +68,7 @@ async def raises(error):
 
 
 async def keeps_and_raises_again():
-    kept = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.sleep(1)
-        except trio.Cancelled as cancelled:
-            kept.append(cancelled)
-            raise
-    raise kept[0]
+    raise await kept_cancelled()
 
 
 async def shields():
@@ -111,7 +92,7 @@ async def test_what_is_no_exception_is_contained_and_the_other_checks_go_on(sche
     schedule.add(Made(B, other))
     await trio.sleep(25)
     summaries = [report.summary for check, report, _ in door.reports if check == A]
-    assert len(summaries) == 3 and all(one.startswith(f"plugin odd raised {said}") for one in summaries)
+    assert len(summaries) == 3 and all(one.startswith(f"plugin scripted raised {said}") for one in summaries)
     assert schedule.state(A).crashes == 3
     assert other.runs == 3
 
@@ -124,7 +105,7 @@ async def test_a_report_with_fields_of_wrong_types_is_rubbish(schedule, door, ch
     schedule.add(Made(A, Acts(act)))
     await trio.sleep(1)
     [(_, report, _)] = door.reports
-    assert report.status is Status.UNKNOWN and "plugin odd returned a report whose" in report.summary
+    assert report.status is Status.UNKNOWN and "plugin scripted returned a report whose" in report.summary
 
 
 async def test_a_check_that_does_not_heed_its_cancel_is_called_stuck_and_blind(schedule, door, autojump_clock):

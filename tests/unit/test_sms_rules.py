@@ -7,25 +7,14 @@ import pytest
 
 from sixfbd.promql import Stop
 from sixfbd.rules import bind_rules, evaluate_rule
-from sixfbd.rules.evaluate import level_of, render_annotations
 from sixfbd_plugins.checks.sms import FAILURE_RATE, RULES
+from tests import rules_kit
 
 BOUND = bind_rules(RULES)
 
 
 def found(name, snapshot, now=3600.0, summary="why"):
-    """What a rule finds: (value, severity, text) of each label set."""
-    rule = BOUND.rule(name)
-    result = evaluate_rule(rule, snapshot, now, Stop())
-    assert result.error is None
-    return [
-        (
-            round(one.value, 6),
-            str(rule.rule.severity or level_of(rule, one.value, None)),
-            render_annotations(rule, dict(one.labels), one.value, summary)["summary"],
-        )
-        for one in result.found
-    ]
+    return rules_kit.found(BOUND, name, snapshot, now, summary)
 
 
 def messages(sent, failed, undelivered=0, at=3000, origin=""):

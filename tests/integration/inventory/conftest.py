@@ -3,7 +3,6 @@
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +23,11 @@ from sixfbd.window.window import Window
 from sixfbd_plugins.business import events as business
 from sixfbd_plugins.checks import inventory
 from sixfbd_plugins.inventory.stock import Dates, Reading, SourceError, Stock
+from tests.provider_kit import ManualClock
 
 START = 1_800_000_000.0
 BOUND = bind_rules(inventory.RULES)
 TYPES = (*business.sixfbd_events(config=PluginConfig()), *inventory.sixfbd_events(config=PluginConfig()))
-
-
-class ManualClock:
-    """A clock that stands where a test puts it."""
-
-    def __init__(self, at: float = START) -> None:
-        self.at = at
-
-    def now(self) -> float:
-        return self.at
-
-    def wall(self) -> datetime:
-        return datetime.fromtimestamp(self.at, UTC)
-
-    async def sleep_until(self, at: float) -> None:
-        await trio.lowlevel.checkpoint()
-        self.at = max(self.at, at)
 
 
 class Shelf:
@@ -85,7 +68,7 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clock = ManualClock()
+        self.clock = ManualClock(START)
         self.shelf = Shelf()
         self.seen: list[Event] = []
         self._ids = random.Random(3)

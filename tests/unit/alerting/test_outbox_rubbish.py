@@ -14,6 +14,7 @@ from sixfbd.model import Receipt
 from sixfbd.outbox.render import Place
 from sixfbd.outbox.workers import Outbox
 from sixfbd.plugin import PermanentFailure, TemporaryFailure
+from tests.containment_kit import kept_cancelled
 
 
 @pytest.fixture
@@ -85,15 +86,7 @@ async def test_a_cancelled_that_a_notifier_kept_is_its_crash_and_not_the_end_of_
     autojump_clock, kit, living, world
 ):
     async def keeps(notification):
-        kept = []
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await trio.sleep(1)
-            except trio.Cancelled as cancelled:
-                kept.append(cancelled)
-                raise
-        raise kept[0]
+        raise await kept_cancelled()
 
     async with living(lambda notification, call: keeps(notification)) as (judge, outbox, journal, _):
         judge.submit(kit.seen(world.clock.now(), kit.found(host="a")))
