@@ -6,12 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sixfbd.config import check_config, plugin_sources
 from sixfbd.host import load_plugins
 from sixfbd.rules.problems import rule_problems
 from sixfbd_plugins.inventory.stock import reading_of_document
+from sixfbd_plugins.stripe.events import Snapshot, events_of
 
 EXAMPLES = Path(__file__).parents[2] / "etc" / "examples"
 NODE = shutil.which("node")
@@ -73,3 +75,26 @@ def test_the_shops_route_answers_nobody_without_the_token(authorization):
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
 def test_a_stock_that_cannot_be_read_is_no_stock_of_nothing():
     assert asked("broken", "Bearer right")[0] == 503
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_what_the_shop_writes_into_a_payment_is_what_is_kept_of_it():
+    program = (
+        'console.log(JSON.stringify(require(process.argv[1]).ticketMetadata({cityId: process.argv[2], tier: "ga"})))'
+    )
+
+    def written(city):
+        command = [NODE, "-e", program, str(EXAMPLES / "payment.js"), city]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    thing = {"id": "pi_1", "amount_received": 100, "currency": "usd", **json.loads(written("dallas-2026-03").stdout)}
+    snapshot = {"id": "evt_1", "type": "payment_intent.succeeded", "created": 1, "data": {"object": thing}}
+    [event] = events_of(msgspec.convert(snapshot, Snapshot))
+    assert (event.data["cityId"], event.data["tier"]) == ("dallas-2026-03", "ga")
+    refused = written("5 Elm Street")
+    assert refused.returncode != 0 and "cityId is no name" in refused.stderr
+
+
+def test_every_example_is_named_in_their_readme():
+    said = (EXAMPLES / "README.md").read_text()
+    assert [one.name for one in EXAMPLES.iterdir() if f"`{one.name}`" not in said] == ["README.md"]

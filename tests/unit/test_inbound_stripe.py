@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from stripe import WebhookSignature
 
 from sixfbd.plugin import InboundRefused, InboundRequest, InvalidOptions, Secret
 from sixfbd_plugins.inbound.stripe import StripeInbound
+from sixfbd_plugins.stripe.events import EVENT as EVENT_TYPE
 
 NOW = 1_795_651_200
 NEW, OLD, OTHER = (f"whsec_{letter * 32}" for letter in "abc")
@@ -137,6 +139,29 @@ def test_nothing_personal_of_an_event_is_kept():
     found = inbound().receive(request(json.dumps({**EVENT, "data": {"object": thing}}).encode()))
     for word in ("example.com", "Jenny", "4242", "secret", "cus_1"):
         assert word not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        ({"cityId": "dallas-2026-03", "tier": "ga", "note": "Jenny"}, {"cityId": "dallas-2026-03", "tier": "ga"}),
+        ({"cityId": "dallas-2026-03"}, {"cityId": "dallas-2026-03"}),
+        ({"cityId": "5 Elm Street, Dallas", "tier": 7}, {}),
+        ({"cityId": "x" * 101}, {}),
+        ("none", {}),
+    ],
+)
+def test_the_city_and_tier_that_a_shop_wrote_on_a_payment_are_kept_and_counted(metadata, kept):
+    thing = {**EVENT["data"]["object"], "amount_received": 4200, "currency": "usd", "metadata": metadata}
+    body = {**EVENT, "type": "payment_intent.succeeded", "data": {"object": thing}}
+    said = inbound().receive(request(json.dumps(body).encode()))[0]
+    assert {key: said.data[key] for key in ("cityId", "tier") if key in said.data} == kept
+    counted = {one.metric: one for one in EVENT_TYPE.counts(msgspec.convert(said.data, EVENT_TYPE.data))}
+    assert ("stripe_paid_tickets_minor_total" in counted) == bool(kept)
+    if kept:
+        labels = dict(counted["stripe_paid_tickets_minor_total"].labels)
+        assert (labels["city"], labels["type"]) == (kept["cityId"], kept.get("tier", "unknown"))
+        assert counted["stripe_paid_tickets_minor_total"].value == 4200
 
 
 @pytest.mark.parametrize(

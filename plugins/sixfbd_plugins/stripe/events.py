@@ -2,7 +2,7 @@
 
 Owns the event types `stripe_event`, `stripe_payment`, `stripe_dispute` and `stripe_delivery`. Knows nothing of how an event
 came, by the list or by a webhook, in any order, once or often: it is known by Stripe's id. No name, address, card or text
-of a customer is kept.
+of a customer is kept; of the metadata that a shop writes on its payments, `cityId` and `tier` are.
 """
 
 import re
@@ -19,6 +19,7 @@ from sixfbd_plugins.stripe.payments import DECLINED, FAILED, SUCCEEDED, Attempt
 MAX_AMOUNT: Final = 10**14  # sums stay whole numbers that a double holds
 _CURRENCY: Final = re.compile("[A-Z]{3}")
 _ID: Final = re.compile("[A-Za-z]{2,12}_[0-9A-Za-z_]{1,180}")
+_NAME: Final = re.compile(r"[\w.-]{1,100}")
 
 TYPES: Final = frozenset({
     "charge.captured", "charge.dispute.closed", "charge.dispute.created", "charge.dispute.funds_reinstated",
@@ -62,6 +63,11 @@ EVENTS = Counter("stripe_events_total", "Stripe's events, by type.", labels=("ty
 PAID = Counter("stripe_paid_total", "Payments whose money came in.", labels=("currency",))
 PAID_MINOR = Counter(
     "stripe_paid_minor_total", "Money that came in, in minor units, refunds apart.", labels=("currency",)
+)
+PAID_TICKETS_MINOR = Counter(
+    "stripe_paid_tickets_minor_total",
+    "Money that came in, in minor units, by the cityId and tier that the shop wrote into the payments' metadata.",
+    labels=("city", "type", "currency"),
 )
 ATTEMPTS_FAILED = Counter(
     "stripe_attempts_failed_total",
@@ -108,6 +114,8 @@ class StripeEvent(Struct, frozen=True, omit_defaults=True):
     object: str = ""
     amount: Amount = 0
     currency: str = ""
+    cityId: str = ""  # noqa: N815 - keys of events are camelCase
+    tier: str = ""
 
 
 class PaymentEnded(Struct, frozen=True, omit_defaults=True):
@@ -192,7 +200,8 @@ def _said(kind: str, thing: Object) -> StripeEvent:
         return StripeEvent(kind, payment, "processing")
     if payment and kind in _SUCCESSES:
         paid, currency = _paid(kind, thing), currency_of(thing.get("currency"))
-        return StripeEvent(kind, payment, "succeeded", amount=paid, currency=currency)
+        city, tier = (_written(thing, key) for key in ("cityId", "tier"))
+        return StripeEvent(kind, payment, "succeeded", amount=paid, currency=currency, cityId=city, tier=tier)
     if family in ("refund", "payout") and (name := _id(thing.get("id"))):
         amount = _amount(thing.get("amount"))
         return StripeEvent(kind, object=name, amount=amount, currency=currency_of(thing.get("currency")))
@@ -207,6 +216,12 @@ _SUCCESSES: Final = (
     "charge.succeeded",
     "charge.captured",
 )
+
+
+def _written(thing: Object, key: str) -> str:
+    """Return what the shop wrote into an object's metadata, "" if it is no name."""
+    text = _part(thing, "metadata").get(key)
+    return text if isinstance(text, str) and _NAME.fullmatch(text) else ""
 
 
 def _paid(kind: str, thing: Object) -> int:
@@ -284,6 +299,9 @@ def _counted(said: StripeEvent) -> Sequence[Sample]:
         counted.append(ATTEMPTS_FAILED(1, kind="decline" if said.state == DECLINED else "error", reason=said.reason))
     if said.state == SUCCEEDED and said.amount:
         counted += [PAID(1, currency=said.currency), PAID_MINOR(said.amount, currency=said.currency)]
+        if said.cityId or said.tier:
+            city, tier = said.cityId or "unknown", said.tier or "unknown"
+            counted.append(PAID_TICKETS_MINOR(said.amount, city=city, type=tier, currency=said.currency))
     match said.type if said.object else "":
         case "refund.created":
             counted += [REFUNDS(1, currency=said.currency), REFUNDED_MINOR(said.amount, currency=said.currency)]
@@ -307,7 +325,17 @@ EVENT: Final = EventType(
     "stripe_event",
     StripeEvent,
     counts=_counted,
-    metrics=(EVENTS, PAID, PAID_MINOR, ATTEMPTS_FAILED, REFUNDS, REFUNDED_MINOR, REFUNDS_FAILED, PAYOUTS),
+    metrics=(
+        EVENTS,
+        PAID,
+        PAID_MINOR,
+        PAID_TICKETS_MINOR,
+        ATTEMPTS_FAILED,
+        REFUNDS,
+        REFUNDED_MINOR,
+        REFUNDS_FAILED,
+        PAYOUTS,
+    ),
     shared=True,
     doc="Something happened at Stripe.",
 )
