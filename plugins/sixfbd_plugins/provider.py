@@ -1,12 +1,29 @@
 """What all clients of a provider's API share: where it is, and one exchange with it. Knows no provider."""
 
+import re
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import httpx
 import trio
 
 from sixfbd.plugin import Outbound, TemporaryFailure
 from sixfbd_plugins.checks.targets import run_deadline
+
+_LIKE_A_NUMBER: Final = re.compile(r"\+?[0-9](?:[ ().-]{0,2}[0-9]){6,}")
+_LIKE_A_MAILBOX: Final = re.compile(r"[^\s@<>()\[\],;:\"']+@")
+
+
+def last_digits(number: str) -> str:
+    """Return a phone number as it may be shown (SEED, Privacy)."""
+    return f"…{number.strip()[-4:]}"
+
+
+def without_people(text: str) -> str:
+    """Return what a provider says as it may be shown: of what looks like a phone number the last four digits, of an e-mail
+    address the domain."""
+    shorn = _LIKE_A_NUMBER.sub(lambda found: last_digits(re.sub("[^0-9]", "", found[0])), text)
+    return _LIKE_A_MAILBOX.sub("***@", shorn)
 
 
 def validate_base_url(text: str, public_url: str) -> None:

@@ -27,16 +27,24 @@ account_sid = "{"AC" + "1" * 32}"
 auth_token = {{ file = "secret" }}
 from_number = "+1-352-555-0100"
 """
+STRIPE = '[checks.payments]\nplugin = "payments"\napi_key = { file = "stripe-key" }\n'
+SENDGRID = '[notifiers.mail]\nplugin = "email"\nsender = "a@example.com"\napi_key = { file = "sendgrid-key" }\n'
+SECRETS = {
+    "secret": "t0ken-that-nobody-may-see",
+    "stripe-key": "rk_test_thatNobodyMaySee",
+    "sendgrid-key": "SG.thatNobody.MaySee0123456789",
+}
 
 
 @pytest.mark.parametrize(
     ("tables", "expected"),
-    [("", set()), (TWILIO, {"twilio"}), (STOCK, {"jmespath"})],
-    ids=["nothing", "sms", "jmespath"],
+    [("", set()), (TWILIO, {"twilio"}), (STOCK, {"jmespath"}), (STRIPE, {"stripe"}), (SENDGRID, {"sendgrid"})],
+    ids=["nothing", "sms", "jmespath", "payments", "email"],
 )
 def test_an_sdk_is_imported_by_a_daemon_that_needs_it_and_by_no_other(daemon, wait, tables, expected):
-    (daemon.directory / "secret").write_text("t0ken-that-nobody-may-see")
-    (daemon.directory / "secret").chmod(0o600)
+    for name, secret in SECRETS.items():
+        (daemon.directory / name).write_text(secret)
+        (daemon.directory / name).chmod(0o600)
     daemon.plugin("witness", WITNESS)
     daemon.add("50-test.toml", f'[checks.witness]\nplugin = "witness"\ninterval = "1s"\n{tables}')
     daemon.start()

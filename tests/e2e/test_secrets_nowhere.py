@@ -112,6 +112,59 @@ secrets = [{{ file = "twilio-token" }}]
         'sms = {{ via = "twilio", to = ["+1-352-555-0151"] }}',
     ),
     Party(
+        "stripe",
+        """
+[checks.payments]
+plugin = "payments"
+interval = "2s"
+timeout = "1s"
+api_key = {{ file = "stripe-key" }}
+base_url = "{url}"
+[inbound.stripe]
+kind = "stripe"
+secrets = [{{ file = "stripe-signing" }}]
+""",
+        {"stripe-key": "rk_test_StripeKeySecret0123456789", "stripe-signing": "whsec_StripeSigningSecret0123456789"},
+    ),
+    Party(
+        "sendgrid",
+        """
+[checks.mail]
+plugin = "email"
+interval = "2s"
+timeout = "1s"
+sender = "alerts@example.com"
+api_key = {{ file = "sendgrid-key" }}
+base_url = "{url}"
+[notifiers.sendgrid]
+plugin = "email"
+sender = "alerts@example.com"
+api_key = {{ file = "sendgrid-key" }}
+{fast}
+rate = 100
+base_url = "{url}"
+""",
+        {"sendgrid-key": "SG.SendGridKeySecret.0123456789abcdefghij"},
+        'email = {{ via = "sendgrid", to = ["jane.doe@example.com"] }}',
+    ),
+    Party(
+        "mailserver",
+        """
+[checks.mailserver]
+plugin = "email"
+interval = "1s"
+timeout = "900ms"
+sender = "alerts@example.com"
+[checks.mailserver.smtp]
+host = "127.0.0.1"
+port = {port}
+tls = "none"
+username = "mailer"
+password = {{ file = "smtp-password" }}
+""",
+        {"smtp-password": "smtp-Password-Secret"},
+    ),
+    Party(
         "probe",
         """
 [checks.probe]
@@ -277,7 +330,7 @@ def configure(daemon: Daemon, url: str) -> None:
         for name, secret in party.secrets.items():
             (daemon.directory / name).write_text(secret.replace("{url}", url))
             (daemon.directory / name).chmod(0o600)
-        daemon.add(f"60-{party.name}.toml", party.tables.format(url=url, fast=FAST))
+        daemon.add(f"60-{party.name}.toml", party.tables.format(url=url, fast=FAST, port=url.rpartition(":")[2]))
     channels = "\n".join(party.channel.format() for party in PARTIES if party.channel)
     daemon.add("50-common.toml", f'{COMMON}\n[receivers.primary]\nlog = {{ via = "log" }}\n{channels}\n')
 
@@ -291,7 +344,13 @@ def add_alert(daemon: Daemon, name: str) -> None:
 
 def told(asked: list[tuple[str, str]]) -> set[str]:
     """Return the notifiers whose messages are among these requests."""
-    places = {"hook": "/hook/", "slack": "/api/chat.", "discord": "/api/webhooks/", "twilio": "/2010-04-01/"}
+    places = {
+        "hook": "/hook/",
+        "slack": "/api/chat.",
+        "discord": "/api/webhooks/",
+        "twilio": "/2010-04-01/",
+        "sendgrid": "/v3/mail/",
+    }
     return {
         name for name, place in places.items() for method, path in asked if path.startswith(place) and method != "GET"
     }
@@ -325,7 +384,7 @@ def asked_over_http(daemon: Daemon) -> Iterator[tuple[str, str]]:
     for path in ["/", *plain]:
         for params in ({}, query):
             yield f"GET {path} {params}", httpx.get(f"{daemon.url}{path}", params=params, timeout=20).text
-    for name in ("twilio", "shop"):
+    for name in ("twilio", "shop", "stripe"):
         forged = {"To": NUMBERS[1], "From": NUMBERS[0], "MessageSid": "SM" + "1" * 32, "MessageStatus": "sent"}
         yield f"a forged {name}", httpx.post(f"{public}/webhooks/{name}", data=forged, headers=HOST, timeout=20).text
 
@@ -394,6 +453,13 @@ plugin = "sms"
 account_sid = {{ file = "twilio-token" }}
 auth_token = {{ file = "shop-secret" }}
 from_number = "{NUMBERS[0]}x"
+[notifiers.broken-email]
+plugin = "email"
+sender = "nobody"
+api_key = {{ file = "stripe-key" }}
+[checks.broken-payments]
+plugin = "payments"
+api_key = {{ file = "sendgrid-key" }}
 [receivers.broken]
 sms = {{ via = "twilio", to = ["{NUMBERS[1]}0000000000"] }}
 """

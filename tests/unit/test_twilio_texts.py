@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sixfbd_plugins.twilio.numbers import normalized, normalized_sender, without_numbers
+from sixfbd_plugins.provider import without_people
+from sixfbd_plugins.twilio.numbers import normalized, normalized_sender
 from sixfbd_plugins.twilio.texts import (
     CUT,
     GSM,
@@ -102,4 +103,4 @@ def test_what_is_no_sender_is_refused(text):
 
 def test_of_a_number_in_a_text_four_digits_are_shown():
     said = "The 'To' number +1 (352) 555-0101 is not valid; 3525550199 neither, but code 21211 is"
-    assert without_numbers(said) == "The 'To' number …0101 is not valid; …0199 neither, but code 21211 is"
+    assert without_people(said) == "The 'To' number …0101 is not valid; …0199 neither, but code 21211 is"

@@ -16,7 +16,7 @@ from sixfbd_plugins.checks.targets import hiding
 from sixfbd_plugins.mail.letters import Letter
 from sixfbd_plugins.mail.options import MailOptions, parse_mailbox
 from sixfbd_plugins.notifiers.webhook import retry_after_s
-from sixfbd_plugins.provider import exchange
+from sixfbd_plugins.provider import exchange, without_people
 
 CALL_S: Final = 10 * SECOND
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -111,7 +111,7 @@ class SendGrid:
         return self._shown(said) if isinstance(said, str) else ""
 
     def _shown(self, text: str) -> str:
-        return without_addresses(self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
+        return without_people(self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
 
     def _wait_s(self, answer: httpx.Response) -> float | None:
         wall = self._ctx.clock.wall()
@@ -121,8 +121,3 @@ class SendGrid:
         if not re.fullmatch("[0-9]{1,12}", reset):
             return None
         return min(max(0.0, int(reset) - wall.timestamp()), MOST_PAUSE_S)
-
-
-def without_addresses(text: str) -> str:
-    """Return a text whose e-mail addresses show their domain alone."""
-    return re.sub(r"[^\s@<>()\[\],;:\"']+@", "***@", text)

@@ -21,7 +21,7 @@ from sixfbd_plugins.checks.probe.tls import trusting_context
 from sixfbd_plugins.checks.targets import hiding, run_deadline
 from sixfbd_plugins.mail.letters import Letter
 from sixfbd_plugins.mail.options import PORTS, MailOptions, parse_mailbox
-from sixfbd_plugins.mail.sendgrid import without_addresses
+from sixfbd_plugins.provider import without_people
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ class Smtp:
         return TemporaryFailure(whole) if code < 500 else PermanentFailure(whole)
 
     def _shown(self, text: str) -> str:
-        return without_addresses(self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
+        return without_people(self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
 
 
 class _Talk:

@@ -36,6 +36,7 @@ from sixfbd.plugin import (
     installed,
 )
 from sixfbd_plugins.notifiers.pace import Pace
+from sixfbd_plugins.provider import last_digits
 from sixfbd_plugins.twilio.account import (
     ACCOUNT_FROM_ENVIRONMENT,
     ENVIRONMENT,
@@ -49,7 +50,7 @@ from sixfbd_plugins.twilio.account import (
 )
 from sixfbd_plugins.twilio.failures import is_temporary, words_of
 from sixfbd_plugins.twilio.messages import FAILED, receipt_of
-from sixfbd_plugins.twilio.numbers import last_digits, normalized, normalized_sender
+from sixfbd_plugins.twilio.numbers import normalized, normalized_sender
 from sixfbd_plugins.twilio.texts import fitted, reference, segments
 
 LISTED_AFTER_S: Final = 30 * SECOND  # a message that was taken is in the log by then

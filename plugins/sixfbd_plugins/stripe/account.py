@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from sixfbd.plugin import SECOND, Context, OptionFaults, Secret, installed
 from sixfbd_plugins.checks.targets import hiding
-from sixfbd_plugins.provider import exchange, validate_base_url
+from sixfbd_plugins.provider import exchange, validate_base_url, without_people
 
 T = TypeVar("T")
 
@@ -24,7 +24,6 @@ CALL_S: Final = 10 * SECOND
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024  # a page of 100 events has less than one
 MAX_SAID: Final = 160  # characters of what Stripe says that are shown
 _KEY: Final = re.compile("(?:sk|rk)_(?:live|test)_[0-9A-Za-z_]{8,247}")
-_ADDRESS: Final = re.compile(r"[^\s@<>,;]+@[^\s@<>,;]+")
 
 
 class AccountOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,7 +92,7 @@ class Account:
 
     def hide(self, text: str) -> str:
         """Return a text that may be shown: without key and addresses, not longer than a line."""
-        return _ADDRESS.sub("***", self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
+        return without_people(self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
 
     async def _exchange(self, method: str, url: str, headers: Mapping[str, str]) -> httpx.Response:
         answer = await exchange(

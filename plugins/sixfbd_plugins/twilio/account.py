@@ -19,8 +19,7 @@ from msgspec import Meta
 
 from sixfbd.plugin import SECOND, Context, OptionFaults, Secret
 from sixfbd_plugins.checks.targets import hiding
-from sixfbd_plugins.provider import exchange, validate_base_url
-from sixfbd_plugins.twilio.numbers import without_numbers
+from sixfbd_plugins.provider import exchange, validate_base_url, without_people
 
 T = TypeVar("T")
 
@@ -125,7 +124,7 @@ class Account:
 
     def hide(self, text: str) -> str:
         """Return a text that may be shown: without secrets, without numbers, not longer than a line."""
-        return without_numbers(self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
+        return without_people(self._hide(" ".join(text[: 8 * MAX_SAID].split())))[:MAX_SAID]
 
     async def _exchange(
         self,

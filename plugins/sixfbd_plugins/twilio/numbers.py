@@ -1,4 +1,4 @@
-"""Phone numbers: E.164 (ITU-T), written as people write them, and shown by their last four digits (SEED, Privacy)."""
+"""Phone numbers: E.164 (ITU-T), also as people write them."""
 
 import re
 from typing import Final
@@ -7,7 +7,6 @@ E164: Final = re.compile(r"\+[1-9][0-9]{6,14}")
 _SHORT_CODE: Final = re.compile("[0-9]{3,8}")
 _ALPHANUMERIC: Final = re.compile("(?=.*[A-Za-z])[A-Za-z0-9 &_+-]{1,11}")  # a sender id, where a country allows one
 _BLANKS: Final = str.maketrans("", "", " -().\u00a0\u2011")
-_LIKE_A_NUMBER: Final = re.compile(r"\+?[0-9](?:[ ().-]{0,2}[0-9]){6,}")
 
 
 def normalized(text: str) -> str:
@@ -26,13 +25,3 @@ def normalized_sender(text: str) -> str:
     if _ALPHANUMERIC.fullmatch(text):
         return text
     raise ValueError('is no sender; write a number such as "+1-352-555-0101", a short code, or a name of 11 letters')
-
-
-def last_digits(number: str) -> str:
-    """Return a number as it may be shown."""
-    return f"…{number.strip()[-4:]}"
-
-
-def without_numbers(text: str) -> str:
-    """Return a text in which whatever looks like a phone number shows its last four digits."""
-    return _LIKE_A_NUMBER.sub(lambda found: last_digits(re.sub("[^0-9]", "", found[0])), text)
