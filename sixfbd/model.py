@@ -212,8 +212,9 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     `describing` names labels of what `expr` yields that tell of an alert and do not name it: an alert stays the same when
     they change. If `severity` is among them it is the alert's, and the rule needs neither `severity` nor `levels`: for
-    thresholds that are series themselves. `once` are matchers of all these labels: what they all match is neither told
-    again while nothing changes, nor escalated.
+    thresholds that are series themselves. One called `ended` says that what it describes is over, and why: then nothing
+    fires, and what does resolves with that reason. `once` are matchers of all these labels: what they all match is neither
+    told again while nothing changes, nor escalated.
     """
 
     name: RuleName

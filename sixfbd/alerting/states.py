@@ -6,7 +6,7 @@ brought here: it says nothing, so that nothing changes.
 
 import math
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -17,10 +17,14 @@ from sixfbd.journal.records import AlertChanged
 from sixfbd.model import Alert, AlertKey, AlertState, Found, Rule, Severity
 
 Change: TypeAlias = AlertChanged | None
+ENDED: Final = "ended"  # a describing label: why what is found is over
 
 
 def seen(policy: Policy, rule: Rule, alert: Alert | None, found: Found, at: float) -> Change:
-    """The expression returned this label set. A value below every level counts as not there (but is known)."""
+    """The expression returned this label set. A value below every level counts as not there (but is known), and one that
+    is described as ended is over."""
+    if reason := dict(found.describing).get(ENDED):
+        return None if alert is None else withdraw(alert, at, reason)
     severity = severity_of(policy, rule, alert, found)
     if severity is None:
         return None if alert is None else absent(policy, rule, alert, at, found=found)
@@ -81,7 +85,7 @@ def resolve(
 
 
 def withdraw(alert: Alert, at: float, reason: str) -> AlertChanged:
-    """The alert's rule is gone: what fires resolves, what is pending never was."""
+    """There is nothing to fire for any more, as when the alert's rule is gone: what fires resolves, what is pending never was."""
     state = AlertState.RESOLVED if alert.state is AlertState.FIRING else AlertState.INACTIVE
     resolved_at = at if state is AlertState.RESOLVED else None
     ended = replace(

@@ -399,6 +399,7 @@ _LEVELS: Final = " or on (city, type) ".join(
         (EDGES[0], 10, 5, Severity.MEDIUM, "LOW"),
     )
 )
+_CLOSED: Final = "(max by (city, type) (inventory_sales_closed) == 1)"
 _TIER_NAME: Final = "{{ $labels.city }} {{ $labels.type | toUpper }}"
 
 
@@ -407,10 +408,11 @@ _rule: Final = partial(default_rule, "inventory")
 RULES: Final = (
     _rule(
         "InventoryLow",
-        f"({_LEVELS}) unless on (city, type) (max by (city, type) (inventory_sales_closed) == 1)",
+        f'label_replace({_CLOSED}, "ended", "sales_closed", "", "") or on (city, type) {_LEVELS}',
         f"🚨 INVENTORY {{{{ $labels.level }}}}: {_TIER_NAME} - {{{{ $value }}}} tickets remaining",
         None,
-        describing=("level", "severity"),
+        describing=("ended", "level", "severity"),
+        once=('level="SOLD OUT"',),
     ),
     _rule(
         "InventoryOversold",

@@ -1,7 +1,7 @@
 """An engine in small with a real journal and an `inventory` check on it: what it reports is seen by rules and by itself."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import trio
 
 from sixfbd.intake import Intake, declare
 from sixfbd.journal.database import JournalDatabase
-from sixfbd.model import CheckName, Event, Report
+from sixfbd.model import CheckName, Event, Found, Report
 from sixfbd.plugin import PluginConfig
 from sixfbd.promql import Stop
 from sixfbd.readers.queries import EngineReader
@@ -122,11 +122,19 @@ class Engine:
         data = {"orderId": "o", "cityId": city, "tier": tier, "quantity": quantity, "amount": 100, "currency": "USD"}
         await self.send("ticket_sale", at, **data, **more)
 
+    def _evaluated(self, bound: Any) -> Sequence[Found]:
+        result = evaluate_rule(bound, self.window.snapshot(), self.clock.now(), Stop())
+        assert result.error is None
+        return result.found
+
+    def ended(self, rule: str) -> list[tuple[dict[str, str], str]]:
+        """What a rule says to be over: labels, and why."""
+        told = [(dict(one.labels), dict(one.describing).get("ended")) for one in self._evaluated(BOUND.rule(rule))]
+        return [(labels, why) for labels, why in told if why]
+
     def found(self, rule: str) -> list[tuple[dict[str, str], float, str, str]]:
         """What a rule finds now: labels, value, severity, text."""
         bound = BOUND.rule(rule)
-        result = evaluate_rule(bound, self.window.snapshot(), self.clock.now(), Stop())
-        assert result.error is None
         return [
             (
                 dict(one.labels),
@@ -134,7 +142,8 @@ class Engine:
                 str(bound.rule.severity or one.severity),
                 render_annotations(bound, dict((*one.labels, *one.describing)), one.value, "")["summary"],
             )
-            for one in result.found
+            for one in self._evaluated(bound)
+            if not dict(one.describing).get("ended")
         ]
 
     def texts(self, rule: str = "InventoryLow") -> list[tuple[str, str]]:

@@ -191,6 +191,7 @@ async def test_past_the_end_of_sale_alerts_end_and_nothing_is_forecast(running, 
     assert running.value("inventory_city_tickets_remaining", city="dallas") == 9
     await running.look(check, ga(0))
     assert running.texts() == []
+    assert running.ended("InventoryLow") == [({"city": "dallas", "type": "ga"}, "sales_closed")]
     assert running.milestones() == []
     assert running.value("inventory_sales_closed", city="dallas") == 1
     assert not any(sample.metric.startswith("inventory_city") for sample in (await running.look(check, ga(0))).samples)

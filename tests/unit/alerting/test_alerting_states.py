@@ -295,3 +295,29 @@ def test_a_severity_that_a_label_gives_changes_within_the_incident(kit, ledger):
     assert (first.severity, one.alert().annotations["summary"]) == (Severity.MEDIUM, "it is 4")
     assert one.alert().labels["severity"] == "high"
     one.check()
+
+
+def test_what_is_described_as_ended_resolves_with_that_reason_and_begins_nothing(kit, ledger):
+    ended = replace(kit.found(1.0, host="a"), describing=(("ended", "sales_closed"),))
+    one = ledger(kit.rule(keep_firing_for_s=60))
+    one.see(ended)
+    assert state_of(one) is None and one.records == []
+    one.see(kit.found(host="a"), at=kit.START + 1)
+    one.answer(one.sending[0])
+    one.see(ended, at=kit.START + 2)
+    assert state_of(one) is None, "it is not kept firing"
+    [resolve] = [
+        record.obligation
+        for record in one.records
+        if getattr(record, "obligation", None) and record.obligation.kind == "resolve"
+    ]
+    assert resolve.about.reason == "sales_closed"
+    one.check()
+
+
+def test_a_pending_alert_that_is_described_as_ended_never_was(kit, ledger):
+    one = ledger(kit.rule(for_s=60))
+    one.see(kit.found(host="a"))
+    one.see(replace(kit.found(1.0, host="a"), describing=(("ended", "over"),)), at=kit.START + 1)
+    assert state_of(one) is None and one.states() == []
+    one.check()
