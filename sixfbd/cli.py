@@ -226,6 +226,35 @@ def _rule_row(rule: "Rule") -> tuple[str, ...]:
     )
 
 
+@cli.command("test-routes")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@config_option
+@json_option
+@click.pass_context
+def test_routes(ctx: click.Context, files: tuple[Path, ...], config_path: Path | None, as_json: bool) -> None:
+    """Check who would be told against files of tests.
+
+    A FILE holds [[tests]] with labels = {severity = "critical"} and receivers = ["primary"]; at = "2026-11-26T03:00:00"
+    tests another time than now. Exit code 1 if one fails.
+    """
+    import msgspec
+
+    from sixfbd.route_tests import RouteTestError, run_files
+
+    config, catalog = _loaded(find_config(os.environ, config_path))
+    try:
+        results = list(run_files(files, config, catalog))
+    except RouteTestError as error:
+        raise Failure(str(error)) from None
+    failed = [one for one in results if one.failure]
+    if as_json:
+        print_json(msgspec.to_builtins(results))
+    else:
+        print_lines(f"{one.file}: {one.name}: {one.failure}" for one in failed)
+        print_lines([f"{len(results) - len(failed)} of {len(results)} tests passed"])
+    ctx.exit(FAILED if failed else 0)
+
+
 # ---- plugins, one check ----------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from sixfbd.control.engine import (
     EmitView,
     JournalView,
     MessageView,
+    NotifyTestView,
     OutboxView,
     PluginView,
     PreviewView,
@@ -46,6 +47,7 @@ from sixfbd.control.engine import (
     StatusView,
     TokenView,
     VerifyView,
+    WhyNotView,
     WhyView,
 )
 from sixfbd.control.protocol import RpcError
@@ -432,6 +434,34 @@ def ack(session: Session, alert: str, comment: str) -> None:
     session.say(result, result)
 
 
+@cli.command("why-not")
+@click.argument("rule")
+@click.argument("labels", metavar="[LABEL=VALUE...]", nargs=-1)
+@click.option(
+    "--at", metavar="TIME", help="A time in the past, such as -2h, as far back as samples go; now if left out."
+)
+@json_option
+@pass_session
+def why_not(session: Session, rule: str, labels: tuple[str, ...], at: str | None) -> None:
+    """Why RULE does not fire for these labels, or nobody is told.
+
+    Its expression is taken apart: what it compares, which series there are, which checks bring them.
+    """
+    when = None if at is None else _time(at, time.time())
+    result = session.ask("why_not", rule=rule, labels=_labels(labels), at=when)
+    session.show(result, WhyNotView, lambda view: show.show_why_not(view, time.time(), terminal_width()))
+
+
+def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"{pair!r} is not LABEL=VALUE")
+        given[name] = value
+    return given
+
+
 # ---- silences, routes ------------------------------------------------------------------------------------------------
 
 
@@ -497,6 +527,30 @@ def silence_expire(session: Session, ids: tuple[str, ...]) -> None:
 
 
 @cli.group()
+def notify() -> None:
+    """The way to people."""
+
+
+@notify.command("test")
+@click.argument("receivers", metavar="RECEIVER...", nargs=-1)
+@click.option(
+    "--wait", "wait_s", default=30.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0, 50),
+    help="Longest wait for what comes of it.",
+)  # fmt: skip
+@json_option
+@pass_session
+@click.pass_context
+def notify_test(ctx: click.Context, session: Session, receivers: tuple[str, ...], wait_s: float) -> None:
+    """Send a message that says that it is a test, through every channel of the RECEIVERs, or of all.
+
+    It goes the way of every other message, and is in the journal as they are. Exit code 1 unless each was taken.
+    """
+    result = session.ask("notify.test", receivers=receivers, wait_s=wait_s)
+    view = session.show(result, NotifyTestView, lambda view: show.show_notify_test(view, terminal_width()))
+    ctx.exit(OK if all(one.state in ("accepted", "delivered") for one in view.targets) else FAILED)
+
+
+@cli.group()
 def route() -> None:
     """The tree of routes: who is told of what."""
 
@@ -512,13 +566,7 @@ def route_test(ctx: click.Context, session: Session, labels: tuple[str, ...]) ->
     Of a rule that the daemon knows (alertname=NAME) its labels and its severity are filled in. Exit code 1 if nobody
     would be told.
     """
-    given: dict[str, str] = {}
-    for pair in labels:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"{pair!r} is not LABEL=VALUE")
-        given[name] = value
-    view = session.show(session.ask("route.test", labels=given), RouteTestView, show.show_route_test)
+    view = session.show(session.ask("route.test", labels=_labels(labels)), RouteTestView, show.show_route_test)
     ctx.exit(FAILED if view.nobody else OK)
 
 
@@ -624,6 +672,28 @@ def outbox_list(session: Session, state: str | None, still_open: bool, limit: in
 def outbox_show(session: Session, message: str) -> None:
     """One message, what it carries and every try."""
     session.show(session.ask("outbox.show", id=message), MessageView, show.show_message)
+
+
+@outbox.command("retry")
+@click.argument("messages", metavar="ID...", nargs=-1, required=True)
+@json_option
+@pass_session
+def outbox_retry(session: Session, messages: tuple[str, ...]) -> None:
+    """Send again what was given up, as far as it is still so."""
+    for message in messages:
+        result = session.ask("outbox.retry", id=message)
+        session.say(result, result)
+
+
+@outbox.command("drop")
+@click.argument("messages", metavar="ID...", nargs=-1, required=True)
+@json_option
+@pass_session
+def outbox_drop(session: Session, messages: tuple[str, ...]) -> None:
+    """Give messages up that are not sent yet."""
+    for message in messages:
+        result = session.ask("outbox.drop", id=message)
+        session.say(result, result)
 
 
 # ---- tokens ----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.logs import configure_logging
 from sixfbd.model import CheckName, Refusals, Report, Sample, StoredEvent
+from sixfbd.outbox.ack_links import AckLinks, read_or_make_key
 from sixfbd.outbox.events import MessageEvents
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
@@ -210,7 +211,8 @@ async def _open_and_serve(
         def remarking() -> list[str]:
             return remarks(judge, world.clock, sandbox=running.config.daemon.sandbox)
 
-        place = place_of(config, server.url)
+        links = AckLinks(await world.offload(read_or_make_key, state_directory))
+        place = place_of(config, server.url, links)
         outbox = Outbox(judge, world.clock, notifiers, place, drain_s=DRAIN_S, remarks=remarking)
         running = Running(
             config_path=config_path,

@@ -20,15 +20,22 @@ from sixfbd.config.tables import (
     CheckKeys,
     Control,
     Daemon,
+    EscalationTable,
+    FlappingTable,
+    Heartbeat,
     Http,
     HttpPublic,
     InboundKeys,
+    InhibitTable,
     JournalTable,
     Log,
+    MaintenanceTable,
     NotifierKeys,
     PluginSources,
+    RouteTable,
     RuleTable,
     Site,
+    TimeIntervalTable,
     Token,
     WindowTable,
     default_route,
@@ -98,6 +105,7 @@ def initial_config(place: Place, catalog: PluginCatalog) -> str:
         *_notifiers(catalog),
         *_inbound(catalog),
         *_receivers(),
+        *_alerting(),
         _rule(),
     ]
     return "\n".join(sections)
@@ -255,13 +263,81 @@ def _receivers() -> list[str]:
     """Who is told, channel by channel; without a [route] everything goes to primary, critical alerts to secondary too."""
     options = describe_options(Channel)
     explained = [f"# {option.key} ({option.type}): {option.description}" for option in options]
-    who = {"primary": "Who is told of everything.", "secondary": "Who is told of critical alerts as well."}
+    who = {
+        "primary": "Who is told of everything.",
+        "secondary": "Who is told of critical alerts as well.",
+        "escalation": "Who is told of critical alerts that nobody acknowledges within five minutes.",
+    }
     lines = ["# Receivers: who is told, by which channels. Each channel names a notifier.", *explained]
     for name, doc in who.items():
         lines += ["", f"# {doc}", f"[receivers.{name}]", f"log = {_toml({'via': 'log'})}"]
         lines += [f"#webhook = {_toml({'via': 'webhook'})}"]
         lines += [f"#{kind} = {_toml({'via': kind, 'to': [address]})}" for kind, address in _ADDRESSES.items()]
     return ["\n".join(lines) + "\n"]
+
+
+def _alerting() -> list[str]:
+    """How alerts are told, each table as an example: what holds without it is what most want."""
+    primary = {"receiver": "primary"}
+    critical = {"matchers": ['severity="critical"'], "receiver": "secondary", "continue": True}
+    examples: tuple[tuple[str, type[Struct], dict[str, Any], str], ...] = (
+        (
+            "route",
+            RouteTable,
+            {
+                **primary,
+                "group_by": ["alertname", "city"],
+                "group_wait": "10s",
+                "group_interval": "5m",
+                "routes": [critical, {}],
+            },
+            "who is told of what, and when; without it primary of everything, secondary of critical alerts too",
+        ),
+        (
+            "[inhibit]",
+            InhibitTable,
+            {
+                "source_matchers": ['alertname="ServiceDown"'],
+                "target_matchers": ['alertname="ProbeFailed"'],
+                "equal": ["check"],
+            },
+            "",
+        ),
+        (
+            "[escalations]",
+            EscalationTable,
+            {
+                "name": "critical",
+                "matchers": ['severity="critical"'],
+                "steps": [{"after": "5m", "receiver": "escalation"}, {"after": "30m", "receiver": "secondary"}],
+            },
+            "",
+        ),
+        (
+            "time_intervals.nights",
+            TimeIntervalTable,
+            {
+                "intervals": [
+                    {
+                        "times": [
+                            {"start_time": "22:00", "end_time": "24:00"},
+                            {"start_time": "00:00", "end_time": "07:00"},
+                        ]
+                    }
+                ]
+            },
+            "",
+        ),
+        (
+            "[maintenance]",
+            MaintenanceTable,
+            {"name": "backup", "matchers": ['service="system"'], "comment": "backups", "during": "nights"},
+            "",
+        ),
+        ("heartbeat", Heartbeat, {"url": {"file": "tokens/heartbeat-url"}, "interval": "1m"}, ""),
+    )
+    made = [_section(header, struct, values, doc, example=True) for header, struct, values, doc in examples]
+    return [*made, _section("flapping", FlappingTable, {})]
 
 
 def _rule() -> str:

@@ -328,6 +328,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     checks: tuple[str, ...] = ()
     value_at_end: float | str | None = None
     severity_at: float | None = None  # since when it fires with this severity
+    flapping: bool = False  # it comes and goes, and is kept firing until it has settled
     once: bool = False
     held: tuple[Hold, ...] = ()
     escalated: tuple[str, ...] = ()
@@ -463,7 +464,28 @@ class ExpireSilence(Struct, frozen=True, tag="expire_silence"):
     silence: str
 
 
-Command: TypeAlias = Ack | PauseCheck | AddSilence | ExpireSilence
+class TestNotify(Struct, frozen=True, tag="notify_test"):
+    """Send a test through every channel of these receivers; of all if none is named."""
+
+    __test__ = False  # not a test of pytest's
+
+    receivers: tuple[str, ...] = ()
+
+
+class DropMessage(Struct, frozen=True, tag="drop_message"):
+    """Give a message up that is not sent yet."""
+
+    message: MessageId
+
+
+class RetryMessage(Struct, frozen=True, tag="retry_message"):
+    """Owe anew what a message carried that was given up; `obligations` as the journal has them."""
+
+    message: MessageId
+    obligations: tuple[Obligation, ...]
+
+
+Command: TypeAlias = Ack | PauseCheck | AddSilence | ExpireSilence | TestNotify | DropMessage | RetryMessage
 
 
 class Outcome(Struct, frozen=True):

@@ -463,7 +463,8 @@ class NotifiedAlert(msgspec.Struct, frozen=True, kw_only=True):
     """One alert of a notification. Times are unix seconds; `ends_at` is None while it fires. `id` is what `ack` takes.
 
     `annotations` say what the fault was, even when it is over: then `sentence` says so. `reason` is why it ended, if not
-    because all is well, and `value_at_end` what was measured then, if that is known.
+    because all is well, and `value_at_end` what was measured then, if that is known. `ack_url` leads to a page with a button
+    that acknowledges it, "" if there is no address for the outside.
     """
 
     id: str
@@ -479,6 +480,7 @@ class NotifiedAlert(msgspec.Struct, frozen=True, kw_only=True):
     generator_url: str = ""
     reason: str = ""
     value_at_end: float | str | None = None
+    ack_url: str = ""
 
     @property
     def ending(self) -> str:
@@ -530,12 +532,13 @@ class Notifier(Generic[O]):
     `idempotent`: a repeat with the same `id` is dropped by the far side. `can_look_up`: `lookup` tells whether a message
     whose answer was lost had arrived. With neither, such a message is sent once more, marked `possibly_repeated`.
     `receipts`: the provider tells later what became of a message, by an event type's `receipt` (see EventType).
-    `provider_urls` as a check's.
+    `reaches_people`: who configures it has told somebody. `provider_urls` as a check's.
     """
 
     Options: ClassVar[type] = NoOptions
     metrics: ClassVar[Metrics] = ()
     provider_urls: ClassVar[ProviderUrls] = {}
+    reaches_people: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False
     can_look_up: ClassVar[bool] = False
     receipts: ClassVar[bool] = False
@@ -553,6 +556,11 @@ class Notifier(Generic[O]):
         Called when a configuration is read. Raises ValueError or InvalidOptions for options that do not fit to that.
         """
         return options
+
+    @classmethod
+    def gets_receipts(cls, options: Any) -> bool:
+        """Tell whether receipts may come with these options, if `receipts` is not true of all."""
+        return cls.receipts
 
     @classmethod
     def check_address(cls, options: Any, address: str) -> None:

@@ -34,6 +34,7 @@ from sixfbd.instances import (
 from sixfbd.intake import Intake, declare
 from sixfbd.logs import configure_logging
 from sixfbd.model import Actor, CheckName, Found, Rule
+from sixfbd.outbox.ack_links import AckLinks
 from sixfbd.outbox.render import Place
 from sixfbd.plugin import Reader
 from sixfbd.quantities import Duration, Size
@@ -416,7 +417,7 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
         ended = running.schedule.add(instance, paused=name in running.judge.state.paused)
         if name in old:
             ending[name] = ended
-    running.outbox.replace(plan.notifiers, place_of(plan.config, running.url))
+    running.outbox.replace(plan.notifiers, place_of(plan.config, running.url, running.outbox.place.links))
     running.changed.ring()
     return ending
 
@@ -431,9 +432,11 @@ async def discard(plan: Plan, running: Running) -> None:
     await close_all([*checks, *notifiers])
 
 
-def place_of(config: Config, url: str) -> Place:
-    """Where messages say that they come from."""
-    return Place(config.site.name, config.site.environment, url, config.severities)
+def place_of(config: Config, url: str, links: AckLinks) -> Place:
+    """Where messages say that they come from, and where their links lead."""
+    public = config.http.public
+    links = links.at("" if public is None else public.url)
+    return Place(config.site.name, config.site.environment, url, config.severities, links)
 
 
 async def reload(running: Running, by: Actor) -> tuple[str, ...]:

@@ -29,6 +29,14 @@ from sixfbd.window.window import Window
 from sixfbd.world import EngineClock, World
 
 
+class Beats(Struct):
+    """What became of the heartbeat: `last_at` is when one was last taken, `withheld` why there is none now."""
+
+    last_at: float | None = None
+    withheld: str = ""
+    sent: int = 0
+
+
 class Running(Struct):
     """One daemon. `config`, `rules`, `checks` and `notifiers` are replaced by a reload; the parts stay."""
 
@@ -57,6 +65,7 @@ class Running(Struct):
     stood_still: tuple[float, float] | None = None  # the last time that nothing ran, from and until
     checks: dict[CheckName, CheckInstance] = field(default_factory=dict)
     notifiers: dict[str, NotifierInstance] = field(default_factory=dict)
+    beats: Beats = field(default_factory=Beats)
     ready: bool = False
     changed: Bell = field(default_factory=Bell)
     stop: trio.Event = field(default_factory=trio.Event)

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import trio
 
-from sixfbd import systemd
+from sixfbd import heartbeat, systemd
 from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import ClockStepped, Damaged
@@ -51,6 +51,7 @@ def begin(running: Running, view: HttpView, nursery: trio.Nursery) -> None:
         nursery.start_soon(task, running)
     nursery.start_soon(report_vitals, running, view)
     nursery.start_soon(collect_garbage)
+    nursery.start_soon(heartbeat.beat, running)
     running.clock.tell(partial(stood_still, running, view))
     running.watchdog.tell(partial(_report_safely, running, view))
     # Not whether the journal can be written: a restart mends no full disk, and could not even start on one.
@@ -124,6 +125,10 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     for blame, seconds in running.watchdog.recent().items():
         labels = {"plugin": blame.plugin or "none", "doing": blame.doing, "place": blame.place}
         yield gauge("sixfbd_loop_blocked_seconds", seconds, **labels)
+    if running.config.heartbeat.url is not None:
+        yield gauge("sixfbd_heartbeat_withheld", float(bool(running.beats.withheld)))
+        if running.beats.last_at is not None:
+            yield gauge("sixfbd_heartbeat_last_success_timestamp_seconds", running.beats.last_at)
     for (route, status), count in view.requests.items():
         yield counter("sixfbd_http_requests_total", count, route=route, status=str(status))
     yield counter("sixfbd_http_request_seconds_total", view.request_seconds)

@@ -41,6 +41,8 @@ DOCS: Final = {
     "sixfbd_cpu_seconds_total": "CPU time of the daemon, user and system.",
     "sixfbd_event_times_clamped_total": "Events whose claimed time was more than a minute ahead.",
     "sixfbd_events_total": "Events by type and outcome.",
+    "sixfbd_heartbeat_last_success_timestamp_seconds": "When the dead man's switch last took a heartbeat.",
+    "sixfbd_heartbeat_withheld": "1 while no heartbeat is sent, or none is taken.",
     "sixfbd_http_request_seconds_total": "Time spent on answering requests.",
     "sixfbd_http_requests_total": "Requests to the daemon's own port, by route and status.",
     "sixfbd_inbound_requests_total": "Webhooks by inbound and what became of them.",

@@ -10,8 +10,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from sixfbd.alerting import states
+from sixfbd.alerting.commanding import Commanding
 from sixfbd.alerting.drafting import DUE_AT_ONCE, SUPERSEDED, Steps
-from sixfbd.alerting.holding import Holding
 from sixfbd.alerting.identity import message_id
 from sixfbd.alerting.inputs import (
     Absent,
@@ -34,10 +34,7 @@ from sixfbd.alerting.inputs import (
 from sixfbd.alerting.owe import Transition, group_of, owe, owe_notice
 from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.journal.records import (
-    Acked,
     AlertChanged,
-    Audited,
-    CheckPaused,
     Configured,
     EventsJudged,
     MessageChanged,
@@ -49,20 +46,14 @@ from sixfbd.journal.records import (
 )
 from sixfbd.journal.state import State
 from sixfbd.model import (
-    Ack,
-    Actor,
-    AddSilence,
     AlertKey,
     AlertState,
-    CheckName,
     Evaluated,
-    ExpireSilence,
     Found,
     Message,
     Obligation,
     ObligationState,
     Outcome,
-    PauseCheck,
     Receipt,
     Rule,
     RuleName,
@@ -73,6 +64,9 @@ from sixfbd.outbox.steps import GiveUp, Look, Send, Suppress, next_step, retry_d
 from sixfbd.plugin import PermanentFailure, TemporaryFailure
 
 MAX_OBLIGATIONS: Final = 100  # in one message
+UNSURE_S: Final = (
+    30.0  # before what may have arrived is sent for the one more time: a provider that hangs up does so for a while
+)
 EVENTS_UNJUDGED: Final = 1000  # events without a notice that may pass before their number is written
 
 Latest = Mapping[RuleName, Evaluated]
@@ -135,7 +129,7 @@ def after_start(published: State, now: float, why: str) -> list[Record]:
     return found
 
 
-class _Round(Holding):
+class _Round(Commanding):
     """One decision in the making."""
 
     def __init__(self, published: State, policy: Policy, now: float, latest: Latest, claim: bool, judged: int) -> None:
@@ -170,7 +164,7 @@ class _Round(Holding):
             case EventsCommitted():
                 yield from self._events(one)
             case CommandInput():
-                self._commanded(one)
+                self.commanded(one)
             case Noted():
                 for record in one.records:
                     self.emit(record)
@@ -204,12 +198,13 @@ class _Round(Holding):
             present.add(key)
             alert = self.draft.alerts.get(key)
             at = evaluated.at if alert is None else max(evaluated.at, alert.since)
-            self._change(states.seen(self.policy, rule, alert, found, at))
+            self._change(states.seen(self.policy, rule, alert, found, at, self.draft.flips.get(key) or ()))
             yield from self.rest()
         for key in sorted(key for key in self.draft.of_rule.of(evaluated.rule) if key not in present):
             alert = self.draft.alerts[key]
             blind = states.feeders_blind(alert, evaluated.blind_checks)
-            self._change(states.absent(self.policy, rule, alert, max(evaluated.at, alert.since), blind=blind))
+            at, changes = max(evaluated.at, alert.since), self.draft.flips.get(key) or ()
+            self._change(states.absent(self.policy, rule, alert, at, changes, blind=blind))
             yield from self.rest()
 
     def _timers(self, until: float) -> Steps[None]:
@@ -258,43 +253,6 @@ class _Round(Holding):
         acted = len(self.records) > already
         if committed.last_seq > before and (acted or committed.last_seq - before >= EVENTS_UNJUDGED):
             self.emit(EventsJudged(committed.at, committed.last_seq))
-
-    # ---- commands ------------------------------------------------------------------------------------------------------
-
-    def _commanded(self, given: CommandInput) -> None:
-        match given.command:
-            case Ack():
-                outcome, said = self._ack(given.command, given.by, given.at)
-            case PauseCheck():
-                outcome, said = self._pause(given.command, given.by, given.at)
-            case AddSilence():
-                outcome, said = self.add_silence(given.command, given.by, given.at)
-            case ExpireSilence():
-                outcome, said = self.expire_silence(given.command, given.at)
-        self.emit(Audited(given.at, given.by.name, said, outcome.error or outcome.detail))
-        self.effects.append(Reply(given.slot, outcome))
-
-    def _ack(self, command: Ack, by: Actor, at: float) -> tuple[Outcome, str]:
-        said = f"ack {command.alert}"
-        alert = self.draft.incident(command.alert)
-        if alert is None:
-            mend = "`sixfbctl alerts` lists those that fire"
-            return Outcome(False, error=f"no alert {command.alert!r} is firing; {mend}"), said
-        if alert.state is not AlertState.FIRING:
-            return Outcome(False, error=f"{alert.key.rule} {alert.id} is {alert.state}, not firing"), said
-        if alert.acked_by is not None:
-            return Outcome(True, f"{alert.key.rule} {alert.id} was acknowledged by {alert.acked_by} before"), said
-        self.emit(Acked(at, alert.id, by.name, command.comment))
-        return Outcome(True, f"{alert.key.rule} {alert.id} acknowledged"), said
-
-    def _pause(self, command: PauseCheck, by: Actor, at: float) -> tuple[Outcome, str]:
-        check = CheckName(command.check)
-        done = "paused" if command.paused else "running"
-        said = f"{'pause' if command.paused else 'resume'} {check}"
-        if (check in self.draft.paused) == command.paused:
-            return Outcome(True, f"{check} is {done} already"), said
-        self.emit(CheckPaused(at, check, command.paused, by.name))
-        return Outcome(True, f"{check} is {done} now"), said
 
     def _replaced(self, replaced: Replaced) -> Steps[None]:
         """Another policy: alerts of rules that are gone end, timers follow the new durations.
@@ -424,6 +382,8 @@ class _Round(Holding):
         state: ObligationState = "pending" if known else "unknown"
         wish = outcome.retry_after_s if isinstance(outcome, TemporaryFailure) else None
         wait_s = 0.0 if notifier is None else retry_delay_s(message, notifier, self.policy.rng, wish)
+        if state == "unknown" and notifier is not None and notifier.is_unsure:
+            wait_s = max(wait_s, min(UNSURE_S, notifier.retry_most_s))
         moved = replace(message, state=state, last_error=error, next_try_at=answer.at + wait_s)
         step = next_step(moved, len(self.draft.carried(moved)), notifier, answer.at)
         if isinstance(step, GiveUp):

@@ -4,36 +4,18 @@ The part of a round that looks at alerts once all inputs are taken, before messa
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from msgspec.structs import replace
 
 from sixfbd.alerting.drafting import DUE_AT_ONCE, SUPERSEDED, Drafting, Steps
 from sixfbd.alerting.escalation import next_step
 from sixfbd.alerting.holds import Held, Inhibition, inhibits_by, next_boundary
-from sixfbd.alerting.identity import silence_id
 from sixfbd.alerting.owe import alerting, owe_again, owe_step
 from sixfbd.alerting.policy import Policy
-from sixfbd.alerting.routes import all_match, parse_matcher
-from sixfbd.journal.records import AlertChanged, HoldsChecked, Owed, SilenceChanged
+from sixfbd.alerting.routes import all_match
+from sixfbd.journal.records import AlertChanged, HoldsChecked, Owed
 from sixfbd.journal.state import State
-from sixfbd.model import (
-    Actor,
-    AddSilence,
-    Alert,
-    AlertKey,
-    AlertState,
-    ExpireSilence,
-    Hold,
-    ObligationKind,
-    Outcome,
-    Silence,
-    Target,
-)
-from sixfbd.quantities import show_duration
-
-MAX_SILENCES: Final = 1000
-MAX_MATCHERS: Final = 50
+from sixfbd.model import Alert, AlertKey, AlertState, Hold, ObligationKind, Target
 
 
 class Holding(Drafting):
@@ -112,52 +94,6 @@ class Holding(Drafting):
                 unknowing["fire" if told is None else "level"][target] = obligation
         for kind, targets in unknowing.items():
             self.owe(owe_again(self.draft, self.policy, alert, kind, targets, self.now), self.now)
-
-    # ---- silences ------------------------------------------------------------------------------------------------------
-
-    def add_silence(self, command: AddSilence, by: Actor, at: float) -> tuple[Outcome, str]:
-        said = f"silence {' '.join(command.matchers)} for {show_duration(command.duration_s)}"
-        if (error := self._refused(command)) is not None:
-            return Outcome(False, error=error), said
-        starts_at = at if command.starts_at is None else max(at, command.starts_at)
-        silence = Silence(
-            id=silence_id(command.matchers, by.name, at, len(self.records)),
-            matchers=command.matchers,
-            starts_at=starts_at,
-            ends_at=starts_at + command.duration_s,
-            author=by.name,
-            comment=command.comment,
-        )
-        self.emit(SilenceChanged(at, silence))
-        self.doubt_all_holds()
-        count = sum(all_match(map(parse_matcher, silence.matchers), one.labels) for one in self.draft.alerts.values())
-        return Outcome(True, f"silence {silence.id} matches {count} of the alerts that there are", id=silence.id), said
-
-    def _refused(self, command: AddSilence) -> str | None:
-        if not command.matchers:
-            return 'a silence without matchers would silence everything; name some, such as alertname="HighCPU"'
-        if len(command.matchers) > MAX_MATCHERS:
-            return f"{len(command.matchers)} matchers; a silence has {MAX_MATCHERS} at most"
-        if command.duration_s <= 0:
-            return "a silence must last for more than 0s"
-        if len(self.draft.silences) >= MAX_SILENCES:
-            return f"there are {MAX_SILENCES} silences; let some expire: `sixfbctl silence list`"
-        try:
-            matchers = [parse_matcher(text) for text in command.matchers]
-        except ValueError as error:
-            return str(error)
-        if all(matcher.matches({}) for matcher in matchers):
-            return 'every alert without these labels would match too; add a matcher such as alertname="HighCPU"'
-        return None
-
-    def expire_silence(self, command: ExpireSilence, at: float) -> tuple[Outcome, str]:
-        said = f"expire silence {command.silence}"
-        silence = self.draft.silences.get(command.silence)
-        if silence is None:
-            return Outcome(False, error=f"there is no silence {command.silence!r}; see `sixfbctl silence list`"), said
-        self.emit(SilenceChanged(at, replace(silence, starts_at=min(silence.starts_at, at), ends_at=at)))
-        self.doubt_all_holds()
-        return Outcome(True, f"silence {silence.id} has ended", id=silence.id), said
 
     # ---- escalations and repeats -----------------------------------------------------------------------------------------
 

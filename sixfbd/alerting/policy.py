@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from sixfbd.alerting.escalation import Escalation, compile_escalations
+from sixfbd.alerting.flapping import Flapping
 from sixfbd.alerting.holds import Calendar, Inhibition, compile_inhibitions
+from sixfbd.alerting.intervals import compile_interval, compile_window
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Config, NotifierTable
 from sixfbd.model import Found, Receipt, Rule, RuleName, Severity, StoredEvent
@@ -37,6 +39,11 @@ class NotifierPolicy(Struct, frozen=True, kw_only=True):
     can_look_up: bool = False
     receipts: bool = False
 
+    @property
+    def is_unsure(self) -> bool:
+        """Tell whether nobody can find out what became of a message whose answer was lost."""
+        return not (self.idempotent or self.can_look_up)
+
 
 class Policy(Struct, frozen=True, kw_only=True):
     """One configuration as the judge sees it. `notices` gives the notice's name by event type, `notice_severities` how
@@ -52,6 +59,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     calendar: Calendar = Calendar()
     inhibitions: tuple[Inhibition, ...] = ()
     escalations: tuple[Escalation, ...] = ()
+    flapping: Flapping = Flapping(window_s=0.0)
     notifiers: Mapping[str, NotifierPolicy]
     rng: Callable[..., random.Random]
     notices: Mapping[str, str] = {}
@@ -65,7 +73,7 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 def notifier_policy(table: NotifierTable, plugin: type[Notifier[Any]]) -> NotifierPolicy:
-    """Return the settings of a configured notifier, with what its class promises about repeats."""
+    """Return the settings of a configured notifier, with what its class promises about repeats and receipts."""
     return NotifierPolicy(
         name=table.name,
         timeout_s=float(table.timeout),
@@ -75,8 +83,15 @@ def notifier_policy(table: NotifierTable, plugin: type[Notifier[Any]]) -> Notifi
         retry_most_s=float(table.retry_most),
         idempotent=plugin.idempotent,
         can_look_up=plugin.can_look_up,
-        receipts=plugin.receipts,
+        receipts=_gets_receipts(plugin, table.options),
     )
+
+
+def _gets_receipts(plugin: type[Notifier[Any]], options: Any) -> bool:
+    try:
+        return bool(plugin.gets_receipts(options))
+    except Exception:  # noqa: BLE001 - a plugin may raise anything; then what it says of itself in general holds
+        return plugin.receipts
 
 
 def build_policy(
@@ -97,8 +112,10 @@ def build_policy(
         level_of=level_of,
         annotate=annotate,
         routing=Routing(compile_route(config.route), config.receivers, config.severities),
+        calendar=_calendar(config),
         inhibitions=compile_inhibitions(config.inhibit),
         escalations=compile_escalations(config.escalations),
+        flapping=Flapping(float(config.flapping.window), config.flapping.high, config.flapping.low),
         notifiers={notifier.name: notifier for notifier in notifiers},
         rng=rng,
         notices={one.name: one.notice for one in types if one.notice},
@@ -106,3 +123,13 @@ def build_policy(
         receipts=frozenset(event_type.name for event_type in types if event_type.receipt is not None),
         receipt_of=receipt_of,
     )
+
+
+def _calendar(config: Config) -> Calendar:
+    zone = config.site.timezone
+    intervals = {name: compile_interval(table, zone) for name, table in config.time_intervals.items()}
+    windows = [
+        compile_window(table, intervals.get, zone, f"maintenance[{place}]")
+        for place, table in enumerate(config.maintenance)
+    ]
+    return Calendar(intervals=intervals, maintenance=tuple(windows))

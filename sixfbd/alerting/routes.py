@@ -7,7 +7,7 @@ and match whole values.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -198,9 +198,14 @@ class Routing(Struct, frozen=True):
     def of_receiver(self, receiver: str, severity: Severity) -> list[Target]:
         """Return the targets of a receiver's channels that a severity uses."""
         used = self.severities[severity].channels if severity in self.severities else ()
+        kinds = {kind for kind in self.receivers.get(receiver, {}) if not used or kind in used}
+        return self.all_of(receiver, kinds)
+
+    def all_of(self, receiver: str, kinds: Collection[str] | None = None) -> list[Target]:
+        """Return the targets of a receiver's channels, those of some kinds only if `kinds` is given."""
         return [
             Target(receiver, channel.via, address)
             for kind, channel in self.receivers.get(receiver, {}).items()
-            if not used or kind in used
+            if kinds is None or kind in kinds
             for address in channel.to
         ]

@@ -5,7 +5,7 @@ brought here: it says nothing, so that nothing changes.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from msgspec.structs import replace
@@ -20,27 +20,38 @@ Change: TypeAlias = AlertChanged | None
 ENDED: Final = "ended"  # a describing label: why what is found is over
 
 
-def seen(policy: Policy, rule: Rule, alert: Alert | None, found: Found, at: float) -> Change:
+def seen(
+    policy: Policy, rule: Rule, alert: Alert | None, found: Found, at: float, changes: Sequence[float] = ()
+) -> Change:
     """The expression returned this label set. A value below every level counts as not there (but is known), and one that
-    is described as ended is over."""
+    is described as ended is over. `changes`: when it came and went lately.
+    """
     if reason := dict(found.describing).get(ENDED):
         return None if alert is None else withdraw(alert, at, reason)
     severity = severity_of(policy, rule, alert, found)
     if severity is None:
-        return None if alert is None else absent(policy, rule, alert, at, found=found)
+        return None if alert is None else absent(policy, rule, alert, at, changes, found=found)
     if alert is None:
         return _begin(policy, rule, found, severity, at)
     if alert.state is AlertState.PENDING:
         return _still_pending(policy, rule, alert, found, severity, at)
-    return _still_firing(policy, rule, alert, found, severity, at)
+    return _still_firing(policy, rule, alert, found, severity, at, changes)
 
 
 def absent(
-    policy: Policy, rule: Rule, alert: Alert, at: float, *, blind: bool = False, found: Found | None = None
+    policy: Policy,
+    rule: Rule,
+    alert: Alert,
+    at: float,
+    changes: Sequence[float] = (),
+    *,
+    blind: bool = False,
+    found: Found | None = None,
 ) -> Change:
     """The expression did not return the alert's label set; `blind`: a check that feeds it is not reporting.
 
-    Blind, it stays as it is and says so (DESIGN promise 5, warm-up). `found` is a value that is within bounds again.
+    Blind, it stays as it is and says so (DESIGN promise 5, warm-up). `found` is a value that is within bounds again,
+    `changes` when it came and went lately: what flaps is kept firing until it has settled.
     """
     if blind:
         return (
@@ -52,18 +63,20 @@ def absent(
         return AlertChanged(
             at, replace(alert, state=AlertState.INACTIVE, since=at, due_at=None, blind=False), alert.state
         )
-    if rule.keep_firing_for_s > 0:
-        since = at if alert.absent_since is None else alert.absent_since
-        end = since + rule.keep_firing_for_s
-        if at < end:
-            if alert.absent_since is not None and not alert.blind:
-                return None
-            return _marked(alert, at, "kept firing", absent_since=since, due_at=end, blind=False)
-    return resolve(policy, rule, alert, at, found=found)
+    since = at if alert.absent_since is None else alert.absent_since
+    known = (*changes, at) if alert.absent_since is None else changes
+    flaps = policy.flapping.is_flapping(known, at, already=alert.flapping)
+    end = max(since + rule.keep_firing_for_s, policy.flapping.settles_at(known, at) if flaps else at)
+    if at >= end:
+        return resolve(policy, rule, alert, at, found=found)
+    marked = replace(alert, absent_since=since, due_at=end, blind=False, flapping=flaps)
+    return None if marked == alert else AlertChanged(at, marked, alert.state, "flaps" if flaps else "kept firing")
 
 
 def timed(policy: Policy, rule: Rule, alert: Alert, found: Found | None, at: float) -> Change:
-    """The alert's timer ended: `for` is over, or `keep_firing_for` is. `found` is the latest that is known of it."""
+    """The alert's timer ended: `for` is over, `keep_firing_for` is, or it has settled. `found` is the latest known of it."""
+    if alert.state is AlertState.FIRING and alert.absent_since is None:
+        return _marked(alert, at, "has settled", flapping=False, due_at=None)
     if alert.state is AlertState.FIRING:
         return resolve(policy, rule, alert, at)
     severity = alert.severity if found is None else severity_of(policy, rule, alert, found) or alert.severity
@@ -97,7 +110,7 @@ def withdraw(alert: Alert, at: float, reason: str) -> AlertChanged:
 
 def retimed(rule: Rule, alert: Alert, at: float) -> Change:
     """The rule's durations may have changed: the alert's timer is set anew. A blind alert has none."""
-    if alert.due_at is None:
+    if alert.due_at is None or alert.flapping:
         return None
     if alert.state is AlertState.PENDING:
         due_at = (alert.pending_at or alert.since) + rule.for_s
@@ -186,12 +199,15 @@ def _still_pending(policy: Policy, rule: Rule, alert: Alert, found: Found, sever
     return None
 
 
-def _still_firing(policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity, at: float) -> Change:
+def _still_firing(
+    policy: Policy, rule: Rule, alert: Alert, found: Found, severity: Severity, at: float, changes: Sequence[float]
+) -> Change:
+    due_at = policy.flapping.settles_at(changes, at) if alert.flapping else None
     if severity is not alert.severity:
         informed = _informed(policy, rule, alert, found, severity, at)
-        return _marked(informed, at, f"{alert.severity} → {severity}", blind=False, absent_since=None, due_at=None)
+        return _marked(informed, at, f"{alert.severity} → {severity}", blind=False, absent_since=None, due_at=due_at)
     if alert.blind or alert.absent_since is not None:
-        return _marked(alert, at, "seen again", blind=False, absent_since=None, due_at=None)
+        return _marked(alert, at, "seen again", blind=False, absent_since=None, due_at=due_at)
     return None
 
 

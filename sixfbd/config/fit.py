@@ -12,10 +12,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from sixfbd.config.convert import Walk
 from sixfbd.config.tables import Channel, CheckKeys, Config, EscalationTable, Http, HttpPublic, RouteTable
 from sixfbd.config.text import KeyPath, did_you_mean, show_value
-from sixfbd.quantities import show_duration
+from sixfbd.quantities import DAY, show_duration
 
 RESERVED_CHECKS: Final = frozenset({"sixfbd", "events", "summaries"})
 """Names of the engine's own series and of those made of events: no check may be called so."""
@@ -83,11 +85,17 @@ def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
             _warn_of_silent_channel(config, ("receivers", receiver, kind), walk)
     if not walk.failed(("route",)):
         _fit_route(config.route, ("route",), names["receivers"], walk, root=True)
+        _fit_intervals_of(config.route, ("route",), frozenset(_table(values, "time_intervals")), walk)
+    _fit_calendar(config, walk)
     for place, inhibit in enumerate(config.inhibit):
         for key in ("source_matchers", "target_matchers"):
             _fit_matchers(getattr(inhibit, key), ("inhibit", place, key), walk)
     if "escalations" in values:
         _fit_escalations(config.escalations, names["receivers"], walk)
+    if not 0 <= config.flapping.window <= DAY:
+        walk.note(("flapping", "window"), "must be 0s to 1d", "", show_value(str(config.flapping.window)))
+    if config.flapping.low > config.flapping.high:
+        walk.note(("flapping", "low"), "is above high", "it must be the lower one", show_value(config.flapping.low))
     if not names["receivers"] and not walk.partial:
         walk.warn(("receivers",), "there is none: nobody is told of an alert", "add [receivers.primary]")
 
@@ -234,6 +242,8 @@ def _quantities(config: Config) -> Iterator[tuple[KeyPath, float]]:
         yield ("http", "public", "max_body"), public.max_body
         yield ("http", "public", "body_timeout"), public.body_timeout
         yield ("http", "public", "request_timeout"), public.request_timeout
+    yield ("heartbeat", "interval"), config.heartbeat.interval
+    yield ("heartbeat", "timeout"), config.heartbeat.timeout
     yield ("journal", "samples"), journal.samples
     yield ("journal", "events"), journal.events
     yield ("journal", "alerts"), journal.alerts
@@ -324,3 +334,44 @@ def _fit_escalations(escalations: Sequence[EscalationTable], receivers: frozense
                     "whom to tell at once, routes say",
                     show_value(str(step.after)),
                 )
+
+
+def _fit_intervals_of(route: RouteTable, path: KeyPath, known: frozenset[str], walk: Walk) -> None:
+    for key in ("mute_time_intervals", "active_time_intervals"):
+        for place, name in enumerate(getattr(route, key)):
+            if name not in known:
+                hint = did_you_mean(name, known) or "there is no [time_intervals.NAME]"
+                walk.absent((*path, key, place), "is not a time interval", hint, show_value(name))
+    for place, child in enumerate(route.routes):
+        _fit_intervals_of(child, (*path, "routes", place), known, walk)
+
+
+def _fit_calendar(config: Config, walk: Walk) -> None:
+    from sixfbd.alerting.intervals import TimeInterval, compile_interval, compile_window  # late, as for matchers
+
+    zone = "UTC" if walk.failed(("site", "timezone")) else config.site.timezone
+    made: dict[str, TimeInterval] = {}
+    for name, table in config.time_intervals.items():
+        path = ("time_intervals", name, "intervals")
+        for place, part in enumerate(table.intervals):
+            try:
+                compile_interval(msgspec.structs.replace(table, intervals=(part,)), zone)
+            except ValueError as error:
+                message, _, hint = str(error).partition("; ")
+                walk.note((*path, place), message, hint)
+        if not walk.failed(path):
+            made[name] = compile_interval(table, zone)
+    names: set[str] = set()
+    for place, window in enumerate(config.maintenance):
+        here = ("maintenance", place)
+        if window.name in names:
+            walk.note((*here, "name"), "is there twice", "choose another name", show_value(window.name))
+        names.add(window.name)
+        _fit_matchers(window.matchers, (*here, "matchers"), walk)
+        if walk.failed((*here, "matchers")) or walk.failed(("time_intervals", window.during)):
+            continue
+        try:
+            compile_window(window, made.get, zone, "maintenance")
+        except ValueError as error:
+            message, _, hint = str(error).partition("; ")
+            walk.note(here, message, hint)

@@ -12,9 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from sixfbd.config.fit import LABEL_NAME, wrong_matcher
-from sixfbd.config.tables import Config, RuleTable
+from sixfbd.config.tables import Config, RouteTable, RuleTable
 from sixfbd.config.text import Problem, did_you_mean, show_value
 from sixfbd.model import Rule, RuleName, Severity
+from sixfbd.rules.defaults import WATCHDOG
 from sixfbd.rules.levels import Condition
 
 _KEY: Final = re.compile(r"(([a-z_]+)(?:\[[0-9]+\]|\.[A-Za-z0-9_]+)*): ")
@@ -83,8 +84,15 @@ def effective_rules(
             rules[table.name] = _overlaid(table, rules.get(table.name), bench.file)
         else:
             rules.pop(table.name, None)
+    if not any(table.name == WATCHDOG for table in config.rules) and not _names_watchdog(config.route):
+        rules.pop(WATCHDOG, None)
     interval_s = float(config.daemon.evaluation_interval)
     return [msgspec.structs.replace(rule, interval_s=interval_s) for rule in rules.values()], bench.problems
+
+
+def _names_watchdog(route: RouteTable) -> bool:
+    own = any(WATCHDOG in text for text in route.matchers)
+    return own or any(_names_watchdog(child) for child in route.routes)
 
 
 def _valid(

@@ -249,6 +249,49 @@ class RouteTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     routes: Annotated[tuple["RouteTable", ...], Meta(description="Routes below this one; the first that matches.")] = ()
 
 
+class TimesTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Part of a day: from `start_time` until just before `end_time`."""
+
+    start_time: Annotated[str, Meta(description='Such as "09:00".')]
+    end_time: Annotated[str, Meta(description='Such as "17:00"; "24:00" is the end of the day.')]
+
+
+class IntervalTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of `[time_intervals.NAME]`; what is left out matches always."""
+
+    times: Annotated[tuple[TimesTable, ...], Meta(description="Parts of the day.")] = ()
+    weekdays: Annotated[tuple[str, ...], Meta(description='Such as "monday:friday".')] = ()
+    days_of_month: Annotated[tuple[str, ...], Meta(description='Such as "1:5"; "-1" is the last day.')] = ()
+    months: Annotated[tuple[str, ...], Meta(description='Such as "january:march" or "12".')] = ()
+    years: Annotated[tuple[str, ...], Meta(description='Such as "2026:2027".')] = ()
+    location: Annotated[str, Meta(description="IANA time zone; by default the site's.")] = ""
+
+
+class TimeIntervalTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[time_intervals.NAME]`: times that routes and maintenance name."""
+
+    intervals: Annotated[
+        tuple[IntervalTable, ...],
+        Meta(
+            description='Such as {weekdays = ["monday:friday"], times = [{start_time = "09:00", end_time = "17:00"}]}.',
+            min_length=1,
+        ),
+    ]
+
+
+class MaintenanceTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[maintenance]]`: a silence that is planned, once or by a time interval."""
+
+    name: Annotated[str, Meta(description="Name of the window.", min_length=1)]
+    matchers: Annotated[tuple[str, ...], Meta(description="Which alerts it holds; all must match.", min_length=1)]
+    comment: Annotated[str, Meta(description="Why; shown with what it holds.")] = ""
+    during: Annotated[str, Meta(description="Name of a time interval.")] = ""
+    from_: Annotated[str, Meta(description="When it begins, if it is held once; a time of the site.")] = field(
+        default="", name="from"
+    )
+    until: Annotated[str, Meta(description="When it ends, if it is held once.")] = ""
+
+
 class InhibitTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[inhibit]]`: while one alert fires, others are told to nobody, as Alertmanager's inhibit_rules."""
 
@@ -276,6 +319,27 @@ class EscalationTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=T
     steps: Annotated[
         tuple[EscalationStep, ...], Meta(description='Such as {after = "5m", receiver = "escalation"}.', min_length=1)
     ]
+
+
+class Heartbeat(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[heartbeat]`: a sign of life to a dead man's switch outside, sent only on proof that the daemon does its work."""
+
+    url: Annotated[
+        Secret | None, Meta(description="The switch's address, which is a secret; without one there is none.")
+    ] = None
+    interval: Annotated[Duration, Meta(description="Time between two beats.")] = Duration(1 * MINUTE)
+    timeout: Annotated[Duration, Meta(description="Time limit of one request.")] = Duration(10 * SECOND)
+    method: Annotated[Literal["GET", "POST"], Meta(description="GET or POST.")] = "GET"
+
+
+class FlappingTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[flapping]`: an alert that comes and goes is kept firing until it has settled."""
+
+    window: Annotated[Duration, Meta(description="Changes of this time count, at most 1d; 0s: nothing flaps.")] = (
+        Duration(30 * MINUTE)
+    )
+    high: Annotated[float, Meta(description="It begins above this weighted share of changes.", gt=0, le=1)] = 0.30
+    low: Annotated[float, Meta(description="It ends at this share.", gt=0, le=1)] = 0.25
 
 
 class SeverityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -375,7 +439,11 @@ class Config(Struct, frozen=True, kw_only=True):
     receivers: dict[str, dict[str, Channel]] = field(default_factory=dict)
     route: RouteTable = RouteTable()
     inhibit: tuple[InhibitTable, ...] = ()
+    time_intervals: dict[str, TimeIntervalTable] = field(default_factory=dict)
+    maintenance: tuple[MaintenanceTable, ...] = ()
     escalations: tuple[EscalationTable, ...] = ()
+    flapping: FlappingTable = FlappingTable()
+    heartbeat: Heartbeat = Heartbeat()
     severities: dict[Severity, SeverityTable] = field(default_factory=lambda: dict(DEFAULT_SEVERITIES))
     rules: tuple[RuleTable, ...] = ()
     files: tuple[str, ...] = ()
@@ -417,7 +485,11 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("inbound", InboundKeys, "named"),
     TableInfo("route", RouteTable),
     TableInfo("inhibit", InhibitTable, "list"),
+    TableInfo("time_intervals", TimeIntervalTable, "named"),
+    TableInfo("maintenance", MaintenanceTable, "list"),
     TableInfo("escalations", EscalationTable, "list"),
+    TableInfo("flapping", FlappingTable),
+    TableInfo("heartbeat", Heartbeat),
     TableInfo("severities", SeverityTable, "named"),
     TableInfo("rules", RuleTable, "list"),
 )

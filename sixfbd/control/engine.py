@@ -70,6 +70,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     blind_before_start_s: float | None = None
     stood_still: tuple[float, float] | None = None  # the last time that nothing of the daemon ran, from and until
     clock_offset_s: float = 0.0  # by which the wall clock is ahead of engine time; a restart adopts it
+    heartbeat: str = ""  # "" if there is none
+    nobody_told: str = ""  # why nobody may ever be told of an alert; "" once a message has reached somebody
     problems: tuple[str, ...] = ()  # plugins left out, rules that fail, what was refused
 
 
@@ -154,6 +156,7 @@ class AlertView(Struct, frozen=True, kw_only=True):
     reason: str = ""
     checks: tuple[str, ...] = ()
     held: tuple[str, ...] = ()  # why nobody is told of it for now
+    flapping: bool = False
     escalate_at: float | None = None
 
 
@@ -176,6 +179,7 @@ def alert_view(alert: Alert) -> AlertView:
         reason=alert.reason,
         checks=alert.checks,
         held=tuple(map(str, alert.held)),
+        flapping=alert.flapping,
         escalate_at=None if alert.acked_by is not None or alert.held else alert.escalate_at,
     )
 
@@ -241,6 +245,21 @@ class SilenceMade(Struct, frozen=True):
     detail: str
 
 
+class TestedTarget(Struct, frozen=True):
+    """What came of a test message to one target; `after_s` is the time until then."""
+
+    target: Target
+    state: str
+    after_s: float
+    reason: str = ""
+
+
+class NotifyTestView(Struct, frozen=True):
+    """`notify.test`: each target that was tested."""
+
+    targets: tuple[TestedTarget, ...]
+
+
 class RouteView(Struct, frozen=True, kw_only=True):
     """One route that an alert ends at; times in seconds, `repeat_s` 0: never. `muted` says why it tells nobody now."""
 
@@ -273,6 +292,45 @@ class RouteTestView(Struct, frozen=True, kw_only=True):
     holds: tuple[str, ...] = ()
     escalations: tuple[EscalationView, ...] = ()
     nobody: str = ""
+
+
+class WhyNotRow(Struct, frozen=True):
+    """What the left side of a rule's comparison is for one label set: `value op threshold` does not hold, or does."""
+
+    labels: dict[str, str]
+    value: Number
+    op: str
+    threshold: Number
+
+
+class SelectorFound(Struct, frozen=True):
+    """A selector of an expression, and how many series it finds."""
+
+    selector: str
+    series: int
+
+
+class WhyNotCheck(Struct, frozen=True):
+    """A check whose series a rule reads; `state`: its status, paused, or not configured."""
+
+    name: str
+    state: str
+    last_run_at: float | None = None
+    summary: str = ""
+
+
+class WhyNotView(Struct, frozen=True, kw_only=True):
+    """`why_not`: `verdict` is the answer in one sentence, the rest is what it is from; nearest rows first."""
+
+    rule: Rule
+    at: float
+    labels: dict[str, str]
+    verdict: str
+    rows: tuple[WhyNotRow, ...] = ()
+    more_rows: int = 0
+    selectors: tuple[SelectorFound, ...] = ()
+    checks: tuple[WhyNotCheck, ...] = ()
+    alerts: tuple[str, ...] = ()
 
 
 class PluginOption(Struct, frozen=True):
@@ -435,6 +493,10 @@ class ControlEngine(Protocol):
         """Return what was done, in words."""
         ...
 
+    async def test_notify(self, receivers: tuple[str, ...], wait_s: float, actor: Actor) -> NotifyTestView:
+        """Send test messages and wait, `wait_s` at most, until each has come to something."""
+        ...
+
     async def test_route(self, labels: dict[str, str]) -> RouteTestView: ...
     async def emit(
         self,
@@ -457,7 +519,16 @@ class ControlEngine(Protocol):
         ...
 
     async def message(self, id: str) -> MessageView: ...  # noqa: A002 - a message's field
+    async def drop_message(self, id: str, actor: Actor) -> str:  # noqa: A002 - a message's field
+        """Return what was done, in words."""
+        ...
+
+    async def retry_message(self, id: str, actor: Actor) -> str: ...  # noqa: A002 - a message's field
     async def why(self, alert: str) -> WhyView: ...
+    async def why_not(self, rule: str, labels: dict[str, str], at: float | None) -> WhyNotView:
+        """`at` None: now, with what the judge holds of the rule."""
+        ...
+
     async def plugins(self) -> Sequence[PluginView]: ...
     async def release_plugin(self, name: str, actor: Actor) -> ReleaseView: ...
     async def create_token(self, name: str, scopes: tuple[str, ...], actor: Actor) -> TokenMade: ...

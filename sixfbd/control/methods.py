@@ -105,12 +105,25 @@ class OneSilence(_Params, frozen=True, forbid_unknown_fields=True):
     id: Annotated[Name, Meta(description="Id of a silence.")]
 
 
+class NotifyTestParams(_Params, frozen=True, forbid_unknown_fields=True):
+    receivers: Annotated[
+        tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=100, description="Names; all if left out.")
+    ] = ()
+    wait_s: Annotated[float, Meta(ge=0, le=50, description="Seconds to wait for what comes of it.")] = 30.0
+
+
 class LabelsParams(_Params, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[dict[str, str], Meta(max_length=100, description="Labels of an alert.")]
 
 
 class OneAlert(_Params, frozen=True, forbid_unknown_fields=True):
     alert: Annotated[Name, Meta(description="Id of an alert.")]
+
+
+class WhyNotParams(_Params, frozen=True, forbid_unknown_fields=True):
+    rule: Annotated[Name, Meta(description="Name of a rule.")]
+    labels: Annotated[dict[str, str], Meta(max_length=100, description="Labels that its alert would have.")] = {}
+    at: Annotated[Time | None, Meta(description="Unix seconds; now if left out.")] = None
 
 
 class EmitParams(_Params, frozen=True, forbid_unknown_fields=True):
@@ -209,6 +222,11 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
         "outbox.list": _method("Messages, newest first.", OutboxParams, lambda p, _: engine.outbox(p.state, p.limit)),
         "outbox.show": _method("One message and its history.", OneMessage, lambda p, _: engine.message(p.id)),
         "why": _method("The whole story of one alert.", OneAlert, lambda p, _: engine.why(p.alert)),
+        "why_not": _method(
+            "Why a rule does not fire, or nobody is told.",
+            WhyNotParams,
+            lambda p, _: engine.why_not(p.rule, p.labels, p.at),
+        ),
         "silence.list": _method("Silences that are not over.", Nothing, lambda p, _: engine.silences()),
         "silence.preview": _method(
             "The alerts that matchers match.", MatchersParams, lambda p, _: engine.preview_silence(p.matchers)
@@ -246,6 +264,17 @@ def _changing(engine: ControlEngine) -> dict[str, Method]:
         "check.resume": _method("Run it again.", OneCheck, lambda p, who: engine.pause_check(p.name, False, who)),
         "ack": _method("Take a firing alert on.", AckParams, lambda p, who: engine.ack(p.alert, p.comment, who)),
         "silence.add": _method("Tell nobody of what matchers match.", SilenceParams, add_silence),
+        "outbox.drop": _method(
+            "Give a message up that is not sent yet.", OneMessage, lambda p, who: engine.drop_message(p.id, who)
+        ),
+        "outbox.retry": _method(
+            "Send again what was given up.", OneMessage, lambda p, who: engine.retry_message(p.id, who)
+        ),
+        "notify.test": _method(
+            "Send a test through every channel of receivers.",
+            NotifyTestParams,
+            lambda p, who: engine.test_notify(p.receivers, p.wait_s, who),
+        ),
         "silence.expire": _method("End a silence.", OneSilence, lambda p, who: engine.expire_silence(p.id, who)),
     }
     audited = {

@@ -11,6 +11,7 @@ from sixfbd.control.engine import (
     CheckRun,
     JournalView,
     MessageView,
+    NotifyTestView,
     OutboxView,
     PluginView,
     PreviewAlert,
@@ -26,6 +27,7 @@ from sixfbd.control.engine import (
     StatusView,
     StoryRecord,
     TokenView,
+    WhyNotView,
     WhyView,
 )
 from sixfbd.control.tables import age, clock_time, colored, count_line, facts, labels, size, spark, table, time
@@ -51,6 +53,8 @@ def show_status(status: StatusView) -> list[str]:
         ("messages", count_line(status.messages) + _oldest(status.oldest_message_s)),
         ("rules, series", f"{status.rules} rules, {status.series} series, {status.events} events"),
     ]
+    if status.heartbeat:
+        pairs.append(("heartbeat", status.heartbeat))
     if status.awaited:
         pairs.append(("warming up", f"waiting for {', '.join(status.awaited)}"))
     if status.blind_before_start_s:
@@ -66,7 +70,8 @@ def show_status(status: StatusView) -> list[str]:
             f"{shown_span(abs(status.clock_offset_s))} {ahead} the daemon's time; it was set, and a restart adopts it"
         )
         pairs.append(("wall clock", text))
-    return [*facts(pairs), *(colored(f"problem: {plain(problem)}", "unhealthy") for problem in status.problems)]
+    told = [colored(status.nobody_told, "unhealthy")] if status.nobody_told else []
+    return [*facts(pairs), *told, *(colored(f"problem: {plain(problem)}", "unhealthy") for problem in status.problems)]
 
 
 def _oldest(oldest_s: float | None) -> str:
@@ -152,7 +157,7 @@ def show_alerts(alerts: Sequence[AlertView], now: float, width: int | None = Non
             (
                 alert.id,
                 str(alert.severity),
-                f"{alert.state}{' (blind)' if alert.blind else ''}{' (held)' if alert.held else ''}",
+                " ".join([str(alert.state), *(f"({mark})" for mark in _marks(alert))]),
                 age(alert.since, now),
                 _flat_name(alert),
                 shown_value(alert.value),
@@ -195,6 +200,42 @@ def show_silences(silences: Sequence[SilenceView], now: float, width: int | None
     )
 
 
+def show_why_not(view: WhyNotView, now: float, width: int | None = None) -> list[str]:
+    """The answer first, then what it is from."""
+    about = labels({"__name__": view.rule.name, **view.labels})
+    lines = [f"{about}: {view.verdict}", *facts([("expression", view.rule.expr), ("at", time(view.at))])]
+    if view.rows:
+        rows = [
+            (labels(row.labels), shown_value(row.value), f"{row.op} {shown_value(row.threshold)}") for row in view.rows
+        ]
+        lines += ["", *table(("labels", "value", "wanted"), rows, "", width=width, fold=("labels",))]
+        lines += [f"and {view.more_rows} more"] if view.more_rows else []
+    found = [(one.selector, str(one.series)) for one in view.selectors]
+    lines += ["", *table(("selector", "series"), found, "no series are read", width=width, fold=("selector",))]
+    checks = [(one.name, one.state, age(one.last_run_at, now), one.summary) for one in view.checks]
+    heads = ("check", "state", "last run", "summary")
+    return [*lines, "", *table(heads, checks, "no check is known to feed it", width=width, fold=("summary",))]
+
+
+def show_notify_test(view: NotifyTestView, width: int | None = None) -> list[str]:
+    return table(
+        ("receiver", "through", "state", "after", "reason"),
+        [
+            (
+                one.target.receiver,
+                _target(one.target.notifier, one.target.address),
+                one.state,
+                shown_span(one.after_s),
+                one.reason or "-",
+            )
+            for one in view.targets
+        ],
+        none="no channels",
+        width=width,
+        fold=("reason",),
+    )
+
+
 def show_route_test(view: RouteTestView) -> list[str]:
     """Who would be told first; then when, and what stands against it."""
     rule = view.labels.get("alertname", "")
@@ -217,6 +258,11 @@ def _timing_words(route: RouteView) -> str:
     interval = f", then at most every {shown_span(route.interval_s)}" if route.interval_s else ""
     repeat = f", again every {shown_span(route.repeat_s)}" if route.repeat_s else ", never again"
     return f"group {route.group or '-'}: {wait}{interval}{repeat}"
+
+
+def _marks(alert: AlertView) -> list[str]:
+    marks = {"blind": alert.blind, "held": bool(alert.held), "flapping": alert.flapping}
+    return [mark for mark, is_so in marks.items() if is_so]
 
 
 def _flat_name(alert: AlertView) -> str:
@@ -450,6 +496,8 @@ def _why_facts(why: WhyView) -> Iterator[tuple[str, str]]:
         yield "acked by", f"{alert.acked_by} at {time(alert.acked_at)}"
     for hold in alert.held:
         yield "held", str(hold)
+    if alert.flapping:
+        yield "flapping", f"it comes and goes; kept firing until it has settled, at {time(alert.due_at)} if it stays so"
     if alert.escalated:
         yield "escalated", ", ".join(alert.escalated)
     if alert.escalate_at is not None and not alert.held and alert.acked_by is None:

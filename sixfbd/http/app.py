@@ -24,7 +24,7 @@ from sixfbd.config import Http, HttpPublic
 from sixfbd.containment import leaves
 from sixfbd.http import openapi
 from sixfbd.http.answers import Ready, Refusal, refused
-from sixfbd.http.api import alerts, events, health, metrics, query, silences, webhooks
+from sixfbd.http.api import acknowledge, alerts, events, health, metrics, query, silences, webhooks
 from sixfbd.http.asked import AppRequest, Asked, Body
 from sixfbd.http.dashboard import page
 from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
@@ -55,7 +55,7 @@ MORE_LOCALLY: Final[Mapping[int, str]] = {404: "; GET /openapi.json lists what t
 
 def public_routes() -> Sequence[Route]:
     """Return what the port for the outside serves."""
-    return (health.ALIVE, *webhooks.ROUTES)
+    return (health.ALIVE, *webhooks.ROUTES, *acknowledge.ROUTES)
 
 
 def all_routes() -> Sequence[Route]:

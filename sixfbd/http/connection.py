@@ -16,7 +16,7 @@ Owns nothing beyond its connection, and never decides what a request may do.
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, cast
 from urllib.parse import unquote
@@ -53,11 +53,18 @@ COPIED_BYTES: Final = 64 * 1024  # up to this size a body is copied behind its h
 CLOSING: Final = ((b"connection", b"close"),)
 CUT_OFF: Final = ((b"content-length", b"0"), *CLOSING)
 ALWAYS: Final = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
+POLICY: Final = b"content-security-policy"
+UNLESS_GIVEN: Final = tuple(pair for pair in ALWAYS if pair[0] != POLICY)
 REFUSED: Final[Mapping[int, tuple[str, str]]] = {
     400: ("malformed", "the request is not HTTP/1.1: its first line, a header or the framing of its body is malformed"),
     431: ("head_too_large", "the first line and the headers together are too large"),
     501: ("not_implemented", "a body may have the transfer encoding `chunked` or none"),
 }  # what h11 refuses by itself
+
+
+def _always(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that every answer has; a page may have a policy of its own."""
+    return UNLESS_GIVEN if any(name.lower() == POLICY for name, _ in headers) else ALWAYS
 
 
 @lru_cache(maxsize=64)
@@ -359,12 +366,12 @@ class Exchange(TrioASGIHTTPConnection):
     async def _send_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         self._ending = True
         has_body = not suppress_body(self.scope["method"], status)
-        await self._wire.answer(status, (*headers, *ALWAYS), body, has_body=has_body)
+        await self._wire.answer(status, (*headers, *_always(headers)), body, has_body=has_body)
 
     async def _send_on(self, message: ASGISendEvent) -> None:
         """Send a piece of an answer that is made while it is sent."""
         if message["type"] == "http.response.start":
-            headers = [*message["headers"], *ALWAYS]
+            headers = [*message["headers"], *_always(message["headers"])]
             await self._wire.stream_send(
                 ResponseHead(stream_id=STREAM_ID, headers=headers, status_code=message["status"])
             )

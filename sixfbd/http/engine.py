@@ -211,6 +211,18 @@ class HttpEngine(Protocol):
         """Carry a command out; durable when the outcome is ok."""
         ...
 
+    def nobody_told(self) -> str:
+        """Return why nobody may ever be told of an alert, "" once a message has reached somebody."""
+        ...
+
+    def incident(self, alert: str) -> Alert | None:
+        """Return the alert of this id, if it is pending or fires, or something of its end is still owed."""
+        ...
+
+    def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
+        """Tell whether a link to acknowledge an alert, made for a receiver, is signed by us."""
+        ...
+
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
         """Acknowledge a firing alert by its id; durable when the outcome is ok."""
         ...

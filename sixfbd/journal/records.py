@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from sixfbd.model import (
     Alert,
+    AlertKey,
     AlertState,
     CheckName,
     Message,
@@ -220,6 +221,20 @@ class Withheld(Struct, frozen=True):
     obligation: str
 
 
+class Reached(Struct, frozen=True):
+    """When a message last arrived at a target, or was taken for it."""
+
+    target: Target
+    at: float
+
+
+class Flips(Struct, frozen=True):
+    """When an alert's expression began or ceased to hold, lately."""
+
+    key: AlertKey
+    times: tuple[float, ...]
+
+
 class GroupTold(Struct, frozen=True):
     """When the last message of a group of alerts was made for a target, until when the next waits, if one does, and which
     incidents keep the group alive."""
@@ -256,6 +271,8 @@ class Base(Struct, frozen=True, tag_field="r", tag="base"):
     silences: tuple[Silence, ...] = ()
     withheld: tuple[Withheld, ...] = ()
     groups: tuple[GroupTold, ...] = ()
+    flips: tuple[Flips, ...] = ()
+    reached: tuple[Reached, ...] = ()
     holds_at: float | None = None
 
 

@@ -20,11 +20,13 @@ from sixfbd.journal.records import (
     Base,
     CheckPaused,
     EventsJudged,
+    Flips,
     GroupTold,
     HoldsChecked,
     MessageChanged,
     ObligationChanged,
     Owed,
+    Reached,
     ReceiptHeld,
     ReceiptMissed,
     Record,
@@ -53,6 +55,8 @@ from sixfbd.model import (
 WAITING_STATES: Final = frozenset({"pending", "unknown"})  # messages that have a next try
 ARRIVED: Final = frozenset({"accepted", "delivered"})
 MOST_HELD: Final = 1000  # receipts that wait for their messages
+MOST_FLIPS: Final = 40  # of one alert that are remembered, and for how long
+FLIPS_KEPT_S: Final = 86_400.0
 
 GroupKey: TypeAlias = tuple[Target, str]
 """A target, and what its alerts are grouped by."""
@@ -77,6 +81,7 @@ class State:
         self.awaited_as: Overlay[str, MessageId] = Overlay()  # the same, by the provider's id
         self.held: Overlay[str, ReceiptHeld] = Overlay()  # receipts that wait for their messages, by what they share
         self.told: Overlay[str, Mapping[Target, Told]] = Overlay()  # by incident id
+        self.flips: Overlay[AlertKey, tuple[float, ...]] = Overlay()  # when an alert came and went, lately
         self.silences: Overlay[str, Silence] = Overlay()  # those that are not over
         self.withheld: Overlay[str, Mapping[Target, str]] = (
             Overlay()
@@ -85,6 +90,7 @@ class State:
         self.group_waits: Overlay[GroupKey, float] = Overlay()  # until when what is owed in the group waits for more
         self.group_sizes: Overlay[GroupKey, int] = Overlay()  # incidents that keep the group alive
         self.groups_of: Overlay[str, tuple[GroupKey, ...]] = Overlay()  # by incident
+        self.reached: Overlay[Target, float] = Overlay()  # when a message last arrived there, or was taken
         self.paused: Overlay[CheckName, bool] = Overlay()
         self.tokens: Overlay[str, TokenChanged] = Overlay()  # those not revoked
         self.alert_timers: Timers[AlertKey] = Timers()
@@ -93,6 +99,7 @@ class State:
         self.group_timers: Timers[str] = Timers()  # obligations that wait for their group
         self.repeat_timers: Timers[tuple[str, Target]] = Timers()  # incidents that a target was told of
         self.escalation_timers: Timers[AlertKey] = Timers()
+        self.flip_timers: Timers[AlertKey] = Timers()
         self.holds_at: float | None = None
         """Up to when holds that begin and end by the clock have been heeded."""
         self.judged_event = 0
@@ -193,6 +200,10 @@ class State:
             return None
         return told.repeat_at
 
+    def _flips_due_at(self, key: AlertKey) -> float | None:
+        times = self.flips.get(key)
+        return None if times is None else times[-1] + FLIPS_KEPT_S
+
     def _escalation_due_at(self, key: AlertKey) -> float | None:
         """Return when its next step is due; none is while somebody has taken it on, or a hold keeps it back."""
         alert = self.alerts.get(key)
@@ -243,8 +254,9 @@ class State:
 
 
 _PARTS: Final = (
-    "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "awaited", "awaited_as",
-    "held", "told", "silences", "withheld", "flushed", "group_waits", "group_sizes", "groups_of", "paused", "tokens",
+    "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "awaited",
+    "awaited_as", "held", "told", "flips", "silences", "withheld", "flushed", "group_waits", "group_sizes",
+    "groups_of", "reached", "paused", "tokens",
 )  # fmt: skip
 
 _TIMERS: Final = {
@@ -253,6 +265,7 @@ _TIMERS: Final = {
     "group_timers": "_group_due_at",
     "repeat_timers": "_repeat_due_at",
     "escalation_timers": "_escalation_due_at",
+    "flip_timers": "_flips_due_at",
 }
 
 
@@ -265,6 +278,7 @@ def apply(state: State, record: Record) -> None:
     """Change the state as the record says. Never fails: a record about what is not there changes nothing."""
     match record:
         case AlertChanged():
+            _note_flip(state, record)
             _alert(state, record.alert)
         case Acked():
             _acked(state, record)
@@ -333,6 +347,8 @@ def base_of(state: State, at: float) -> Base:
             for one in sorted(state.withheld[incident].items())
         ),
         groups=_groups_of(state),
+        reached=tuple(Reached(target, state.reached[target]) for target in sorted(state.reached)),
+        flips=tuple(Flips(key, state.flips[key]) for key in sorted(state.flips)),
         holds_at=state.holds_at,
     )
 
@@ -370,6 +386,20 @@ def account(records: Iterable[Record]) -> dict[str, Obligation]:
 
 
 # ---- how each record changes the state -------------------------------------------------------------------------------
+
+
+def _note_flip(state: State, record: AlertChanged) -> None:
+    """Remember when an expression begins or ceases to hold; of what has been quiet for long nothing is remembered."""
+    key = record.alert.key
+    if _holds(state.alerts.get(key)) != _holds(record.alert):
+        state.flips[key] = (*(state.flips.get(key) or ())[1 - MOST_FLIPS :], record.at)
+        state.flip_timers.add(record.at + FLIPS_KEPT_S, key)
+    for _, quiet in state.flip_timers.due(record.at, 2, state._flips_due_at):
+        state.flips.drop(quiet)
+
+
+def _holds(alert: Alert | None) -> bool:
+    return alert is not None and alert.state is AlertState.FIRING and alert.absent_since is None
 
 
 def _alert(state: State, alert: Alert) -> None:
@@ -502,6 +532,8 @@ def _message(state: State, record: MessageChanged) -> None:
     if (group := (message.target, message.group)) in state.group_sizes:
         state.flushed[group] = max(message.created_at, state.flushed.get(group) or 0.0)
         state.group_waits.drop(group)
+    if message.state in ARRIVED:
+        state.reached[message.target] = record.at
     if message.state in OPEN_STATES:
         _put_message(state, message)
     else:
@@ -663,10 +695,15 @@ def _rebase(state: State, base: Base) -> None:
         state.held[held.key] = held
     for told in base.told:
         _put_told(state, told)
+    for there in base.reached:
+        state.reached[there.target] = there.at
+    for one in base.flips:
+        state.flips[one.key] = one.times
+        state.flip_timers.add(one.times[-1] + FLIPS_KEPT_S, one.key)
     for silence in base.silences:
         state.silences[silence.id] = silence
-    for one in base.withheld:
-        state.withheld[one.incident] = {**(state.withheld.get(one.incident) or {}), one.target: one.obligation}
+    for kept in base.withheld:
+        state.withheld[kept.incident] = {**(state.withheld.get(kept.incident) or {}), kept.target: kept.obligation}
     for group in base.groups:
         _regroup(state, group)
     state.holds_at = base.holds_at

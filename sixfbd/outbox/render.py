@@ -13,21 +13,31 @@ from msgspec import Struct
 
 from sixfbd.config.tables import DEFAULT_SEVERITIES, SeverityTable
 from sixfbd.model import Alert, Message, Obligation, Severity
+from sixfbd.outbox.ack_links import AckLinks
 from sixfbd.plugin import Notification, NotifiedAlert
 from sixfbd.quantities import show_duration, show_value
 
 OWN_LABELS: Final = frozenset({"alertname", "severity"})  # already in the title
 ALERTS_IN_TEXT: Final = 10  # of one message; the rest is counted
 MAX_TITLE: Final = 300  # characters
+KIND_LINES: Final[Mapping[str, str]] = {
+    "level": "Severity is {severity} now",
+    "repeat": "Told again: it still fires, and nobody has acknowledged it",
+    "escalate": "Escalated to you: nobody has acknowledged it",
+}
 
 
 class Place(Struct, frozen=True):
-    """Where the messages come from: in every one of them. `url` leads to the dashboard; how severities look is here too."""
+    """Where the messages come from: in every one of them. `url` leads to the dashboard; how severities look is here too.
+
+    `links` makes the links by which an alert is acknowledged.
+    """
 
     site: str = ""
     environment: str = ""
     url: str = ""
     severities: Mapping[Severity, SeverityTable] = DEFAULT_SEVERITIES
+    links: AckLinks = AckLinks(b"")
 
 
 def render(
@@ -53,7 +63,7 @@ def render(
         text=_text(title, message, obligations, place, now, remarks),
         alerts=alerts,
         group_key=message.group,
-        group_labels={"alertname": message.group} if alerts else {},
+        group_labels=(obligations[0].group_labels or {"alertname": message.group}) if alerts else {},
         external_url=place.url,
         attempt=message.attempt,
         sent_at=now,
@@ -88,6 +98,7 @@ def _notified(obligation: Obligation, place: Place) -> NotifiedAlert:
         generator_url=place.url,
         reason=alert.reason if resolved else "",
         value_at_end=alert.value_at_end if resolved else None,
+        ack_url="" if resolved or alert.acked_by else place.links.url(alert.id, obligation.target.receiver),
     )
 
 
@@ -119,7 +130,9 @@ def _text(
         blocks.append("This message may be a repeat: the answer to the first try was lost.")
     urgent_first = sorted(obligations, key=lambda one: (one.kind == "resolve", -one.severity.rank))
     for obligation in urgent_first[:ALERTS_IN_TEXT]:
-        lines = [obligation.text] if obligation.about is None else _alert_lines(obligation, obligation.about, now)
+        lines = (
+            [obligation.text] if obligation.about is None else _alert_lines(obligation, obligation.about, place, now)
+        )
         blocks.append("\n".join(lines))
     if rest := urgent_first[ALERTS_IN_TEXT:]:
         listed = "; `sixfbctl alerts` lists all that fire" if any(_fires(one) for one in rest) else ""
@@ -133,7 +146,7 @@ def _fires(obligation: Obligation) -> bool:
     return obligation.about is not None and obligation.kind != "resolve"
 
 
-def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
+def _alert_lines(obligation: Obligation, alert: Alert, place: Place, now: float) -> list[str]:
     resolved = obligation.kind == "resolve"
     begun = _since(alert)
     summary = alert.annotations.get("summary") or alert.key.rule
@@ -142,8 +155,10 @@ def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
         lines.append(f"Reason: {alert.reason}")
     if alert.annotations.get("description") and not resolved:
         lines.append(alert.annotations["description"])
-    if obligation.kind == "level":
-        lines.append(f"Severity is {alert.severity} now")
+    if obligation.kind in KIND_LINES:
+        lines.append(KIND_LINES[obligation.kind].format(severity=alert.severity))
+    if alert.flapping and not resolved:
+        lines.append("It comes and goes: it is told as over when it has settled")
     labels = ", ".join(f"{name}={value}" for name, value in alert.labels.items() if name not in OWN_LABELS)
     if labels:
         lines.append(f"Labels: {labels}")
@@ -158,7 +173,8 @@ def _alert_lines(obligation: Obligation, alert: Alert, now: float) -> list[str]:
         lines += [
             f"Evidence: {one.series} = {show_value(one.value)} at {_moment(one.at_ms / 1000)}" for one in alert.evidence
         ]
-        lines.append(f"Acknowledge: sixfbctl ack {alert.id}")
+        link = place.links.url(alert.id, obligation.target.receiver)
+        lines.append(f"Acknowledge: {link or f'sixfbctl ack {alert.id}'}")
     lines.append(f"Explain: sixfbctl why {alert.id}")
     return lines
 

@@ -59,7 +59,7 @@ def next_step(message: Message, carried: int, notifier: NotifierPolicy | None, n
     if now >= message.expires_at:
         age = show_duration(message.expires_at - message.created_at)
         return GiveUp(f"not accepted within {age}: {message.last_error or 'never tried'}")
-    if message.state == "unknown" and message.possibly_repeated and not (notifier.idempotent or notifier.can_look_up):
+    if message.state == "unknown" and message.possibly_repeated and notifier.is_unsure:
         return GiveUp(LOST_TWICE)
     if now < message.next_try_at:
         return Wait(min(message.next_try_at, message.expires_at))

@@ -45,6 +45,32 @@ def remarks(judge: Judge, clock: Clock, *, sandbox: bool = False) -> list[str]:
     return said
 
 
+def heartbeat_words(running: Running) -> str:
+    """Return how the heartbeat is, "" if none is configured."""
+    if running.config.heartbeat.url is None:
+        return ""
+    beats = running.beats
+    last = "none was taken yet" if beats.last_at is None else f"the last was taken at {clock_time(beats.last_at)}"
+    return f"withheld: {beats.withheld}; {last}" if beats.withheld else last
+
+
+def nobody_told(running: Running) -> str:
+    """Return why nobody may ever be told of an alert, "" once a message has reached somebody who is still configured."""
+    known = running.catalog.notifiers
+    people = {
+        name
+        for name, table in running.config.notifiers.items()
+        if (entry := known.get(table.plugin)) is not None and entry.cls.reaches_people
+    }
+    routing = running.judge.policy.routing
+    targets = [one for name in routing.receivers for one in routing.all_of(name) if one.notifier in people]
+    if not targets:
+        return "Nobody will be told of an alert: no receiver leads to anybody; add one, such as [receivers.primary]"
+    if not any(one in running.judge.state.reached for one in targets):
+        return "No message has reached anybody yet; try whether one does: sixfbctl notify test"
+    return ""
+
+
 def clock_time(at: float) -> str:
     """Return a time of day for people, with its date."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

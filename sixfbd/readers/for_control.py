@@ -11,12 +11,14 @@ import msgspec
 import trio
 
 from sixfbd import __version__
+from sixfbd.config.text import did_you_mean
 from sixfbd.control.engine import (
     BackupView,
     CheckRun,
     EmitView,
     JournalView,
     MessageView,
+    NotifyTestView,
     OutboxView,
     PluginView,
     PreviewView,
@@ -34,9 +36,11 @@ from sixfbd.control.engine import (
     StatusView,
     StopView,
     StoryRecord,
+    TestedTarget,
     TokenMade,
     TokenView,
     VerifyView,
+    WhyNotView,
     WhyView,
     alert_view,
     number,
@@ -47,7 +51,17 @@ from sixfbd.intake import Refused as EventRefused
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.event_log import Duplicate
 from sixfbd.journal.record_log import AmbiguousIdError
-from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, TokenChanged
+from sixfbd.journal.records import (
+    Acked,
+    AlertChanged,
+    Audited,
+    MessageChanged,
+    ObligationChanged,
+    Owed,
+    Record,
+    TokenChanged,
+)
+from sixfbd.journal.state import account
 from sixfbd.kept_out import release
 from sixfbd.logs import register_secret
 from sixfbd.model import (
@@ -59,21 +73,26 @@ from sixfbd.model import (
     AlertState,
     CheckName,
     CheckState,
+    DropMessage,
     Event,
     ExpireSilence,
     Json,
     Message,
+    MessageId,
     Obligation,
     Outcome,
     PauseCheck,
+    RetryMessage,
     StoredEvent,
+    TestNotify,
 )
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
 from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.check_run import check_run
-from sixfbd.readers.condition import blind_before_start_s, problems
+from sixfbd.readers.condition import blind_before_start_s, heartbeat_words, nobody_told, problems
 from sixfbd.readers.routing import matched, route_of
+from sixfbd.readers.why_not import why_not
 from sixfbd.running import Running
 from sixfbd.schedule import NotRunError
 
@@ -128,6 +147,8 @@ class ControlView:
             blind_before_start_s=blind_before_start_s(state.started),
             stood_still=running.stood_still,
             clock_offset_s=running.clock.wall_offset_s(),
+            heartbeat=heartbeat_words(running),
+            nobody_told=nobody_told(running),
             problems=(*problems(running), *running.problems, *_failing_rules(running)),
         )
 
@@ -220,6 +241,35 @@ class ControlView:
     async def expire_silence(self, silence: str, actor: Actor) -> str:
         return _done(await self._running.judge.command(ExpireSilence(silence), actor))
 
+    async def test_notify(self, receivers: tuple[str, ...], wait_s: float, actor: Actor) -> NotifyTestView:
+        judge, began = self._running.judge, self._running.world.clock.now()
+        outcome = await judge.command(TestNotify(receivers), actor)
+        _done(outcome)
+        ended = trio.Event()
+
+        def look(records: Sequence[Record]) -> None:
+            if outcome.id not in judge.state.open_of:
+                ended.set()
+
+        with trio.move_on_after(wait_s):
+            end = judge.listen(look)
+            try:
+                look(())
+                await ended.wait()
+            finally:
+                end()
+        owed = [one for one in await self._running.journal.history(outcome.id) if isinstance(one, Owed)]
+        tested = [await self._tested(one.obligation, began) for one in owed]
+        return NotifyTestView(tuple(sorted(tested, key=lambda one: one.target)))
+
+    async def _tested(self, owed: Obligation, began: float) -> TestedTarget:
+        """What an obligation has come to by now."""
+        records = await self._running.journal.history(owed.id)
+        now = account(records)[owed.id]
+        last = [one.message.last_error for one in records if isinstance(one, MessageChanged)]
+        reason = now.reason or (last[-1] if last else "")
+        return TestedTarget(self._addresses().target(owed.target), now.state, now.changed_at - began, reason)
+
     async def test_route(self, labels: dict[str, str]) -> RouteTestView:
         await trio.lowlevel.checkpoint()
         judge, now = self._running.judge, self._running.world.clock.now()
@@ -253,11 +303,32 @@ class ControlView:
             after = page[-1].seq
         return list(found.values())
 
+    async def drop_message(self, id: str, actor: Actor) -> str:  # noqa: A002 - a message's field
+        return _done(await self._running.judge.command(DropMessage(MessageId(id)), actor))
+
+    async def retry_message(self, id: str, actor: Actor) -> str:  # noqa: A002 - a message's field
+        carried = tuple((await self._carried(await self._changes(id))).values())
+        return _done(await self._running.judge.command(RetryMessage(MessageId(id), carried), actor))
+
     async def message(self, id: str) -> MessageView:  # noqa: A002 - a message's field
-        history = await self._running.journal.history(id)
-        changes = tuple(one for one in history if isinstance(one, MessageChanged) and one.message.id == id)
+        changes = await self._changes(id)
+        carried = await self._carried(changes)
+        shown = self._addresses()
+        return MessageView(
+            shown.message(changes[-1].message),
+            tuple(map(shown.obligation, carried.values())),
+            tuple(msgspec.structs.replace(one, message=shown.message(one.message)) for one in changes),
+        )
+
+    async def _changes(self, message: str) -> tuple[MessageChanged, ...]:
+        history = await self._running.journal.history(message)
+        changes = tuple(one for one in history if isinstance(one, MessageChanged) and one.message.id == message)
         if not changes:
-            raise Refused(f"there is no message {id}; sixfbctl outbox list shows them")
+            raise Refused(f"there is no message {message}; sixfbctl outbox list shows them")
+        return changes
+
+    async def _carried(self, changes: Sequence[MessageChanged]) -> dict[str, Obligation]:
+        """Return what a message carries, each obligation as it is by now."""
         message = changes[-1].message
         carried: dict[str, Obligation] = {}
         for identity in message.obligations:
@@ -272,12 +343,7 @@ class ControlView:
                     carried[identity] = msgspec.structs.replace(
                         carried[identity], state=record.message.state, message=record.message.id, changed_at=record.at
                     )
-        shown = self._addresses()
-        return MessageView(
-            shown.message(message),
-            tuple(map(shown.obligation, carried.values())),
-            tuple(msgspec.structs.replace(one, message=shown.message(one.message)) for one in changes),
-        )
+        return carried
 
     async def why(self, alert: str) -> WhyView:
         running = self._running
@@ -298,6 +364,16 @@ class ControlView:
             self._addresses().record(one) for one in history if isinstance(one, told)
         )
         return WhyView(alert=last, rule=rule, routes=tuple(routes.values()), records=records)
+
+    async def why_not(self, rule: str, labels: dict[str, str], at: float | None) -> WhyNotView:
+        try:
+            return await why_not(self._running, rule, labels, at)
+        except KeyError:
+            known = self._running.evaluator.rules.rules
+            hint = did_you_mean(rule, known) or "`sixfbd rules` lists them"
+            raise Refused(f'there is no rule "{rule}"; {hint}') from None
+        except (PromQLError, QueryError, QueryStopped) as error:
+            raise Refused(str(error)) from error
 
     # ---- events ------------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from sixfbd.journal.event_log import Accepted
 from sixfbd.model import Ack, Actor, Alert, CheckState, Command, Event, Outcome, Silence, StoredEvent
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
-from sixfbd.readers.condition import blind_before_start_s, problems
+from sixfbd.readers.condition import blind_before_start_s, nobody_told, problems
 from sixfbd.readers.exposition import Exposition
 from sixfbd.readers.families import metric_families
 from sixfbd.readers.health import health_body, iso_time
@@ -223,6 +223,15 @@ class HttpView:
 
     async def command(self, command: Command, by: Actor) -> Outcome:
         return await self._running.judge.command(command, by)
+
+    def nobody_told(self) -> str:
+        return nobody_told(self._running)
+
+    def incident(self, alert: str) -> Alert | None:
+        return self._running.judge.state.incident(alert)
+
+    def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
+        return self._running.outbox.place.links.is_genuine(alert, receiver, signature)
 
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
         return await self._running.judge.command(Ack(alert, comment), by)

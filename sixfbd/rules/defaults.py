@@ -8,6 +8,9 @@ from typing import Final
 
 from sixfbd.model import Rule, RuleName, Severity
 
+WATCHDOG: Final = "Watchdog"
+"""Always firing, for a dead man's switch that counts alerts; there only if a route names it, since it tells people nothing."""
+
 
 def _rule(name: str, expr: str, severity: Severity, summary: str, description: str) -> Rule:
     return Rule(
@@ -30,7 +33,7 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
     ),
     _rule(
         "NotificationsDead",
-        'increase(sixfbd_notifications_dead_total{job=""}[10m]) > 0',
+        'round(increase(sixfbd_notifications_dead_total{job=""}[10m])) > 0',
         Severity.HIGH,
         "Notifications could not be delivered and were given up",
         "{{ $value | humanize }} messages were given up in ten minutes; `sixfbctl outbox list` shows them with their errors.",
@@ -94,6 +97,20 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         Severity.MEDIUM,
         "Rule {{ $labels.rule }} cannot be evaluated",
         "Evaluations of rule {{ $labels.rule }} failed in the last ten minutes: it cannot alert while they do.",
+    ),
+    _rule(
+        "HeartbeatWithheld",
+        'min_over_time(sixfbd_heartbeat_withheld{job=""}[5m]) == 1',
+        Severity.HIGH,
+        "No heartbeat has reached the dead man's switch for five minutes",
+        "The switch will tell somebody; `sixfbctl status` says what is missing to the proof that the daemon works.",
+    ),
+    _rule(
+        WATCHDOG,
+        "vector(1)",
+        Severity.LOW,
+        "This alert always fires: it shows that alerts arrive",
+        'If it ceases to arrive, alerts do not. It is there once a route names it: alertname="Watchdog".',
     ),
     _rule(
         "JournalVolatile",

@@ -81,6 +81,11 @@ class RuleEngine:
 
     # ---- from outside
 
+    @property
+    def rules(self) -> BoundRules:
+        """The rules in force."""
+        return self._bound
+
     def touch(self, rules: frozenset[RuleName]) -> None:
         """Have rules evaluated because what they read has changed. Rules with `evaluate = "interval"` wait for their tick."""
         if not rules:

@@ -26,6 +26,7 @@ from sixfbd.journal.errors import JournalFull
 from sixfbd.journal.samples import open_samples
 from sixfbd.judge import Judge
 from sixfbd.model import Actor, AlertState, Status
+from sixfbd.outbox.ack_links import AckLinks
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
 from sixfbd.quantities import DAY
@@ -303,7 +304,7 @@ async def wired(stack, path):
     server = stack.enter_context(HttpServer(config.http, bind_listener(config.http.listen)))
     begin_listening(server.listener)
     public = stack.enter_context(HttpServer(NO_PUBLIC, None))
-    place = place_of(config, server.url)
+    place = place_of(config, server.url, AckLinks(b"key"))
     outbox = await stack.enter_async_context(Outbox(judge, world.clock, notifiers, place).running())
     declare_checks(intake, checks, catalog, config)
     return Running(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -157,6 +158,18 @@ def test_the_second_run_starts_at_once_without_pip_and_init(clone: Clone) -> Non
     beside, start = clone.called()
     assert "run --beside" in beside
     assert start == f"sixfbd run --config {clone.root}/.run/sixfbd.toml"
+
+
+def test_a_second_start_beside_a_daemon_that_runs_says_so_and_starts_nothing(clone: Clone) -> None:
+    clone.add_python("python3", "3.11")
+    clone.run()
+    clone.called()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(clone.root / ".run" / "control.sock"))
+        done = clone.run()
+    assert done.returncode == 1 and "it runs here already" in done.stderr
+    [asked] = clone.called()
+    assert asked.startswith("sixfbctl ") and asked.endswith(" status")
 
 
 def test_a_run_directory_without_the_sandbox_starts_the_daemon_alone(clone: Clone) -> None:

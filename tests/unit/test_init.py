@@ -35,7 +35,7 @@ def test_it_passes_check_config_without_a_warning(tmp_path, catalog):
     assert config is not None
     assert {"system", "self"} == set(config.checks)
     assert config.checks["self"].options.url == "http://127.0.0.1:9632/healthz"
-    assert set(config.receivers) == {"primary", "secondary"}
+    assert set(config.receivers) == {"primary", "secondary", "escalation"}
 
 
 def test_everything_is_inside_the_run_directory(tmp_path, catalog):
@@ -136,6 +136,7 @@ def test_the_commented_examples_are_valid(tmp_path, catalog):
         "slack": "xoxb-1-a\n",
         "payments-key": "rk_test_0123456789\n",
         "smtp": "password\n",
+        "heartbeat-url": "https://switch.example.com/ping/1\n",
         "shop-webhooks": f"whsec_{'A' * 32}\n",
     }
     for name, secret in secrets.items():

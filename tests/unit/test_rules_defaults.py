@@ -7,7 +7,7 @@ import pytest
 
 from sixfbd.promql import Stop
 from sixfbd.rules import bind_rules
-from sixfbd.rules.defaults import ENGINE_RULES
+from sixfbd.rules.defaults import ENGINE_RULES, WATCHDOG
 from sixfbd.rules.evaluate import evaluate_rule
 from sixfbd.vitals import DOCS
 
@@ -40,6 +40,7 @@ FAULTS = {
         'sixfbd_rule_evaluation_failures_total{rule="r"} 0 0 0 3',
         'sixfbd_rule_evaluation_failures_total{rule="r"} 3 3 3 3',
     ),
+    "HeartbeatWithheld": ("sixfbd_heartbeat_withheld 1 1 1 1", "sixfbd_heartbeat_withheld 1 1 0 1"),
     "JournalVolatile": ("sixfbd_journal_volatile 0 0 0 1", "sixfbd_journal_volatile 1 1 1 0"),
     "StateDamaged": ('sixfbd_state_damaged{file="f"} 0 0 0 1', 'sixfbd_state_damaged{file="f"} 0 0 0 0'),
     "SamplesNotWritten": ("sixfbd_samples_unwritten 0 0 0 1", "sixfbd_samples_unwritten 1 1 1 0"),
@@ -48,7 +49,7 @@ FAULTS = {
 NOW = 3 * 60 + 1.0
 
 
-@pytest.mark.parametrize("name", [rule.name for rule in ENGINE_RULES])
+@pytest.mark.parametrize("name", [rule.name for rule in ENGINE_RULES if rule.name != WATCHDOG])
 def test_an_engine_rule_fires_on_its_fault_and_only_then(name: str, snapshot_of: Make) -> None:
     bound = bind_rules(ENGINE_RULES)
     assert bound.errors == ()

@@ -49,6 +49,11 @@ class EmailNotifier(Notifier[EmailNotifierOptions]):
         self._smtp = None if options.smtp is None else Smtp(options, ctx)
 
     @classmethod
+    def gets_receipts(cls, options: Any) -> bool:
+        """A mail server says no more than that it took a message."""
+        return options.smtp is None
+
+    @classmethod
     def check_address(cls, options: Any, address: str) -> None:
         validate_address(address)
 

@@ -12,6 +12,8 @@ class LogNotifier(Notifier[NoOptions]):
     message is a second line with the same `id`.
     """
 
+    reaches_people = False
+
     async def deliver(self, notification: Notification) -> Receipt:
         self.ctx.log.warning(
             "notification",

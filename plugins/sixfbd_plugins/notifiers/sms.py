@@ -146,7 +146,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
 
     async def deliver(self, notification: Notification) -> Receipt:
         to = _receiver(notification)
-        ending = reference(notification.id, notification.attempt)
+        ending = " ".join([*_link(notification), reference(notification.id, notification.attempt)])
         body = fitted(text_of(notification, self.ctx.site), ending, self.options.max_segments)
         await self._pace.turn()
         call = self._account.client.messages.create_async(
@@ -209,6 +209,12 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         if failure.sent:
             self._lost[notification.id] = now
         return failure
+
+
+def _link(notification: Notification) -> list[str]:
+    """The link that acknowledges an alert that is told alone; a text has no room for more."""
+    links = [alert.ack_url for alert in notification.alerts if alert.ack_url]
+    return links if len(notification.alerts) == 1 else []
 
 
 def text_of(notification: Notification, site: str) -> str:

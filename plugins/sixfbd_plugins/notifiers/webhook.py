@@ -164,6 +164,7 @@ def _alert(alert: NotifiedAlert) -> Json:
         "endsAt": ZERO_TIME if alert.ends_at is None else rfc3339(alert.ends_at),
         "generatorURL": alert.generator_url,
         "fingerprint": alert.fingerprint,
+        **({"ackURL": alert.ack_url} if alert.ack_url else {}),  # ours
     }
 
 

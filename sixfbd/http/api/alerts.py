@@ -33,6 +33,7 @@ class AlertView(Struct, frozen=True, rename="camel"):
     blind: bool
     reason: str
     held_by: tuple[str, ...]
+    flapping: bool
     escalates_at: str | None
 
 
@@ -72,6 +73,7 @@ def view_of(alert: Alert) -> AlertView:
         blind=alert.blind,
         reason=alert.reason,
         held_by=tuple(map(str, alert.held)),
+        flapping=alert.flapping,
         escalates_at=show_time_or_none(None if alert.acked_by is not None or alert.held else alert.escalate_at),
     )
 

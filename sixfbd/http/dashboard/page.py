@@ -78,6 +78,7 @@ async def _facts(room: Room) -> dict[str, Any]:
         "sandbox": engine.sandbox,
         "version": engine.version,
         "glance": glance(engine.ready(), checks, alerts),
+        "nobody_told": engine.nobody_told(),
         "charts": charts,
         "alerts": alerts[:MAX_ALERTS],
         "more_alerts": max(0, len(alerts) - MAX_ALERTS),

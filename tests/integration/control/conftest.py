@@ -21,6 +21,7 @@ from sixfbd.control.engine import (
     EscalationView,
     JournalView,
     MessageView,
+    NotifyTestView,
     OutboxView,
     PluginOption,
     PluginView,
@@ -33,6 +34,7 @@ from sixfbd.control.engine import (
     Routed,
     RouteTestView,
     RouteView,
+    SelectorFound,
     SeriesLine,
     SeriesView,
     SilenceMade,
@@ -40,9 +42,13 @@ from sixfbd.control.engine import (
     SilenceView,
     StatusView,
     StopView,
+    TestedTarget,
     TokenMade,
     TokenView,
     VerifyView,
+    WhyNotCheck,
+    WhyNotRow,
+    WhyNotView,
     WhyView,
     alert_view,
     number,
@@ -228,6 +234,12 @@ class PlayedEngine:
             raise Refused(f"there is no silence {silence!r}; see `sixfbctl silence list`")
         return f"silence {silence} has ended"
 
+    async def test_notify(self, receivers: tuple[str, ...], wait_s: float, actor: Actor) -> NotifyTestView:
+        self.calls.append(("test_notify", receivers, wait_s))
+        reached = TestedTarget(TARGET, "accepted", 0.4)
+        dead = TestedTarget(Target("boss", "sms", "…0101"), "dead", 2.0, "21610: the receiver has replied STOP")
+        return NotifyTestView((reached, dead) if receivers == ("boss",) else (reached,))
+
     async def test_route(self, labels: dict[str, str]) -> RouteTestView:
         route = RouteView(
             path="route.routes[0]",
@@ -287,6 +299,14 @@ class PlayedEngine:
             raise Refused(f'no message "{id}"')
         return MessageView(MESSAGE, (OWED,), (MessageChanged(STARTED_AT + 11, MESSAGE, "HTTP 200"),))
 
+    async def drop_message(self, id: str, actor: Actor) -> str:  # noqa: A002 - a message's field
+        if id != MESSAGE.id:
+            raise Refused(f"no message {id} waits; see `sixfbctl outbox list --open`")
+        return f"message {id} is dropped"
+
+    async def retry_message(self, id: str, actor: Actor) -> str:  # noqa: A002 - a message's field
+        return f"1 of message {id} are owed anew"
+
     async def why(self, alert: str) -> WhyView:
         if alert != ALERT.id:
             raise Refused(f'no alert "{alert}"')
@@ -301,6 +321,21 @@ class PlayedEngine:
                 MessageChanged(STARTED_AT + 11, MESSAGE, "HTTP 200"),
                 Acked(STARTED_AT + 60, "inc-1", "uid:1000 alice", "on it"),
             ),
+        )
+
+    async def why_not(self, rule: str, labels: dict[str, str], at: float | None) -> WhyNotView:
+        if rule != "ProbeFailed":
+            raise Refused(f'there is no rule "{rule}"; did you mean "ProbeFailed"?')
+        self.calls.append(("why_not", rule, labels, at))
+        return WhyNotView(
+            rule=Rule(name=RuleName(rule), expr="probe_success == 0", severity=Severity.HIGH),
+            at=STARTED_AT,
+            labels=labels,
+            verdict="its value is 1, which is not == 0",
+            rows=(WhyNotRow({"check": "shop"}, 1.0, "==", 0.0),),
+            more_rows=2,
+            selectors=(SelectorFound("probe_success", 3),),
+            checks=(WhyNotCheck("shop", "healthy", STARTED_AT, "200 in 3 ms"),),
         )
 
     async def plugins(self) -> Sequence[PluginView]:

@@ -94,6 +94,27 @@ def test_a_route_is_tried_out_with_labels_and_says_who_is_told_when_and_what_sta
     assert ctl("route", "test", "severity").exit_code == 2
 
 
+def test_why_not_says_the_answer_first_and_then_what_it_is_from(ctl: Any, served: Any) -> None:
+    said = ctl("why-not", "ProbeFailed", "check=shop", "--at", "2026-11-23T21:00:00Z")
+    assert said.exit_code == 0, said.output
+    assert said.stdout.splitlines()[0] == 'ProbeFailed{check="shop"}: its value is 1, which is not == 0'
+    for part in ("probe_success == 0", "and 2 more", "probe_success  3", "200 in 3 ms"):
+        assert part in said.stdout
+    assert served.engine.calls[-1] == ("why_not", "ProbeFailed", {"check": "shop"}, 1795467600.0)
+    wrong = ctl("why-not", "ProbFailed")
+    assert wrong.exit_code == 1 and "did you mean" in wrong.stderr
+    assert ctl("why-not", "ProbeFailed", "check").exit_code == 2
+
+
+def test_the_way_to_people_is_tried_out_and_the_exit_code_says_whether_all_were_reached(ctl: Any, served: Any) -> None:
+    reached = ctl("notify", "test")
+    assert reached.exit_code == 0
+    assert reached.stdout.splitlines()[1].split() == ["primary", "hook", "accepted", "400ms", "-"]
+    some = ctl("notify", "test", "boss", "--wait", "5")
+    assert some.exit_code == 1 and "replied STOP" in some.stdout
+    assert served.engine.calls[-1] == ("test_notify", ("boss",), 5.0)
+
+
 def test_checks_are_a_table_with_heads(ctl: Any) -> None:
     lines = ctl("checks").stdout.splitlines()
     assert lines[0].split() == ["CHECK", "STATUS", "PLUGIN", "EVERY", "LAST", "RUN", "TOOK", "SUMMARY"]
@@ -143,11 +164,15 @@ JSON_COMMANDS = [
     (["silence", "add", 'check="shop"'], "id"),
     (["silence", "list"], 0),
     (["silence", "expire", "silence-1"], None),
+    (["notify", "test"], "targets"),
+    (["why-not", "ProbeFailed"], "verdict"),
     (["route", "test", "severity=critical"], "routes"),
     (["events"], 0),
     (["events", "emit", "x"], "seq"),
     (["outbox", "list"], "obligations"),
     (["outbox", "show", "msg-1"], "history"),
+    (["outbox", "retry", "msg-1"], None),
+    (["outbox", "drop", "msg-1"], None),
     (["plugins"], 0),
     (["plugins", "release", "mine"], "changed"),
     (["token", "create", "x"], "token"),
@@ -169,7 +194,7 @@ def test_each_command_prints_json_with_the_flag_before_or_behind_its_name(ctl: A
 
 
 def test_every_command_that_answers_is_tried_with_json() -> None:
-    tried = {tuple(word for word in args if word.isalpha())[:2] for args, _ in JSON_COMMANDS}
+    tried = {tuple(word for word in args if word.replace("-", "").isalpha())[:2] for args, _ in JSON_COMMANDS}
 
     def leaves(group: click.Group, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
         found: set[tuple[str, ...]] = set()

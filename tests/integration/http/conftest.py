@@ -99,6 +99,7 @@ class EngineInMemory:
         self.answered_requests: list[Answered] = []
         self.acked: list[tuple[str, str, Actor]] = []
         self.silence_list: list[Silence] = []
+        self.untold = ""
         self.commands: list[tuple[Command, Actor]] = []
         self.families_asked = 0
         self.generation = 0
@@ -226,6 +227,15 @@ class EngineInMemory:
         while self.generation <= generation:
             await self._news.wait()
         return self.generation
+
+    def nobody_told(self) -> str:
+        return self.untold
+
+    def incident(self, alert: str) -> Alert | None:
+        return next((one for one in self.alert_list if one.id == alert), None)
+
+    def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
+        return signature == "right"
 
     def silences(self) -> Sequence[Silence]:
         return self.silence_list

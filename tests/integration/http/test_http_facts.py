@@ -95,6 +95,7 @@ async def test_alerts_are_listed_firing_first_and_worst_first(client, busy):
         "ackedBy": None,
         "ackedAt": None,
         "heldBy": [],
+        "flapping": False,
         "escalatesAt": None,
         "blind": False,
         "reason": "",

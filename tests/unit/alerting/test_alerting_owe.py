@@ -79,7 +79,7 @@ def test_resolved_while_the_first_is_on_its_way_and_fails(kit, ledger, sent):
     answer_all(one, kit.TemporaryFailure("no", sent=sent))
     if sent:  # nobody knows: the fire is sent once more before its end
         assert one.states() == [("fire", "unknown"), ("resolve", "pending")]
-        one.tick(kit.START + 3)
+        one.tick(kit.START + 40)
         answer_all(one)
         answer_all(one)
         assert one.states() == [("fire", "accepted"), ("resolve", "accepted")]
@@ -103,10 +103,10 @@ def test_who_may_have_been_told_is_told_the_end_also_after_the_message_was_given
     one = ledger()
     one.see(kit.found(host="a"))
     answer_all(one, kit.Lost("no answer"))
-    one.tick(kit.START + 2)
+    one.tick(kit.START + 40)
     answer_all(one, kit.Lost("no answer"))
     assert one.states() == [("fire", "dead")]
-    one.see(at=kit.START + 3)
+    one.see(at=kit.START + 41)
     assert one.states() == [("fire", "dead"), ("resolve", "sending")]
     one.check()
 

@@ -42,7 +42,7 @@ async def test_from_every_image_nothing_is_lost_and_repeats_are_at_most_what_was
             await trio.sleep(draw.choice((0.01, 0.4, 1.0, 4.0)))
 
     await kit.live(journal, policy, through(receiver), kit.START, trouble)
-    assert len(images) > 30
+    assert len(images) > 20
 
     async def calm(judge, outbox, clock):
         await trio.sleep(0.01)
@@ -62,7 +62,11 @@ async def test_from_every_image_nothing_is_lost_and_repeats_are_at_most_what_was
             status = "resolved" if one.kind == "resolve" else "firing"
             lost += one.state in ("accepted", "delivered") and (one.subject, status) not in arrived
         before = len(taken)
-        sending = {one.id for one in kit.last_messages(records).values() if one.state in ("sending", "unknown")}
+        sending = {
+            one.id
+            for one in kit.last_messages(records).values()
+            if one.state in ("sending", "unknown") or one.possibly_repeated  # refused when it was sent once more
+        }
         on_their_way += len(sending)
         repeated = {one for one in quiet.taken[before:] if one in taken}
         assert {one.message for one in repeated} <= sending, "a repeat of what was not on its way"

@@ -149,7 +149,7 @@ def test_without_look_up_and_idempotency_a_lost_answer_means_one_more_try_marked
     one.see(kit.found(host="a"))
     [identity] = one.sending
     one.answer(identity, kit.TemporaryFailure("connection reset", sent=True))
-    [again] = one.tick(kit.START + 1).effects
+    [again] = one.tick(kit.START + 30).effects
     assert again.message.possibly_repeated
     one.answer(identity, kit.Lost("timed out"))
     assert one.states() == [("fire", "dead")]
@@ -193,3 +193,16 @@ def test_after_a_crash_what_was_on_its_way_is_unknown_and_handled_as_such(kit, l
         [effect] = one.tick(one.now).effects
         assert (type(effect), effect.message.possibly_repeated) == expected
         one.check()
+
+
+def test_what_may_have_arrived_is_sent_once_more_only_after_a_while(kit):
+    ledger = kit.Ledger(kit.policy(mail={}))
+    ledger.see(kit.found(host="a"))
+    [message] = ledger.sending
+    ledger.answer(message, kit.TemporaryFailure("connection lost", sent=True))
+    assert ledger.next_due == kit.START + 30, "a provider that hangs up does so for a while"
+    ledger.tick(kit.START + 30)
+    assert ledger.state.messages[message].possibly_repeated
+    ledger.answer(message, kit.TemporaryFailure("connection lost", sent=True))
+    assert ledger.states() == [("fire", "dead")]
+    ledger.check()
