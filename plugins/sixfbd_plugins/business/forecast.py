@@ -37,6 +37,8 @@ BURST_TIMES: Final = (1.5, 4.0)
 RUSH_H: Final = 48.0  # before the end of sale
 RUSH_TIMES: Final = (1.0, 3.0)
 TICKETS_AN_ORDER: Final = 2.0  # tickets are sold by the order, so that their number varies more than by one
+ORDER_PRIOR: Final = 50.0
+MOST_AN_ORDER: Final = 12.0
 INTERVAL: Final = (0.1, 0.9)
 
 
@@ -75,6 +77,7 @@ def forecast(
     steady = without_bursts(sold, usual)
     rate, evidence = level(steady, usual, HALF_LIFE_D)
     long_rate, _ = level(steady, usual, LONG_HALF_LIFE_D)
+    order = tickets_an_order(steady, usual)
     ahead = min(len(next_hours_of_week), int(LOOKED_AHEAD * remaining / min(rate, long_rate)) + WEEK)
     if closes_in_h is not None:
         ahead = min(ahead, int(np.ceil(closes_in_h)))
@@ -82,8 +85,8 @@ def forecast(
         return Forecast(None, None, None, 0.0, 0.0)
     returns = 1 - np.exp(-np.arange(ahead) / 24 / RETURN_D)
     rates = rate * (long_rate / rate) ** returns * rhythm[next_hours_of_week[:ahead]]
-    times = _multipliers(ahead, evidence, closes_in_h, surge(sold, rate * usual), rng)
-    gone = _hours_until_gone(rates * times, remaining, rng)
+    times = _multipliers(ahead, evidence / TICKETS_AN_ORDER, closes_in_h, surge(sold, rate * usual), rng)
+    gone = _hours_until_gone(rates * times, remaining, order, rng)
     low, median, high = (_known(np.quantile(gone, q, method="nearest")) for q in (INTERVAL[0], 0.5, INTERVAL[1]))
     return Forecast(median, low, high, float(np.mean(gone <= 24)), float(np.mean(gone <= 48)))
 
@@ -134,6 +137,15 @@ def level(sold: Hours, usual: Hours, half_life_d: float) -> tuple[float, float]:
     return max(rate, 0.5 / exposure), evidence
 
 
+def tickets_an_order(sold: Hours, usual: Hours) -> float:
+    """Return of how many tickets an order is, as far as the spread of an hour's sales tells: large orders weigh more, since
+    they are what makes a total uncertain. Drawn towards TICKETS_AN_ORDER by ORDER_PRIOR tickets."""
+    expected = usual * (float(sold.sum()) / max(float(usual.sum()), 1e-9))
+    spread = float((sold**2).sum() - (expected**2).sum())
+    order = (spread + TICKETS_AN_ORDER * ORDER_PRIOR) / (float(sold.sum()) + ORDER_PRIOR)
+    return float(np.clip(order, 1.0, MOST_AN_ORDER))
+
+
 def surge(sold: Hours, expected: Hours) -> float:
     """Return how many times the usual the last three hours sold if that is no chance (four deviations), else 1."""
     recent, usual = float(sold[-3:].sum()), float(expected[-3:].sum())
@@ -156,10 +168,10 @@ def covers(low: float | None, high: float | None, actual: float) -> bool:
 
 
 def _multipliers(
-    ahead: int, evidence: float, closes_in_h: float | None, surging: float, rng: np.random.Generator
+    ahead: int, orders: float, closes_in_h: float | None, surging: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Return what each path multiplies each hour to come with: level, drift, bursts, the rush before the end."""
-    level_sd = np.hypot(LEVEL_SD, np.sqrt(TICKETS_AN_ORDER / max(evidence, 1.0)))
+    level_sd = np.hypot(LEVEL_SD, np.sqrt(1 / max(orders, 1 / TICKETS_AN_ORDER)))
     hours = np.arange(ahead)
     days = np.arange(ahead // 24 + 2)
     drift = np.cumsum(rng.normal(0.0, DRIFT_SD, (PATHS, len(days))), axis=1)
@@ -179,10 +191,9 @@ def _multipliers(
     return times
 
 
-def _hours_until_gone(rates: npt.NDArray[np.float64], remaining: int, rng: np.random.Generator) -> Hours:
-    """Draw each path's sales and return when they reach what remains; infinite if they do not."""
-    orders = rng.poisson(rates / TICKETS_AN_ORDER)
-    total = np.cumsum(orders * TICKETS_AN_ORDER, axis=1)
+def _hours_until_gone(rates: npt.NDArray[np.float64], remaining: int, order: float, rng: np.random.Generator) -> Hours:
+    """Draw each path's sales, `order` tickets at a time, and return when they reach what remains; infinite if they do not."""
+    total = np.cumsum(rng.poisson(rates / order) * order, axis=1)
     reached = total >= remaining
     hour = np.argmax(reached, axis=1)
     before = np.where(hour > 0, np.take_along_axis(total, np.maximum(hour - 1, 0)[:, None], axis=1)[:, 0], 0.0)
