@@ -9,6 +9,7 @@ import trio
 
 from sixfbd.alerting.decide import after_start, decide
 from sixfbd.alerting.escalation import compile_escalations, next_step
+from sixfbd.alerting.flapping import Flapping
 from sixfbd.alerting.holds import Calendar, compile_inhibitions
 from sixfbd.alerting.inputs import Absent, Answer, CommandInput, Deliver, EventsCommitted, Lookup, Lost, Replaced, Reply
 from sixfbd.alerting.policy import NotifierPolicy, Policy
@@ -154,6 +155,7 @@ def policy(
     calendar=None,
     inhibit=(),
     escalations=(),
+    flaps_s=0.0,
     **notifiers,
 ):
     notifiers = notifiers or {"hook": {}}
@@ -166,6 +168,7 @@ def policy(
         calendar=calendar or Calendar(),
         inhibitions=compile_inhibitions(inhibit),
         escalations=compile_escalations(escalations),
+        flapping=Flapping(window_s=flaps_s),
         notifiers={name: NotifierPolicy(name=name, **options) for name, options in notifiers.items()},
         rng=lambda *key: random.Random("/".join(key)),
         notices=notices or {},

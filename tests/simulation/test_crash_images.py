@@ -155,6 +155,7 @@ def held_and_escalated(kit, rules, receivers, settings, notices):
         ),
         escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=(step,)),),
         calendar=kit.Calendar(intervals={"odd": kit.Every(7.0)}),
+        flaps_s=8.0,
         **settings,
     )
 
@@ -322,7 +323,7 @@ class History:
         self.kit.check_escalations(judge.state, judge.policy, clock.now())
         for rule in sorted(judge.policy.rules):
             judge.submit(self.kit.seen(clock.now(), rule=rule))
-        await trio.sleep(5.0)
+        await trio.sleep(20.0)  # what is kept firing, and what flaps, has settled by then
         await self.kit.drained(judge)
         assert not judge.state.alerts, "an alert fires on though nothing is found"
 

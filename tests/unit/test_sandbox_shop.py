@@ -141,6 +141,21 @@ def test_a_wave_of_refunds_reaches_those_who_bought_before_it():
     assert shop.state.refunded_minor == sum(one["data"]["amount"] for one in refunds)
 
 
+def test_a_wave_of_refunds_that_is_over_brings_no_more_of_them():
+    clock = Clock()
+    shop = make(clock)
+    for _ in range(10):
+        buy(shop)
+    clock.at += 2
+    shop.advance()
+    shop.events()
+    shop.set_trade(Trade(refunds=1.0, buying=0.0))
+    shop.set_trade(Trade(refunds=0.0, buying=0.0))
+    clock.at += 60
+    shop.advance()
+    assert [one for one in shop.events() if one["type"] == "refund"] == []
+
+
 def test_money_that_the_till_does_not_give_back_is_asked_for_again():
     clock = Clock()
     answers = [False, True]

@@ -158,12 +158,16 @@ class Shop:
         return found
 
     def set_trade(self, trade: Trade) -> None:
-        """Let business go differently from now on. More refunds than before are asked for by those who have tickets too."""
+        """Let business go differently from now on. More refunds than before are asked for by those who have tickets too; of
+        those that were asked for, as many fewer are made as fewer are asked for now."""
         now = self._now()
-        if trade.refunds > self.trade.refunds:
-            for order in self.state.orders.values():
-                if order.state == "ticketed" and self._rng.random() < trade.refunds:
-                    order.due_at = now + self._rng.uniform(0, 10 * SECOND)
+        for order in self.state.orders.values():
+            if order.state != "ticketed":
+                continue
+            if trade.refunds > self.trade.refunds and self._rng.random() < trade.refunds:
+                order.due_at = now + self._rng.uniform(0, 10 * SECOND)
+            elif trade.refunds < self.trade.refunds and self._rng.random() >= trade.refunds / self.trade.refunds:
+                order.due_at = None
         self.trade = trade
         self._visit_at = now + self._pause_s()
 

@@ -96,6 +96,7 @@ def held_and_grouped(kit, rules, channels, common):
         inhibit=(kit.InhibitTable(source_matchers=('severity="critical"',), target_matchers=('alertname="Hot"',)),),
         escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=(step,)),),
         calendar=kit.Calendar(intervals={"odd": kit.Every(30.0)}),
+        flaps_s=60.0,
         **common,
     )
 
