@@ -289,13 +289,18 @@ class AlertKey(Struct, frozen=True, order=True):
 class Hold(Struct, frozen=True, order=True):
     """Why nobody is told of a firing alert for now: what kind of hold, and which one (a silence's id, a name, an alert)."""
 
-    kind: Literal["silence", "inhibition", "maintenance"]
+    kind: Literal["silence", "inhibition", "maintenance", "parent"]
     by: str
     comment: str = ""
 
     def __str__(self) -> str:
-        word = {"silence": "silenced", "inhibition": "inhibited", "maintenance": "in maintenance"}[self.kind]
-        return f"{word} by {self.by}" + (f" ({self.comment})" if self.comment else "")
+        words = {
+            "silence": "silenced by",
+            "inhibition": "inhibited by",
+            "maintenance": "in maintenance by",
+            "parent": "put down to",
+        }
+        return f"{words[self.kind]} {self.by}" + (f" ({self.comment})" if self.comment else "")
 
 
 class Alert(Struct, frozen=True, kw_only=True):

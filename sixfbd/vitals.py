@@ -32,6 +32,7 @@ DOCS: Final = {
     "sixfbd_check_crashes_total": "Runs in which the plugin raised or returned rubbish.",
     "sixfbd_check_duration_seconds": "How long the last run took.",
     LAST_SEEN: "Time of the last report that was not unknown, or from when on one was awaited.",
+    "sixfbd_check_is_parent": "1 for a check that others depend on.",
     "sixfbd_check_late_runs_total": "Runs that fell due while the one before was still going, or while the daemon slept.",
     "sixfbd_check_refused_total": "Samples and events of the check that were refused.",
     "sixfbd_check_runs_total": "Runs that ended.",

@@ -10,7 +10,7 @@ import trio
 from sixfbd.alerting.decide import after_start, decide
 from sixfbd.alerting.escalation import compile_escalations, next_step
 from sixfbd.alerting.flapping import Flapping
-from sixfbd.alerting.holds import Calendar, compile_inhibitions
+from sixfbd.alerting.holds import Calendar, children_of, compile_inhibitions
 from sixfbd.alerting.inputs import Absent, Answer, CommandInput, Deliver, EventsCommitted, Lookup, Lost, Replaced, Reply
 from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.alerting.routes import Routing, compile_route
@@ -156,6 +156,7 @@ def policy(
     inhibit=(),
     escalations=(),
     flaps_s=0.0,
+    parents=None,
     **notifiers,
 ):
     notifiers = notifiers or {"hook": {}}
@@ -169,6 +170,7 @@ def policy(
         inhibitions=compile_inhibitions(inhibit),
         escalations=compile_escalations(escalations),
         flapping=Flapping(window_s=flaps_s),
+        children=children_of(parents or {}),
         notifiers={name: NotifierPolicy(name=name, **options) for name, options in notifiers.items()},
         rng=lambda *key: random.Random("/".join(key)),
         notices=notices or {},

@@ -16,6 +16,7 @@ from sixfbd.alerting.routes import all_match
 from sixfbd.journal.records import AlertChanged, HoldsChecked, Owed
 from sixfbd.journal.state import State
 from sixfbd.model import Alert, AlertKey, AlertState, Hold, ObligationKind, Target
+from sixfbd.rules.defaults import PARENT_DOWN
 
 
 class Holding(Drafting):
@@ -33,6 +34,8 @@ class Holding(Drafting):
         """An alert changed: its own holds may be others, and those of what it inhibits, or did."""
         if after.state is AlertState.FIRING:
             self._doubted[after.key] = None
+        if after.key.rule == PARENT_DOWN and (before is None or before.state is not after.state):
+            self.doubt_all_holds()
         if not self.policy.inhibitions:
             return
         for alert in (before, after):
@@ -52,7 +55,7 @@ class Holding(Drafting):
             keys = [key for key in sorted(self.draft.alerts) if key in self._doubted or self._may_be_target(key)]
         else:
             keys = list(self._doubted)
-        held = Held(self.draft, self.policy.calendar, self.policy.inhibitions, self.now)
+        held = Held(self.draft, self.policy.calendar, self.policy.inhibitions, self.now, self.policy.children)
         for key in keys:
             alert = self.draft.alerts.get(key)
             if alert is not None and alert.state is AlertState.FIRING:

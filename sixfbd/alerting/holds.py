@@ -14,6 +14,7 @@ from sixfbd.alerting.routes import Matcher, Route, all_match, parse_matcher, par
 from sixfbd.config.tables import InhibitTable
 from sixfbd.journal.state import State
 from sixfbd.model import Alert, AlertKey, AlertState, Hold, RuleName, Silence
+from sixfbd.rules.defaults import PARENT_DOWN
 
 
 class Interval(Protocol):
@@ -105,8 +106,16 @@ class Held:
     Made anew when an alert begins or ceases to fire; what fires is looked through once for each inhibition.
     """
 
-    def __init__(self, state: State, calendar: Calendar, inhibitions: Iterable[Inhibition], at: float) -> None:
+    def __init__(
+        self,
+        state: State,
+        calendar: Calendar,
+        inhibitions: Iterable[Inhibition],
+        at: float,
+        children: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
         self._state = state
+        self._down = tuple(_parents_down(state, children)) if children else ()
         self._silences = sorted(
             (one for one in state.silences.values() if one.starts_at <= at < one.ends_at), key=lambda one: one.id
         )
@@ -125,6 +134,11 @@ class Held:
         found += [
             Hold("maintenance", one.name, one.comment) for one in self._maintenance if all_match(one.matchers, labels)
         ]
+        checks = {labels["check"]} if "check" in labels else set(alert.checks)
+        for parent, below in self._down:
+            own = frozenset() if alert.key.rule == PARENT_DOWN else frozenset({parent})  # its other alerts say the same
+            if checks and checks <= below | own:
+                found.append(Hold("parent", parent))
         return (*found, *self._inhibited(alert))
 
     def _inhibited(self, alert: Alert) -> Iterator[Hold]:
@@ -154,6 +168,28 @@ class Held:
         if one.rules is None:
             return self._state.alerts
         return (key for rule in one.rules for key in self._state.of_rule.of(rule))
+
+
+def _parents_down(state: State, children: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield the checks that others depend on and that are unhealthy now, each with all that depends on it."""
+    for key in sorted(state.of_rule.of(RuleName(PARENT_DOWN))):
+        parent = dict(key.labels).get("check", "")
+        if parent in children and state.alerts[key].state is AlertState.FIRING:
+            yield parent, children[parent]
+
+
+def children_of(parents: Mapping[str, Iterable[str]]) -> dict[str, frozenset[str]]:
+    """Return all that depends on a check, by whatever way, from what each check depends on."""
+    below: dict[str, set[str]] = {}
+    for check, direct in parents.items():
+        waiting, seen = list(direct), set[str]()
+        while waiting:
+            parent = waiting.pop()
+            if parent not in seen:
+                seen.add(parent)
+                below.setdefault(parent, set()).add(check)
+                waiting += parents.get(parent, ())
+    return {parent: frozenset(found) for parent, found in below.items()}
 
 
 def inhibits_by(inhibitions: Iterable[Inhibition], alert: Alert) -> list[tuple[Inhibition, tuple[str, ...]]]:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from sixfbd.alerting.escalation import Escalation, compile_escalations
 from sixfbd.alerting.flapping import Flapping
-from sixfbd.alerting.holds import Calendar, Inhibition, compile_inhibitions
+from sixfbd.alerting.holds import Calendar, Inhibition, children_of, compile_inhibitions
 from sixfbd.alerting.intervals import compile_interval, compile_window
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Config, NotifierTable
@@ -60,6 +60,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     inhibitions: tuple[Inhibition, ...] = ()
     escalations: tuple[Escalation, ...] = ()
     flapping: Flapping = Flapping(window_s=0.0)
+    children: Mapping[str, frozenset[str]] = {}  # by check, all that depends on it
     notifiers: Mapping[str, NotifierPolicy]
     rng: Callable[..., random.Random]
     notices: Mapping[str, str] = {}
@@ -113,6 +114,7 @@ def build_policy(
         annotate=annotate,
         routing=Routing(compile_route(config.route), config.receivers, config.severities),
         calendar=_calendar(config),
+        children=children_of({name: check.depends_on for name, check in config.checks.items()}),
         inhibitions=compile_inhibitions(config.inhibit),
         escalations=compile_escalations(config.escalations),
         flapping=Flapping(float(config.flapping.window), config.flapping.high, config.flapping.low),

@@ -87,6 +87,7 @@ def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
         _fit_route(config.route, ("route",), names["receivers"], walk, root=True)
         _fit_intervals_of(config.route, ("route",), frozenset(_table(values, "time_intervals")), walk)
     _fit_calendar(config, walk)
+    _fit_parents(config, frozenset(_table(values, "checks")), walk)
     for place, inhibit in enumerate(config.inhibit):
         for key in ("source_matchers", "target_matchers"):
             _fit_matchers(getattr(inhibit, key), ("inhibit", place, key), walk)
@@ -375,3 +376,34 @@ def _fit_calendar(config: Config, walk: Walk) -> None:
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
             walk.note(here, message, hint)
+
+
+def _fit_parents(config: Config, known: frozenset[str], walk: Walk) -> None:
+    """Note parents that there are not, and checks that depend on themselves, by whatever way."""
+    for name, check in config.checks.items():
+        for place, parent in enumerate(check.depends_on):
+            path = ("checks", name, "depends_on", place)
+            if parent not in known:
+                hint = did_you_mean(parent, known) or "there is no [checks.NAME]"
+                walk.absent(path, "is not a check", hint, show_value(parent))
+            elif (way := _way(config, parent, name)) is not None:
+                text = " → ".join((name, *way))
+                walk.note(
+                    path, f"closes a circle: {text}", "a cause has no cause that it is itself", show_value(parent)
+                )
+
+
+def _way(config: Config, start: str, end: str) -> list[str] | None:
+    """Return the checks from one to another along what they depend on; None if there is no way."""
+    ways: list[list[str]] = [[start]]
+    seen = {start}
+    while ways:
+        way = ways.pop()
+        if way[-1] == end:
+            return way
+        check = config.checks.get(way[-1])
+        for parent in () if check is None else check.depends_on:
+            if parent not in seen:
+                seen.add(parent)
+                ways.append([*way, parent])
+    return None

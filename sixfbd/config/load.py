@@ -322,6 +322,7 @@ class _Reader:
             external=keys.external,
             enabled=keys.enabled,
             jitter=keys.jitter,
+            depends_on=keys.depends_on,
             options=made,
             where=self._tree.file_of(path),
         )

@@ -150,6 +150,9 @@ class CheckKeys(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     enabled: Annotated[bool, Meta(description="Whether it runs.")] = True
     jitter: Annotated[Duration | None, Meta(description="The first run starts at chance within this time.")] = None
+    depends_on: Annotated[
+        tuple[str, ...], Meta(description="Checks that are the cause if they are unhealthy: then its alerts are held.")
+    ] = ()
 
 
 class NotifierKeys(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -183,6 +186,7 @@ class CheckTable(Struct, frozen=True, kw_only=True):
     external: str | None = None
     enabled: bool = True
     jitter: Duration | None = None
+    depends_on: tuple[str, ...] = ()
     options: Any = None  # the plugin's Options
     where: str = ""  # file, for later messages
 

@@ -12,6 +12,10 @@ WATCHDOG: Final = "Watchdog"
 """Always firing, for a dead man's switch that counts alerts; there only if a route names it, since it tells people nothing."""
 
 
+PARENT_DOWN: Final = "ParentDown"
+"""A check that others depend on is unhealthy: this is told, once, and what depends on it is held."""
+
+
 def _rule(name: str, expr: str, severity: Severity, summary: str, description: str) -> Rule:
     return Rule(
         name=RuleName(name),
@@ -30,6 +34,13 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         Severity.HIGH,
         "Check {{ $labels.check }} has reported nothing for too long",
         "Its last report other than unknown is {{ $value | humanizeDuration }} old: what it watches is not seen.",
+    ),
+    _rule(
+        PARENT_DOWN,
+        'max by (check) (sixfbd_check_status{job="",status="unhealthy"}) == 1 and on(check) sixfbd_check_is_parent{job=""} == 1',
+        Severity.HIGH,
+        "{{ $labels.check }} is unhealthy, and what depends on it cannot be told apart from that",
+        "Alerts about checks that depend on it are held for as long; `sixfbctl alerts` shows them. {{ $summary }}",
     ),
     _rule(
         "NotificationsDead",

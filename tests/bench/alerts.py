@@ -113,7 +113,8 @@ def reporting(directory: Path, receiver: WebhookReceiver, stamps: Stamps, many: 
         lost = many - len(taken)
         if lost > LOST_SHARE * many:
             raise BenchError(
-                f"{lost} of {many} flips were overtaken by the next, {every_ms} ms later: the load is too high"
+                f"{lost} of {many} flips were overtaken by the next, {every_ms} ms later, or not told: "
+                f"the load is too high, or see {directory}"
             )
         if lost:
             print(f"report: {lost} of {many} flips were overtaken by the next and are not counted", file=sys.stderr)

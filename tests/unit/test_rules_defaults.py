@@ -17,6 +17,10 @@ STALE = 'sixfbd_check_stale_after_seconds{check="web"}'
 
 FAULTS = {
     "CheckStale": (f"{SEEN} 0 0 0 0\n{STALE} 150 150 150 150", f"{SEEN} 100 100 100 100\n{STALE} 150 150 150 150"),
+    "ParentDown": (
+        'sixfbd_check_status{check="net",status="unhealthy"} 0 0 0 1\nsixfbd_check_is_parent{check="net"} 1 1 1 1',
+        'sixfbd_check_status{check="net",status="unhealthy"} 1 1 1 1\nsixfbd_check_is_parent{check="other"} 1 1 1 1',
+    ),
     "NotificationsDead": ("sixfbd_notifications_dead_total 0 0 1 1", "sixfbd_notifications_dead_total 1 1 1 1"),
     "OutboxStuck": ("sixfbd_outbox_oldest_age_seconds 0 0 0 601", "sixfbd_outbox_oldest_age_seconds 0 0 0 599"),
     "LoopBlocked": ("sixfbd_loop_delay_seconds 0 2 0 0", "sixfbd_loop_delay_seconds 0 0.5 0 0"),

@@ -61,6 +61,7 @@ from sixfbd_plugins.inventory.stock import MOST_STOCKS, Dates, SourceError, Stoc
 SCORED_D: Final = 14  # days before a sell-out whose forecasts are scored
 FORGOTTEN_S: Final = 7 * DAY  # after which a tier that is no longer there is forgotten
 MAX_SUMMARY: Final = 400  # characters
+RECORD_S: Final = 60.0
 REFUNDED: Final = "sum by (city, type) (increase(workshop_city_tickets_refunded_total[70m]))"
 
 _TIER: Final = ("city", "type")
@@ -149,6 +150,7 @@ class InventoryCheck(Check[InventoryOptions]):
         self._source = source.open(ctx)
         self._forecasts: dict[str, Forecast] = {}
         self._forecast_hour = 0  # in which these were made, by this process
+        self._recorded: dict[str, tuple[Mapping[str, Any], float]] = {}  # by city, and when
 
     async def run(self, cursor: Json | None) -> Report:
         """Read the stock once. Unknown if any of it cannot be read."""
@@ -222,16 +224,21 @@ class InventoryCheck(Check[InventoryOptions]):
         return {_short(city): since for city, since in waiting.items()}, scores
 
     def _record(self, looks: Sequence[_Look], now: float) -> None:
-        """Write the records of SEED's name to the log, one for each city."""
+        """Write the records of SEED's name to the log, one for each city: when its stock is another one, and once a minute."""
         by_city: dict[str, dict[str, dict[str, int | None]]] = {}
         for look in looks:
             stock = look.stock
             tier = {"available": stock.available, "sold": stock.sold, "total": stock.limit}
             by_city.setdefault(stock.city, {})[stock.tier] = tier
         stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._recorded = {city: one for city, one in self._recorded.items() if city in by_city}
         for city, tiers in by_city.items():
             others = {tier: counts for tier, counts in tiers.items() if tier not in ("ga", "vip")}
             facts: dict[str, Any] = {tier: counts for tier, counts in tiers.items() if tier not in others}
+            before, at = self._recorded.get(city, ({}, 0.0))
+            if tiers == before and now - at < RECORD_S:
+                continue
+            self._recorded[city] = tiers, now
             self.ctx.log.info("inventory_metrics", cityId=city, **facts, others=others or None, timestamp=stamp)
 
 

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from sixfbd.model import Status
 from sixfbd_plugins.inventory.stock import Dates, Stock
@@ -352,3 +353,13 @@ async def test_nothing_is_foretold_past_the_end_of_sale_or_of_a_city_without_sal
     report = await running.look(check, ga(40), ga(40, city="austin"))
     assert not any(sample.metric.startswith("inventory_forecast") for sample in report.samples)
     assert told(running, "inventory_forecast") == []
+
+
+async def test_a_citys_stock_is_recorded_when_it_changes_and_once_a_minute(running):
+    check = running.check()
+    with capture_logs() as lines:
+        for stock in (ga(9), ga(9), ga(8)):
+            await running.look(check, stock, after_s=1)
+        await running.look(check, ga(8), after_s=61)
+    recorded = [line["ga"]["available"] for line in lines if line["event"] == "inventory_metrics"]
+    assert recorded == [9, 8, 8]

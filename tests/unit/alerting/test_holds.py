@@ -3,6 +3,7 @@
 import pytest
 from msgspec import Struct
 
+from sixfbd.alerting.holds import children_of
 from sixfbd.alerting.routes import parse_matcher
 from sixfbd.journal.records import HoldsChecked
 from sixfbd.journal.state import account
@@ -247,3 +248,60 @@ def test_outside_of_its_active_times_a_route_tells_nobody(kit):
     assert ledger.deliver_all() == [("primary", "fire", "high")]
     assert [one.state for one in account(ledger.records).values()] == ["suppressed", "accepted"]
     ledger.check()
+
+
+# ---- parents -------------------------------------------------------------------------------------------------------------
+
+PARENTS = {"shop": ("internet",), "stripe": ("internet", "shop"), "internet": ("router",), "machine": ()}
+
+
+def test_all_that_depends_on_a_check_is_below_it_by_whatever_way():
+    assert children_of(PARENTS) == {
+        "internet": frozenset({"shop", "stripe"}),
+        "shop": frozenset({"stripe"}),
+        "router": frozenset({"internet", "shop", "stripe"}),
+    }
+    assert children_of({"a": ("b",), "b": ("a",)}) == {"a": {"a", "b"}, "b": {"a", "b"}}, "a circle ends"
+
+
+@pytest.fixture
+def family(kit):
+    ledger = kit.Ledger(kit.policy(kit.rule(), kit.rule("ParentDown"), parents=PARENTS))
+    yield ledger
+    ledger.check()
+
+
+def test_while_a_parent_is_down_what_depends_on_it_is_held_and_the_outage_is_told_once(kit, family):
+    down = kit.found(check="internet", checks=("internet",))
+    family.see(down, rule="ParentDown")
+    assert family.deliver_all() == [("primary", "fire", "high")]
+    children = [kit.found(check=name, checks=(name,)) for name in ("shop", "stripe")]
+    other = kit.found(check="machine", checks=("machine",))
+    family.see(*children, other, at=kit.START + 1)
+    assert family.deliver_all() == [("primary", "fire", "high")], "the machine alone"
+    assert family.reasons() == ["put down to internet"] * 2
+    family.see(rule="ParentDown", at=kit.START + 60)
+    assert family.deliver_all() == [("primary", "fire", "high")] * 2 + [("primary", "resolve", "high")]
+
+
+def test_the_other_alerts_of_a_parent_that_is_down_are_held_too(kit, family):
+    family.see(kit.found(check="internet", checks=("internet",)), rule="ParentDown")
+    family.deliver_all()
+    family.see(kit.found(check="internet", checks=("internet",)), at=kit.START + 1)
+    assert family.deliver_all() == [] and family.reasons() == ["put down to internet"]
+
+
+def test_of_a_chain_the_first_cause_is_told_alone(kit, family):
+    family.see(*(kit.found(check=name, checks=(name,)) for name in ("router", "internet")), rule="ParentDown")
+    assert family.deliver_all() == [("primary", "fire", "high")]
+    assert family.reasons() == ["put down to router"]
+
+
+def test_an_alert_without_the_label_check_is_held_if_all_that_feeds_it_depends_on_the_parent(kit, family):
+    family.see(kit.found(check="internet", checks=("internet",)), rule="ParentDown")
+    family.deliver_all()
+    family.see(
+        kit.found(city="dallas", checks=("shop", "stripe")), kit.found(city="austin", checks=("shop", "machine")),
+        at=kit.START + 1,
+    )  # fmt: skip
+    assert family.deliver_all() == [("primary", "fire", "high")], "the machine has no such cause"

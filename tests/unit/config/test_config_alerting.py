@@ -48,6 +48,26 @@ def test_what_is_wrong_is_named_with_its_mend(complaints, text, said):
     assert said in complaints(RECEIVERS + text)
 
 
+def test_a_parent_that_there_is_not_and_a_circle_are_named(complaints):
+    text = """
+[checks.a]
+plugin = "sms"
+account = "AC1"
+depends_on = ["b"]
+[checks.b]
+plugin = "sms"
+account = "AC1"
+depends_on = ["c", "nonesuch"]
+[checks.c]
+plugin = "sms"
+account = "AC1"
+depends_on = ["a"]
+"""
+    said = complaints(RECEIVERS + text)
+    assert any("checks.b.depends_on[1]" in line and '"nonesuch" is not a check' in line for line in said)
+    assert sum("closes a circle: a → b → c → a" in line for line in said) == 1
+
+
 def test_two_escalations_of_one_name_are_one_too_many(complaints):
     one = '[[escalations]]\nname = "x"\nmatchers = [\'a="b"\']\nsteps = [{after = "5m", receiver = "primary"}]\n'
     said = complaints(RECEIVERS + one + one)

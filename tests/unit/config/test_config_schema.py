@@ -109,7 +109,7 @@ def test_defaults_are_written_as_toml_has_them():
     assert toml_value(Duration(90)) == "1m30s"
     assert toml_value({"a": (Size(1024), None, frozenset({1}))}) == {"a": ["1KiB", None, [1]]}
     assert toml_value(Secret("x", "env X")) is None
-    assert toml_value(CheckKeys(plugin="sms")) == {"plugin": "sms", "enabled": True}
+    assert toml_value(CheckKeys(plugin="sms")) == {"plugin": "sms", "enabled": True, "depends_on": []}
 
 
 def test_the_engines_keys_come_first(catalog):
