@@ -71,6 +71,7 @@ class CheckInstance(Struct):
     external: str | None
     check: Check[Any] | None
     problem: str = ""
+    depends_on: tuple[CheckName, ...] = ()
 
 
 class NotifierInstance(Struct):
@@ -107,6 +108,7 @@ def make_check(table: CheckTable, plugin: type[Check[Any]], around: Surroundings
         table.external or plugin.external,
         made,
         problem,
+        tuple(map(CheckName, table.depends_on)),
     )
 
 

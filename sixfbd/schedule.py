@@ -63,6 +63,7 @@ class Instance(Protocol):
     external: str | None
     check: Check[Any] | None
     problem: str
+    depends_on: tuple[CheckName, ...]
 
 
 class NotRunError(Exception):
@@ -392,7 +393,7 @@ class Schedule:
         name = entry.instance.name
         if self._entries.get(name) is not entry:
             return msgspec.structs.replace(report, more=False)
-        was_blind = self._is_unknown(entry)
+        was_blind, was = self._is_unknown(entry), entry.state.status
         facts |= self._known_by(entry.state, report)
         own = run_samples(
             name, report.status, facts["consecutive_failures"], facts.get("duration_s", entry.state.duration_s)
@@ -428,7 +429,18 @@ class Schedule:
         if was_blind and entry.reported:
             entry.seen_again_at = self._world.clock.now()
         entry.state = msgspec.structs.replace(entry.state, **facts)
+        if report.status is Status.UNHEALTHY and was is not Status.UNHEALTHY:
+            self._ask_parents(entry)
         return report
+
+    def _ask_parents(self, entry: _Entry) -> None:
+        """Run what a check that has just failed depends on, out of turn: a cause that waits its turn is named too late."""
+        for name in entry.instance.depends_on:
+            parent = self._entries.get(name)
+            if parent is None or parent.instance.check is None or parent.state.paused or parent.running:
+                continue
+            if self._nursery is not None:
+                self._begin(parent, self._nursery, self._world.clock.now())
 
     def _known_by(self, state: CheckState, report: Report) -> dict[str, Any]:
         """What a report changes in the state of its check."""

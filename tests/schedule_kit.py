@@ -17,3 +17,4 @@ class Made:
     service: str | None = None
     external: str | None = None
     problem: str = ""
+    depends_on: tuple[CheckName, ...] = ()

@@ -204,6 +204,21 @@ async def test_run_now_runs_out_of_turn_and_leaves_the_rhythm(schedule, autojump
     assert [round(at - check.started[0]) for at in check.started] == [0, 4, 10]
 
 
+async def test_what_a_check_depends_on_is_asked_at_once_when_it_fails_and_not_again_while_it_goes_on(
+    schedule, autojump_clock
+):
+    answers = {3: Status.UNHEALTHY, 4: Status.UNHEALTHY}
+    parent = add(schedule, "net", Scripted(), interval_s=60.0, timeout_s=5.0)
+    paused = add(schedule, "other", Scripted(), interval_s=60.0)
+    child = Scripted(answer=lambda cursor: Report(answers.get(len(child.started), Status.HEALTHY), "x"))
+    add(schedule, "shop", child, depends_on=(CheckName("net"), CheckName("other"), CheckName("dropped")))
+    await trio.sleep(1)
+    schedule.set_paused(CheckName("other"), True)
+    await trio.sleep(54)
+    assert [round(at - child.started[2]) for at in parent.started[1:]] == [0]
+    assert len(paused.started) == 1
+
+
 async def test_run_now_tells_what_was_refused_of_every_page(schedule, door, autojump_clock):
     pages = iter([Report(Status.HEALTHY, "x" * 600, more=True), Report(Status.HEALTHY, "last")])
     add(schedule, "a", Scripted(answer=lambda cursor: next(pages)), jitter_s=9.0)
