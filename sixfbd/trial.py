@@ -41,6 +41,7 @@ from sixfbd.window.writes import Write
 from sixfbd.world import RealWorld
 
 SPARE_S: Final = 5.0  # for making the check, beyond its own time limit
+INTERRUPTED_S: Final = 0.2  # a signal that another thread took does not wake a thread that waits
 
 
 class NotMadeError(Exception):
@@ -137,7 +138,9 @@ def try_check(table: CheckTable, catalog: PluginCatalog, config: Config) -> Chec
     limit = float(table.timeout)
     began = time.monotonic()
     trial.start()
-    trial.join(limit + GRACE_S + CLOSE_LIMIT_S + SPARE_S)
+    until = began + limit + GRACE_S + CLOSE_LIMIT_S + SPARE_S
+    while trial.is_alive() and time.monotonic() < until:
+        trial.join(INTERRUPTED_S)
     if isinstance(trial.error, NotMadeError):
         raise trial.error
     if trial.answer is not None:

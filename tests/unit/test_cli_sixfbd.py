@@ -404,9 +404,11 @@ def test_a_check_that_cannot_be_made_is_said_in_one_line(tried: Callable[..., Re
     assert f"sixfbd: check way: plugin odd cannot start: {said}" in result.stderr
 
 
-def test_a_check_that_is_tried_can_be_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("taken_by", ["the process", "the check's thread"])
+def test_a_check_that_is_tried_can_be_interrupted(tmp_path: Path, taken_by: str) -> None:
     (tmp_path / "plugins.d").mkdir()
-    body = running("print('here', flush=True)\nawait trio.sleep(600)").replace("\n", "\n    ")
+    own = "import signal\nsignal.raise_signal(signal.SIGINT)\n" if taken_by == "the check's thread" else ""
+    body = running(f"print('here', flush=True)\n{own}await trio.sleep(600)").replace("\n", "\n    ")
     (tmp_path / "plugins.d" / "odd.py").write_text(ODD.replace("BODY", body).replace("0.3", "1"))
     environ = {
         **os.environ,
@@ -417,9 +419,13 @@ def test_a_check_that_is_tried_can_be_interrupted(tmp_path: Path) -> None:
         env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "here\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        try:
+            assert process.stdout.readline() == "here\n"
+            if not own:
+                process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
         assert process.stderr.read() == ""
 
 
