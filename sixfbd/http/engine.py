@@ -219,6 +219,18 @@ class HttpEngine(Protocol):
         """Return the alert of this id, if it is pending or fires, or something of its end is still owed."""
         ...
 
+    async def why(self, alert: str) -> Mapping[str, Any] | None:
+        """Return all that the journal holds of an alert, ready for JSON, as `sixfbctl why --json` shows it; None if there
+        is no such alert.
+
+        Raises EngineUnavailable, and QueryRefused for the beginning of more than one id."""
+        ...
+
+    async def why_not(self, rule: str, labels: Mapping[str, str], at: float | None) -> Mapping[str, Any] | None:
+        """Return why a rule does not fire for labels, now or at a time, as `sixfbctl why-not --json` shows it; None if there
+        is no such rule. Raises as `query` does."""
+        ...
+
     def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
         """Tell whether a link to acknowledge an alert, made for a receiver, is signed by us."""
         ...

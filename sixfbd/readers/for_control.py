@@ -26,7 +26,6 @@ from sixfbd.control.engine import (
     QueryView,
     ReleaseView,
     ReloadView,
-    Routed,
     RouteTestView,
     SeriesLine,
     SeriesView,
@@ -35,7 +34,6 @@ from sixfbd.control.engine import (
     SilenceView,
     StatusView,
     StopView,
-    StoryRecord,
     TestedTarget,
     TokenMade,
     TokenView,
@@ -52,8 +50,6 @@ from sixfbd.journal.errors import JournalError
 from sixfbd.journal.event_log import Duplicate
 from sixfbd.journal.record_log import AmbiguousIdError
 from sixfbd.journal.records import (
-    Acked,
-    AlertChanged,
     Audited,
     MessageChanged,
     ObligationChanged,
@@ -92,6 +88,7 @@ from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.check_run import check_run
 from sixfbd.readers.condition import blind_before_start_s, heartbeat_words, nobody_told, problems
 from sixfbd.readers.routing import matched, route_of
+from sixfbd.readers.why import why
 from sixfbd.readers.why_not import why_not
 from sixfbd.running import Running
 from sixfbd.schedule import NotRunError
@@ -346,24 +343,13 @@ class ControlView:
         return carried
 
     async def why(self, alert: str) -> WhyView:
-        running = self._running
         try:
-            history = await running.journal.history(alert)
+            found = await why(self._running, alert, self._addresses())
         except AmbiguousIdError as error:
             raise Refused(str(error)) from error
-        changes = [one for one in history if isinstance(one, AlertChanged)]
-        if not changes:
+        if found is None:
             raise Refused(f"there is no alert {alert}; sixfbctl alerts lists those that are open")
-        last = changes[-1].alert
-        rule = next((rule for rule in running.rules if rule.name == last.key.rule), None)
-        routes: dict[tuple[str, str], Routed] = {}
-        for routed in running.judge.policy.routing.targets(last.labels, last.severity):
-            routes[routed.target.receiver, routed.path] = Routed(routed.target.receiver, (routed.path,))
-        told = (AlertChanged, Acked, Owed, ObligationChanged, MessageChanged, Audited)
-        records: tuple[StoryRecord, ...] = tuple(
-            self._addresses().record(one) for one in history if isinstance(one, told)
-        )
-        return WhyView(alert=last, rule=rule, routes=tuple(routes.values()), records=records)
+        return found
 
     async def why_not(self, rule: str, labels: dict[str, str], at: float | None) -> WhyNotView:
         try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import msgspec
 import trio
 from prometheus_client import Metric
 
@@ -26,14 +27,18 @@ from sixfbd.http.engine import (
 from sixfbd.intake import Refused
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.event_log import Accepted
+from sixfbd.journal.record_log import AmbiguousIdError
 from sixfbd.model import Ack, Actor, Alert, CheckState, Command, Event, Outcome, Silence, StoredEvent
 from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
+from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.condition import blind_before_start_s, nobody_told, problems
 from sixfbd.readers.exposition import Exposition
 from sixfbd.readers.families import metric_families
 from sixfbd.readers.health import health_body, iso_time
 from sixfbd.readers.queries import selector_matchers
+from sixfbd.readers.why import why
+from sixfbd.readers.why_not import why_not
 from sixfbd.running import Running
 from sixfbd.vitals import DOCS
 from sixfbd.window.window import Newest
@@ -154,14 +159,8 @@ class HttpView:
         return _answer(await self._evaluate(expr, start, end, step), instant=False)
 
     async def _evaluate(self, expr: str, start: float, end: float, step: float) -> Value:
-        try:
+        with _no_answer():
             _, value = await self._running.reader.evaluate(expr, start, end, step)
-        except PromQLError as error:
-            raise QueryRefused(error.message, error.line, error.column) from error
-        except QueryError as error:
-            raise QueryFailed(str(error)) from error
-        except QueryStopped as error:
-            raise QueryTooLong(str(error)) from error
         return value
 
     async def series(self, selectors: Sequence[str], start: float, end: float) -> Sequence[Mapping[str, str]]:
@@ -230,11 +229,40 @@ class HttpView:
     def incident(self, alert: str) -> Alert | None:
         return self._running.judge.state.incident(alert)
 
+    async def why(self, alert: str) -> Mapping[str, Any] | None:
+        shown = Addresses(self._running.config, self._running.catalog)
+        try:
+            with _unavailable():
+                found = await why(self._running, alert, shown)
+        except AmbiguousIdError as error:
+            raise QueryRefused(str(error)) from error
+        return None if found is None else msgspec.to_builtins(found)
+
+    async def why_not(self, rule: str, labels: Mapping[str, str], at: float | None) -> Mapping[str, Any] | None:
+        if rule not in self._running.evaluator.rules.rules:
+            return None
+        with _no_answer():
+            found: Mapping[str, Any] = msgspec.to_builtins(await why_not(self._running, rule, labels, at))
+        return found
+
     def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
         return self._running.outbox.place.links.is_genuine(alert, receiver, signature)
 
     async def ack(self, alert: str, comment: str, by: Actor) -> Outcome:
         return await self._running.judge.command(Ack(alert, comment), by)
+
+
+@contextmanager
+def _no_answer() -> Iterator[None]:
+    """Raise the room's error in place of a query's."""
+    try:
+        yield
+    except PromQLError as error:
+        raise QueryRefused(error.message, error.line, error.column) from error
+    except QueryError as error:
+        raise QueryFailed(str(error)) from error
+    except QueryStopped as error:
+        raise QueryTooLong(str(error)) from error
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Why a rule does not fire, asked of a real daemon: value, missing series, pending, held; now and in the past."""
 
+import httpx
+
 RULES = """
 [checks.system]
 interval = "1s"
@@ -50,5 +52,12 @@ def test_the_reason_is_told_with_what_it_is_from(daemon, wait):
     assert verdict("Now").endswith("known)") and "nobody is told: silenced by" in verdict("Now")
     long_ago = daemon.ctl("why-not", "TooMuch", "--at", "-2h")
     assert "there is no series" in long_ago["verdict"] and long_ago["rows"] == []
+    over_http = httpx.get(f"{daemon.url}/api/why-not", params={"rule": "TooMuch", "label": "check=other"}).json()[
+        "data"
+    ]
+    assert over_http["verdict"] == verdict("TooMuch", "check=other")
+    [alert] = [one["id"] for one in daemon.ctl("alerts") if one["rule"] == "Now"]
+    told = httpx.get(f"{daemon.url}/api/alerts/{alert}/why").json()["data"]
+    assert told["records"] == daemon.ctl("why", alert)["records"] != []
     unknown = daemon.run_ctl("why-not", "TooMuhc")
     assert unknown.returncode == 1 and 'did you mean "TooMuch"' in unknown.stderr

@@ -234,6 +234,17 @@ class EngineInMemory:
     def incident(self, alert: str) -> Alert | None:
         return next((one for one in self.alert_list if one.id == alert), None)
 
+    async def why(self, alert: str) -> Mapping[str, Any] | None:
+        if alert == "i":
+            raise QueryRefused("i is the beginning of more than one id")
+        found = self.incident(alert)
+        return None if found is None else {"alert": {"id": found.id}, "records": []}
+
+    async def why_not(self, rule: str, labels: Mapping[str, str], at: float | None) -> Mapping[str, Any] | None:
+        if rule == "Many":
+            raise QueryFailed("many to many")
+        return {"rule": rule, "labels": dict(labels), "at": at} if rule == "Down" else None
+
     def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
         return signature == "right"
 

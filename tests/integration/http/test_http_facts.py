@@ -279,6 +279,33 @@ async def test_every_answer_in_json_is_what_its_description_says(client, busy):
         )
 
 
+# ---- why and why not -------------------------------------------------------------------------------------------------
+
+
+async def test_why_tells_the_story_of_an_alert_and_says_if_there_is_none(client, busy):
+    one = busy.alert_list[0].id
+    answer = await client.get(f"/api/alerts/{one}/why")
+    assert answer.json()["data"] == {"alert": {"id": one}, "records": []}
+    assert (await client.get("/api/alerts/nonesuch/why")).status_code == 404
+    answer = await client.get("/api/alerts/i/why")
+    assert answer.status_code == 400 and "more than one" in answer.json()["error"]["message"]
+
+
+async def test_why_not_takes_a_rule_labels_and_a_time_and_names_what_is_wrong(client):
+    answer = await client.get("/api/why-not", params={"rule": "Down", "label": ["check=db", "city=a,b"], "time": "12"})
+    assert answer.json()["data"] == {"rule": "Down", "labels": {"check": "db", "city": "a,b"}, "at": 12.0}
+    assert (await client.get("/api/why-not?rule=Down")).json()["data"]["at"] is None
+    for query, status, said in (
+        ("", 400, "rule"),
+        ("?rule=Down&label=check", 400, "LABEL=VALUE"),
+        ("?rule=Down&time=noon", 400, "time"),
+        ("?rule=Up", 404, "no rule"),
+        ("?rule=Many", 422, "many to many"),
+    ):
+        answer = await client.get(f"/api/why-not{query}")
+        assert answer.status_code == status and said in answer.json()["error"]["message"], query
+
+
 # ---- silences --------------------------------------------------------------------------------------------------------
 
 
