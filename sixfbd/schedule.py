@@ -5,7 +5,7 @@ Owns the state of each check (last run, failures, pauses). Knows nothing of what
 
 import heapq
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Protocol
@@ -430,17 +430,23 @@ class Schedule:
             entry.seen_again_at = self._world.clock.now()
         entry.state = msgspec.structs.replace(entry.state, **facts)
         if report.status is Status.UNHEALTHY and was is not Status.UNHEALTHY:
-            self._ask_parents(entry)
+            self._run_early(entry.instance.depends_on)
+        elif report.status is Status.HEALTHY and was is Status.UNHEALTHY:
+            self._run_early(one.instance.name for one in self._entries.values() if self._suffers(one, name))
         return report
 
-    def _ask_parents(self, entry: _Entry) -> None:
-        """Run what a check that has just failed depends on, out of turn: a cause that waits its turn is named too late."""
-        for name in entry.instance.depends_on:
-            parent = self._entries.get(name)
-            if parent is None or parent.instance.check is None or parent.state.paused or parent.running:
+    def _suffers(self, entry: _Entry, parent: CheckName) -> bool:
+        return parent in entry.instance.depends_on and entry.state.status is not Status.HEALTHY
+
+    def _run_early(self, names: Iterable[CheckName]) -> None:
+        """Run checks out of turn: a cause that waited its turn would be named too late, and what it explains no longer
+        would be told for what it was."""
+        for name in tuple(names):
+            entry = self._entries.get(name)
+            if entry is None or entry.instance.check is None or entry.state.paused or entry.running:
                 continue
             if self._nursery is not None:
-                self._begin(parent, self._nursery, self._world.clock.now())
+                self._begin(entry, self._nursery, self._world.clock.now())
 
     def _known_by(self, state: CheckState, report: Report) -> dict[str, Any]:
         """What a report changes in the state of its check."""

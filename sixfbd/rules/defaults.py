@@ -16,13 +16,19 @@ PARENT_DOWN: Final = "ParentDown"
 """A check that others depend on is unhealthy: this is told, once, and what depends on it is held."""
 
 
-def _rule(name: str, expr: str, severity: Severity, summary: str, description: str) -> Rule:
+PARENT_KEPT_S: Final = 15.0  # its end is told so much later: until then what suffered with it has had time to report
+
+
+def _rule(
+    name: str, expr: str, severity: Severity, summary: str, description: str, keep_firing_for_s: float = 0.0
+) -> Rule:
     return Rule(
         name=RuleName(name),
         expr=expr,
         severity=severity,
         labels={"service": "daemon"},
         annotations={"summary": summary, "description": description},
+        keep_firing_for_s=keep_firing_for_s,
         origin="engine",
     )
 
@@ -41,6 +47,7 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         Severity.HIGH,
         "{{ $labels.check }} is unhealthy, and what depends on it cannot be told apart from that",
         "Alerts about checks that depend on it are held for as long; `sixfbctl alerts` shows them. {{ $summary }}",
+        PARENT_KEPT_S,
     ),
     _rule(
         "NotificationsDead",

@@ -219,6 +219,23 @@ async def test_what_a_check_depends_on_is_asked_at_once_when_it_fails_and_not_ag
     assert len(paused.started) == 1
 
 
+async def test_what_suffered_with_a_check_is_asked_at_once_when_that_is_well_again(schedule, autojump_clock):
+    began = trio.current_time()
+
+    def of_the_net(cursor: Any) -> Report:
+        return Report(Status.UNHEALTHY if trio.current_time() < began + 9 else Status.HEALTHY, "x")
+
+    net = Scripted(answer=of_the_net)
+    add(schedule, "net", net, interval_s=10.0, timeout_s=5.0)
+    ill = Scripted(answer=lambda cursor: Report(Status.UNHEALTHY if len(ill.started) == 1 else Status.HEALTHY, "x"))
+    well = Scripted()
+    for name, check in (("shop", ill), ("mail", well)):
+        add(schedule, name, check, interval_s=600.0, timeout_s=5.0, depends_on=(CheckName("net"),))
+    await trio.sleep(55)
+    assert [round(at - net.started[0]) for at in ill.started] == [0, 10]
+    assert len(well.started) == 1, "it had nothing to recover from"
+
+
 async def test_run_now_tells_what_was_refused_of_every_page(schedule, door, autojump_clock):
     pages = iter([Report(Status.HEALTHY, "x" * 600, more=True), Report(Status.HEALTHY, "last")])
     add(schedule, "a", Scripted(answer=lambda cursor: next(pages)), jitter_s=9.0)
