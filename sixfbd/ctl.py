@@ -34,6 +34,7 @@ from sixfbd.control.engine import (
     JournalView,
     MessageView,
     NotifyTestView,
+    OnCallView,
     OutboxView,
     PluginView,
     PreviewView,
@@ -316,6 +317,8 @@ def _duration(text: str) -> float:
 def _time(text: str, now: float) -> float:
     if text.startswith("-"):
         return now - _duration(text[1:])
+    if text.startswith("+"):
+        return now + _duration(text[1:])
     try:
         at = float(text)
     except ValueError:
@@ -568,6 +571,21 @@ def route_test(ctx: click.Context, session: Session, labels: tuple[str, ...]) ->
     """
     view = session.show(session.ask("route.test", labels=_labels(labels)), RouteTestView, show.show_route_test)
     ctx.exit(FAILED if view.nobody else OK)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--at", metavar="TIME", help="A time, such as +8h or 2026-12-24T20:00; now if left out.")
+@json_option
+@pass_session
+def oncall(session: Session, name: str | None, at: str | None) -> None:
+    """Who is on call, until when, and who is next.
+
+    NAME is one of [oncall.NAME]; all are listed if it is left out.
+    """
+    when = None if at is None else _time(at, time.time())
+    result = session.ask("oncall", name=name, at=when)
+    session.show(result, list[OnCallView], lambda views: show.show_on_call(views, terminal_width()))
 
 
 # ---- events ----------------------------------------------------------------------------------------------------------

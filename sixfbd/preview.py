@@ -96,9 +96,10 @@ class _Routes(Struct, frozen=True):
 
     routing: Routing
     addresses: Addresses
+    at: float
 
     def targets(self, alert: Alert) -> tuple[Target, ...]:
-        return tuple(routed.target for routed in self.routing.targets(alert.labels, alert.severity))
+        return tuple(routed.target for routed in self.routing.targets(alert.labels, alert.severity, self.at))
 
     def told(self, alert: Alert) -> tuple[str, ...]:
         """Return the targets in words, two that look alike once."""
@@ -178,8 +179,9 @@ class _Ended:
 def _view(running: Running, plan: Plan, policy: Policy, outcome: _Outcome) -> PreviewView:
     fates = _fates(running, plan)
     dropped = frozenset(name for name in running.checks if name not in plan.checks)
-    old = _Routes(running.judge.policy.routing, Addresses(running.config, running.catalog))
-    new = _Routes(policy.routing, Addresses(plan.config, plan.catalog))
+    now = running.world.clock.now()
+    old = _Routes(running.judge.policy.routing, Addresses(running.config, running.catalog), now)
+    new = _Routes(policy.routing, Addresses(plan.config, plan.catalog), now)
     transitions = _transitions(old, new, outcome, dropped)
     unmade = [
         f"{kind} {name} cannot be made: {one.problem}"

@@ -61,6 +61,7 @@ __all__ = [
     "AddSilence",
     "Answer",
     "Arrival",
+    "ByTurns",
     "Calendar",
     "Channel",
     "CommandInput",
@@ -157,6 +158,7 @@ def policy(
     escalations=(),
     flaps_s=0.0,
     parents=None,
+    rotations=None,
     **notifiers,
 ):
     notifiers = notifiers or {"hook": {}}
@@ -165,7 +167,7 @@ def policy(
         rules={one.name: one for one in (rules or (rule(),))},
         level_of=level_of,
         annotate=annotate,
-        routing=Routing(compile_route(ONCE if route is None else route), receivers, severities or {}),
+        routing=Routing(compile_route(ONCE if route is None else route), receivers, severities or {}, rotations or {}),
         calendar=calendar or Calendar(),
         inhibitions=compile_inhibitions(inhibit),
         escalations=compile_escalations(escalations),
@@ -191,6 +193,20 @@ class Every:
 
     def next_change(self, at):
         return (at // self.length_s + 1) * self.length_s
+
+
+class ByTurns:
+    """A rotation of the tests: shifts of `shift_s`, the first of which begins at START."""
+
+    def __init__(self, *members, shift_s):
+        self.members = members
+        self.shift_s = shift_s
+
+    def on_call(self, at):
+        return self.members[int((at - START) // self.shift_s) % len(self.members)]
+
+    def until(self, at):
+        return START + ((at - START) // self.shift_s + 1) * self.shift_s
 
 
 class Ledger:
@@ -324,11 +340,12 @@ def check_nobody_is_forgotten(state, policy):
         alert = state.incident(incident)
         if alert is None or alert.state != "firing" or alert.held:
             continue
-        routed = {one.target: one.route for one in policy.routing.targets(alert.labels, alert.severity)}
+        at = state.last_alive_at
+        routed = {one.target: one for one in policy.routing.targets(alert.labels, alert.severity, at)}
         for target in state.withheld[incident]:
             told = state.told_by(incident, target)
             waits = any(one.target == target for one in state.open_obligations(incident))
-            muted = target in routed and policy.calendar.muted(routed[target], state.last_alive_at)
+            muted = target in routed and policy.calendar.kept(routed[target], alert.severity, at)
             knows = told is not None and told.severity == alert.severity
             assert target not in routed or muted or waits or knows, f"{target} was forgotten when the hold ended"
 

@@ -131,8 +131,11 @@ class Holding(Drafting):
             self._no_repeat(alert, target, SUPERSEDED)
         elif owed := owe_again(self.draft, self.policy, alert, "repeat", {target: ""}, self.now):
             self.owe(owed, self.now)
+            if all(one.target != target for one in owed):
+                heirs = ", ".join(dict.fromkeys(one.target.receiver for one in owed))
+                self._no_repeat(alert, target, f"handed over to {heirs}")
         else:
-            self._no_repeat(alert, target, "no route names it now, or it is muted")
+            self._no_repeat(alert, target, "no route names it now, or it is kept from it")
 
     def _no_repeat(self, alert: Alert, target: Target, reason: str, *, held: bool = False) -> None:
         owed = replace(alerting(alert, "repeat", target, self.now), state="suppressed", reason=reason, held=held)

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from sixfbd.alerting.routes import Matcher, Route, all_match, parse_matcher, parse_matchers
+from sixfbd.alerting.routes import Matcher, Route, Routed, all_match, parse_matcher, parse_matchers
 from sixfbd.config.tables import InhibitTable
 from sixfbd.journal.state import State
-from sixfbd.model import Alert, AlertKey, AlertState, Hold, RuleName, Silence
+from sixfbd.model import Alert, AlertKey, AlertState, Hold, RuleName, Severity, Silence
 from sixfbd.rules.defaults import PARENT_DOWN
 
 
@@ -86,6 +86,14 @@ class Calendar(Struct, frozen=True, kw_only=True):
         if route.active and not any(self.intervals[name].contains(at) for name in route.active):
             return f"not active on {route.path}: outside of {', '.join(route.active)}"
         return ""
+
+    def kept(self, routed: Routed, severity: Severity, at: float) -> str:
+        """Return why a target is not told of what is of a severity at a time, "" if it is."""
+        if severity is not Severity.CRITICAL:
+            for name in routed.quiet:
+                if self.intervals[name].contains(at):
+                    return f"quiet hours of {routed.target.receiver}: {name}"
+        return self.muted(routed.route, at)
 
     def next_change(self, at: float) -> float | None:
         """Return when any of it begins or ends next."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from sixfbd.alerting.identity import obligation_id
 from sixfbd.alerting.policy import Policy
-from sixfbd.alerting.routes import Route
+from sixfbd.alerting.routes import Route, Routed
 from sixfbd.journal.state import State
 from sixfbd.model import Alert, Obligation, ObligationKind, Severity, StoredEvent, Target
 
@@ -24,8 +24,8 @@ Transition = Literal["fire", "level", "resolve"]
 
 def owe(state: State, policy: Policy, alert: Alert, transition: Transition, at: float) -> list[Obligation]:
     """Return the obligations of one transition of an alert, pending ones first; `state` is the one before it or after it."""
-    routed = {routed.target: routed.route for routed in policy.routing.targets(alert.labels, alert.severity)}
-    targets: dict[Target, Route | None] = dict(routed)
+    routed = {routed.target: routed for routed in policy.routing.targets(alert.labels, alert.severity, at)}
+    targets: dict[Target, Routed | None] = dict(routed)
     if transition == "resolve":
         for target in (
             *sorted(state.told.get(alert.id) or ()),
@@ -36,37 +36,71 @@ def owe(state: State, policy: Policy, alert: Alert, transition: Transition, at: 
         reason = policy.routing.nobody(alert.labels, alert.severity)
         return [replace(alerting(alert, transition, NOBODY, at), state="suppressed", reason=reason)]
     owed: list[Obligation] = []
-    for target, route in targets.items():
+    for target, way in targets.items():
         one = alerting(alert, _kind(state, alert, transition, target), target, at)
-        one = _timed(state, one, policy.routing.route if route is None else route)
-        muted = "" if route is None or transition == "resolve" else policy.calendar.muted(route, at)
-        owed.append(replace(one, state="suppressed", reason=muted, held=True) if muted else one)
+        one = _timed(state, one, policy.routing.route if way is None else way.route)
+        kept = "" if way is None or transition == "resolve" else policy.calendar.kept(way, alert.severity, at)
+        owed.append(replace(one, state="suppressed", reason=kept, held=True) if kept else one)
     return sorted(owed, key=lambda one: one.state != "pending")
 
 
 def owe_again(
     state: State, policy: Policy, alert: Alert, kind: ObligationKind, instead_of: Mapping[Target, str], at: float
 ) -> list[Obligation]:
-    """Return what is owed anew, as things are now, to those of the targets that the alert's routes name and do not mute.
+    """Return what is owed anew, as things are now, to those of the targets that are named now and not kept from it.
 
-    `instead_of` gives for each target the obligation that a hold suppressed, "" if there is none.
+    `instead_of` gives for each target the obligation that a hold suppressed, "" if there is none. Who has taken over from
+    such a target since, and was told nothing yet, is owed that it fires.
     """
-    return [
-        _timed(state, alerting(alert, kind, routed.target, at, instead_of[routed.target]), routed.route)
-        for routed in policy.routing.targets(alert.labels, alert.severity)
-        if routed.target in instead_of and not policy.calendar.muted(routed.route, at)
-    ]
+    named = policy.routing.targets(alert.labels, alert.severity, at)
+    if kind != "repeat":
+        known = {one.target for one in named}
+        named += [one for one in _named_by_steps(policy, alert, at) if one.target not in known]
+    lost = instead_of.keys() - {one.target for one in named}
+    owed: list[Obligation] = []
+    for one in named:
+        before = instead_of.get(one.target)
+        told_as = kind
+        if before is None:
+            before = next((instead_of[target] for target in sorted(lost) if policy.routing.inherits(one, target)), None)
+            told_as = "fire"
+            if before is None or _is_known(state, alert, one.target):
+                continue
+        if not policy.calendar.kept(one, alert.severity, at):
+            owed.append(_timed(state, alerting(alert, told_as, one.target, at, before), one.route))
+    return owed
+
+
+def _is_known(state: State, alert: Alert, target: Target) -> bool:
+    """Tell whether a target was told of an incident, or is about to be."""
+    waiting = any(one.target == target for one in state.open_obligations(alert.id))
+    return waiting or state.told_by(alert.id, target) is not None
 
 
 def owe_step(state: State, policy: Policy, alert: Alert, receiver: str, at: float) -> list[Obligation]:
     """Return what a step of an escalation owes the channels of a receiver; nobody to tell is said as for a transition."""
-    targets = policy.routing.of_receiver(receiver, alert.severity)
-    if not targets:
+    named = policy.routing.of_receiver(receiver, alert.severity, at, _at_once(policy))
+    if not named:
         reason = f"no receiver: {receiver} has no channel that severity {alert.severity} uses"
         return [replace(alerting(alert, "escalate", NOBODY, at), state="suppressed", reason=reason)]
+    owed: list[Obligation] = []
+    for one in named:
+        made = _timed(state, alerting(alert, "escalate", one.target, at), one.route)
+        kept = policy.calendar.kept(one, alert.severity, at)
+        owed.append(replace(made, state="suppressed", reason=kept, held=True) if kept else made)
+    return owed
+
+
+def _named_by_steps(policy: Policy, alert: Alert, at: float) -> list[Routed]:
+    """Return whom the steps that an incident has taken name now."""
+    route = _at_once(policy)
+    receivers = {step.receiver for one in policy.escalations for step in one.steps if step.name in alert.escalated}
+    return [one for name in sorted(receivers) for one in policy.routing.of_receiver(name, alert.severity, at, route)]
+
+
+def _at_once(policy: Policy) -> Route:
     root = policy.routing.route
-    at_once = replace(root, timing=replace(root.timing, wait_s=0.0, interval_s=0.0))
-    return [_timed(state, alerting(alert, "escalate", target, at), at_once) for target in targets]
+    return replace(root, timing=replace(root.timing, wait_s=0.0, interval_s=0.0), mute=(), active=())
 
 
 def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligation]:
@@ -77,7 +111,7 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
     severity = policy.notice_severities.get(stored.event.type, Severity.LOW)
     notice = policy.notices[stored.event.type]
     labels = {"notice": notice, "type": stored.event.type, "source": stored.source, "severity": severity.value}
-    targets = [routed.target for routed in policy.routing.targets(labels, severity)]
+    named = policy.routing.targets(labels, severity, at)
     subject = f"{stored.source}/{stored.event.id}"
 
     def owed(target: Target) -> Obligation:
@@ -96,9 +130,11 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
     suppressed = stored.event.data.get("suppressed")
     if suppressed and isinstance(suppressed, str):
         reason = suppressed[:MAX_NOTICE_TEXT]
-        return [replace(owed(target), state="suppressed", reason=reason) for target in targets or [NOBODY]]
-    if targets:
-        return [owed(target) for target in targets]
+        targets = [one.target for one in named] or [NOBODY]
+        return [replace(owed(target), state="suppressed", reason=reason) for target in targets]
+    if named:
+        kept = [(owed(one.target), policy.calendar.kept(one, severity, at)) for one in named]
+        return [replace(one, state="suppressed", reason=why) if why else one for one, why in kept]
     return [replace(owed(NOBODY), state="suppressed", reason=policy.routing.nobody(labels, severity))]
 
 

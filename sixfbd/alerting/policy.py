@@ -10,6 +10,7 @@ from sixfbd.alerting.escalation import Escalation, compile_escalations
 from sixfbd.alerting.flapping import Flapping
 from sixfbd.alerting.holds import Calendar, Inhibition, children_of, compile_inhibitions
 from sixfbd.alerting.intervals import compile_interval, compile_window
+from sixfbd.alerting.rotations import Turns, compile_rotation
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Config, NotifierTable
 from sixfbd.model import Found, Receipt, Rule, RuleName, Severity, StoredEvent
@@ -112,7 +113,7 @@ def build_policy(
         rules={rule.name: rule for rule in rules},
         level_of=level_of,
         annotate=annotate,
-        routing=Routing(compile_route(config.route), config.receivers, config.severities),
+        routing=Routing(compile_route(config.route), config.receivers, config.severities, rotations_of(config)),
         calendar=_calendar(config),
         children=children_of({name: check.depends_on for name, check in config.checks.items()}),
         inhibitions=compile_inhibitions(config.inhibit),
@@ -125,6 +126,11 @@ def build_policy(
         receipts=frozenset(event_type.name for event_type in types if event_type.receipt is not None),
         receipt_of=receipt_of,
     )
+
+
+def rotations_of(config: Config) -> dict[str, Turns]:
+    """Return who is on call by turns in a checked configuration."""
+    return {name: compile_rotation(table, config.site.timezone) for name, table in config.oncall.items()}
 
 
 def _calendar(config: Config) -> Calendar:

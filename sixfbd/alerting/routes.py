@@ -7,9 +7,9 @@ and match whole values.
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import re2
 from msgspec import Struct
@@ -161,11 +161,31 @@ def matching(route: Route, labels: Mapping[str, str]) -> list[Route]:
     return found or [route]
 
 
+class Rotation(Protocol):
+    """Receivers who are on call by turns; its name stands wherever a receiver's does."""
+
+    @property
+    def members(self) -> tuple[str, ...]: ...
+
+    def on_call(self, at: float) -> str:
+        """Return the receiver whose turn it is."""
+        ...
+
+    def until(self, at: float) -> float:
+        """Return the earliest later time at which it may be another one's turn."""
+        ...
+
+
 class Routed(Struct, frozen=True):
-    """A target and the route that names it."""
+    """A target and the route that names it; `rotation` is the name that stood for the receiver, "" if its own did.
+
+    Within the time intervals `quiet` the channel is used for critical only.
+    """
 
     target: Target
     route: Route
+    quiet: tuple[str, ...] = ()
+    rotation: str = ""
 
     @property
     def path(self) -> str:
@@ -173,18 +193,19 @@ class Routed(Struct, frozen=True):
 
 
 class Routing(Struct, frozen=True):
-    """The tree, the receivers and the severities' channels."""
+    """The tree, the receivers, the severities' channels, and the rotations that stand for receivers."""
 
     route: Route
     receivers: Mapping[str, Mapping[str, Channel]]
     severities: Mapping[Severity, SeverityTable]
+    rotations: Mapping[str, Rotation] = {}
 
-    def targets(self, labels: Mapping[str, str], severity: Severity) -> list[Routed]:
-        """Return the targets that the routes of these labels name, each once, with the first path that names it."""
+    def targets(self, labels: Mapping[str, str], severity: Severity, at: float) -> list[Routed]:
+        """Return the targets that the routes of these labels name at a time, each once, with the first that names it."""
         found: dict[Target, Routed] = {}
         for route in matching(self.route, labels):
-            for target in self.of_receiver(route.receiver, severity):
-                found.setdefault(target, Routed(target, route))
+            for routed in self.of_receiver(route.receiver, severity, at, route):
+                found.setdefault(routed.target, routed)
         return list(found.values())
 
     def nobody(self, labels: Mapping[str, str], severity: Severity) -> str:
@@ -195,17 +216,27 @@ class Routing(Struct, frozen=True):
         names = ", ".join(dict.fromkeys(receivers))
         return f"no receiver: {names} has no channel that severity {severity} uses"
 
-    def of_receiver(self, receiver: str, severity: Severity) -> list[Target]:
-        """Return the targets of a receiver's channels that a severity uses."""
+    def of_receiver(self, receiver: str, severity: Severity, at: float, route: Route) -> list[Routed]:
+        """Return the targets of a receiver's channels that a severity uses; of a rotation, those of who is on call then."""
         used = self.severities[severity].channels if severity in self.severities else ()
-        kinds = {kind for kind in self.receivers.get(receiver, {}) if not used or kind in used}
-        return self.all_of(receiver, kinds)
-
-    def all_of(self, receiver: str, kinds: Collection[str] | None = None) -> list[Target]:
-        """Return the targets of a receiver's channels, those of some kinds only if `kinds` is given."""
+        rotation = self.rotations.get(receiver)
+        name = receiver if rotation is None else rotation.on_call(at)
         return [
-            Target(receiver, channel.via, address)
-            for kind, channel in self.receivers.get(receiver, {}).items()
-            if kinds is None or kind in kinds
+            Routed(Target(name, channel.via, address), route, channel.quiet_hours, "" if rotation is None else receiver)
+            for kind, channel in self.receivers.get(name, {}).items()
+            if not used or kind in used
             for address in channel.to
         ]
+
+    def all_of(self, receiver: str) -> list[Target]:
+        """Return the targets of all of a receiver's channels."""
+        return [
+            Target(receiver, channel.via, address)
+            for channel in self.receivers.get(receiver, {}).values()
+            for address in channel.to
+        ]
+
+    def inherits(self, heir: Routed, target: Target) -> bool:
+        """Tell whether a target took over from another one: the same rotation's, whose turn it is no longer."""
+        rotation = self.rotations.get(heir.rotation)
+        return rotation is not None and heir.target.receiver != target.receiver and target.receiver in rotation.members

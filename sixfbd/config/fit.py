@@ -73,7 +73,8 @@ def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
 
     `values` is the configuration as written: a reference to a table that could not be loaded is not wrong.
     """
-    names = {header: frozenset(_table(values, header)) for header in ("notifiers", "receivers")}
+    names = {header: frozenset(_table(values, header)) for header in ("notifiers", "receivers", "time_intervals")}
+    named = names["receivers"] | frozenset(_table(values, "oncall"))
     _fit_site(config, walk)
     _fit_http(config, walk)
     _fit_paths(config, walk)
@@ -82,17 +83,21 @@ def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
     for receiver, channels in config.receivers.items():
         for kind, channel in channels.items():
             _fit_channel(channel, ("receivers", receiver, kind), names["notifiers"], walk)
+            _fit_intervals(
+                channel.quiet_hours, ("receivers", receiver, kind, "quiet_hours"), names["time_intervals"], walk
+            )
             _warn_of_silent_channel(config, ("receivers", receiver, kind), walk)
     if not walk.failed(("route",)):
-        _fit_route(config.route, ("route",), names["receivers"], walk, root=True)
-        _fit_intervals_of(config.route, ("route",), frozenset(_table(values, "time_intervals")), walk)
+        _fit_route(config.route, ("route",), named, walk, root=True)
+        _fit_intervals_of(config.route, ("route",), names["time_intervals"], walk)
     _fit_calendar(config, walk)
+    _fit_oncall(config, names["receivers"], walk)
     _fit_parents(config, frozenset(_table(values, "checks")), walk)
     for place, inhibit in enumerate(config.inhibit):
         for key in ("source_matchers", "target_matchers"):
             _fit_matchers(getattr(inhibit, key), ("inhibit", place, key), walk)
     if "escalations" in values:
-        _fit_escalations(config.escalations, names["receivers"], walk)
+        _fit_escalations(config.escalations, named, walk)
     if not 0 <= config.flapping.window <= DAY:
         walk.note(("flapping", "window"), "must be 0s to 1d", "", show_value(str(config.flapping.window)))
     if config.flapping.low > config.flapping.high:
@@ -337,12 +342,16 @@ def _fit_escalations(escalations: Sequence[EscalationTable], receivers: frozense
                 )
 
 
+def _fit_intervals(names: Sequence[str], path: KeyPath, known: frozenset[str], walk: Walk) -> None:
+    for place, name in enumerate(names):
+        if name not in known:
+            hint = did_you_mean(name, known) or "there is no [time_intervals.NAME]"
+            walk.absent((*path, place), "is not a time interval", hint, show_value(name))
+
+
 def _fit_intervals_of(route: RouteTable, path: KeyPath, known: frozenset[str], walk: Walk) -> None:
     for key in ("mute_time_intervals", "active_time_intervals"):
-        for place, name in enumerate(getattr(route, key)):
-            if name not in known:
-                hint = did_you_mean(name, known) or "there is no [time_intervals.NAME]"
-                walk.absent((*path, key, place), "is not a time interval", hint, show_value(name))
+        _fit_intervals(getattr(route, key), (*path, key), known, walk)
     for place, child in enumerate(route.routes):
         _fit_intervals_of(child, (*path, "routes", place), known, walk)
 
@@ -376,6 +385,27 @@ def _fit_calendar(config: Config, walk: Walk) -> None:
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
             walk.note(here, message, hint)
+
+
+def _fit_oncall(config: Config, receivers: frozenset[str], walk: Walk) -> None:
+    from sixfbd.alerting.rotations import compile_rotation  # late, as for matchers
+
+    zone = "UTC" if walk.failed(("site", "timezone")) else config.site.timezone
+    for name, table in config.oncall.items():
+        path = ("oncall", name)
+        refuse_bad_name(walk, path)
+        if name in receivers:
+            walk.note(path, f"there is a [receivers.{name}] too", "a name stands for one of them; choose another")
+        stand_ins = [(("overrides", place, "member"), one.member) for place, one in enumerate(table.overrides)]
+        for below, member in (*((("members", place), one) for place, one in enumerate(table.members)), *stand_ins):
+            if member not in receivers:
+                hint = did_you_mean(member, receivers) or "there is no [receivers.NAME]"
+                walk.absent((*path, *below), "is not a receiver", hint, show_value(member))
+        try:
+            compile_rotation(table, zone)
+        except ValueError as error:
+            message, _, hint = str(error).partition("; ")
+            walk.note(path, message, hint)
 
 
 def _fit_parents(config: Config, known: frozenset[str], walk: Walk) -> None:

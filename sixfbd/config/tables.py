@@ -223,6 +223,29 @@ class Channel(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[str, ...],
         Meta(description="Addresses; may be left out where the notifier has only one.", min_length=1),
     ] = ("",)
+    quiet_hours: Annotated[
+        tuple[str, ...], Meta(description="Time intervals in which it is used for what is critical only.")
+    ] = ()
+
+
+class OverrideTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of the `overrides` of `[oncall.NAME]`: somebody who is on call for a while, whoever's turn it is."""
+
+    member: Annotated[str, Meta(description="A receiver.", min_length=1)]
+    from_: Annotated[str, Meta(description='A time of the place, such as "2026-12-24T18:00".')] = field(name="from")
+    until: Annotated[str, Meta(description="When it ends.")]
+
+
+class OnCallTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[oncall.NAME]`: receivers who are on call by turns; its name stands wherever a receiver's does."""
+
+    members: Annotated[tuple[str, ...], Meta(description="Receivers, in the order of their turns.", min_length=1)]
+    start: Annotated[str, Meta(description='When the first one\'s first shift begins, such as "2026-01-05T09:00".')]
+    shift: Annotated[Duration, Meta(description="How long a turn is, by the clocks of the place.")] = Duration(7 * DAY)
+    location: Annotated[str, Meta(description="IANA time zone; by default the site's.")] = ""
+    overrides: Annotated[
+        tuple[OverrideTable, ...], Meta(description="Who is on call instead, from when until when.")
+    ] = ()
 
 
 class RouteTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -441,6 +464,7 @@ class Config(Struct, frozen=True, kw_only=True):
     notifiers: dict[str, NotifierTable] = field(default_factory=dict)
     inbound: dict[str, InboundTable] = field(default_factory=dict)
     receivers: dict[str, dict[str, Channel]] = field(default_factory=dict)
+    oncall: dict[str, OnCallTable] = field(default_factory=dict)
     route: RouteTable = RouteTable()
     inhibit: tuple[InhibitTable, ...] = ()
     time_intervals: dict[str, TimeIntervalTable] = field(default_factory=dict)
@@ -489,6 +513,7 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("inbound", InboundKeys, "named"),
     TableInfo("route", RouteTable),
     TableInfo("inhibit", InhibitTable, "list"),
+    TableInfo("oncall", OnCallTable, "named"),
     TableInfo("time_intervals", TimeIntervalTable, "named"),
     TableInfo("maintenance", MaintenanceTable, "list"),
     TableInfo("escalations", EscalationTable, "list"),

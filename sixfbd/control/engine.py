@@ -294,6 +294,17 @@ class RouteTestView(Struct, frozen=True, kw_only=True):
     nobody: str = ""
 
 
+class OnCallView(Struct, frozen=True, kw_only=True):
+    """`oncall`: whose turn it is in one rotation at a time, and whose it is next, from `until` on."""
+
+    name: str
+    at: float
+    member: str
+    until: float
+    next_member: str
+    members: tuple[str, ...]
+
+
 class WhyNotRow(Struct, frozen=True):
     """What the left side of a rule's comparison is for one label set: `value op threshold` does not hold, or does."""
 
@@ -498,6 +509,7 @@ class ControlEngine(Protocol):
         ...
 
     async def test_route(self, labels: dict[str, str]) -> RouteTestView: ...
+    async def oncall(self, name: str | None, at: float | None) -> Sequence[OnCallView]: ...
     async def emit(
         self,
         type: str,  # noqa: A002 - an event's field

@@ -116,6 +116,11 @@ class LabelsParams(_Params, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[dict[str, str], Meta(max_length=100, description="Labels of an alert.")]
 
 
+class OnCallParams(_Params, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[Name | None, Meta(description="One rotation; all if left out.")] = None
+    at: Annotated[Time | None, Meta(description="Unix seconds; now if left out.")] = None
+
+
 class OneAlert(_Params, frozen=True, forbid_unknown_fields=True):
     alert: Annotated[Name, Meta(description="Id of an alert.")]
 
@@ -234,6 +239,7 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
         "route.test": _method(
             "Who would be told of an alert with these labels.", LabelsParams, lambda p, _: engine.test_route(p.labels)
         ),
+        "oncall": _method("Who is on call.", OnCallParams, lambda p, _: engine.oncall(p.name, p.at)),
         "plugins": _method("What plugins brought, and those left out.", Nothing, lambda p, _: engine.plugins()),
         "reload.preview": _method("What a reload would do now.", Nothing, lambda p, _: engine.preview_reload()),
         "token.list": _method("Access tokens by name.", Nothing, lambda p, _: engine.tokens()),

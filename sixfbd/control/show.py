@@ -12,6 +12,7 @@ from sixfbd.control.engine import (
     JournalView,
     MessageView,
     NotifyTestView,
+    OnCallView,
     OutboxView,
     PluginView,
     PreviewAlert,
@@ -243,7 +244,9 @@ def show_route_test(view: RouteTestView) -> list[str]:
     if view.nobody:
         lines.append(f"nobody would be told: {view.nobody}")
     for route in view.routes:
-        lines.append(f"{route.path}{{{', '.join(route.matchers)}}}: receiver {route.receiver or 'none'}")
+        on_call = [one.receiver for one in route.targets if one.receiver != route.receiver]
+        whom = f"{route.receiver or 'none'}{f' (on call: {on_call[0]})' if on_call else ''}"
+        lines.append(f"{route.path}{{{', '.join(route.matchers)}}}: receiver {whom}")
         if route.muted:
             lines.append(f"  {route.muted}")
         lines += [f"  {_target(one.notifier, one.address)}" for one in route.targets]
@@ -251,6 +254,12 @@ def show_route_test(view: RouteTestView) -> list[str]:
     lines += [f"but it would be {hold}" for hold in view.holds]
     lines += [f"after {shown_span(one.after_s)} without an acknowledgement: {one.receiver}" for one in view.escalations]
     return lines
+
+
+def show_on_call(views: Sequence[OnCallView], width: int | None = None) -> list[str]:
+    """A line for each rotation."""
+    rows = [(view.name, view.member, time(view.until), view.next_member) for view in views]
+    return table(("rotation", "on call", "until", "then"), rows, "no rotation; [oncall.NAME] makes one", width=width)
 
 
 def _timing_words(route: RouteView) -> str:

@@ -19,6 +19,7 @@ from sixfbd.control.engine import (
     JournalView,
     MessageView,
     NotifyTestView,
+    OnCallView,
     OutboxView,
     PluginView,
     PreviewView,
@@ -87,7 +88,7 @@ from sixfbd.readers import tokens
 from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.check_run import check_run
 from sixfbd.readers.condition import blind_before_start_s, heartbeat_words, nobody_told, problems
-from sixfbd.readers.routing import matched, route_of
+from sixfbd.readers.routing import matched, on_call_view, route_of
 from sixfbd.readers.why import why
 from sixfbd.readers.why_not import why_not
 from sixfbd.running import Running
@@ -274,6 +275,20 @@ class ControlView:
             return route_of(judge.policy, judge.state, labels, now, self._addresses())
         except ValueError as error:
             raise Refused(str(error)) from error
+
+    async def oncall(self, name: str | None, at: float | None) -> Sequence[OnCallView]:
+        await trio.lowlevel.checkpoint()
+        rotations = self._running.judge.policy.routing.rotations
+        if name is not None and name not in rotations:
+            hint = did_you_mean(name, rotations) or "sixfbctl oncall lists them"
+            raise Refused(f'there is no [oncall.NAME] of the name "{name}"; {hint}')
+        moment = self._running.world.clock.now() if at is None else at
+        try:
+            return [
+                on_call_view(one, rotations[one], moment) for one in sorted(rotations) if name is None or name == one
+            ]
+        except (OverflowError, ValueError, OSError):
+            raise Refused("no calendar goes as far as that time; ask about an earlier one") from None
 
     async def outbox(self, state: str | None, limit: int) -> OutboxView:
         held = self._running.judge.state

@@ -7,11 +7,13 @@ from msgspec.structs import replace
 from sixfbd.alerting.escalation import next_step
 from sixfbd.alerting.holds import Held
 from sixfbd.alerting.policy import Policy
-from sixfbd.alerting.routes import all_match, matching, parse_matcher
-from sixfbd.control.engine import EscalationView, RouteTestView, RouteView
+from sixfbd.alerting.routes import Rotation, all_match, matching, parse_matcher
+from sixfbd.control.engine import EscalationView, OnCallView, RouteTestView, RouteView
 from sixfbd.journal.state import State
 from sixfbd.model import Alert, AlertKey, AlertState, Rule, RuleName, Severity, labels_of
 from sixfbd.readers.addresses import Addresses
+
+MOST_HAND_OVERS = 100  # looked at for one that changes who is on call
 
 
 def route_of(policy: Policy, state: State, labels: Mapping[str, str], at: float, addresses: Addresses) -> RouteTestView:
@@ -28,14 +30,15 @@ def route_of(policy: Policy, state: State, labels: Mapping[str, str], at: float,
     views: list[RouteView] = []
     for route in matching(policy.routing.route, full):
         group, _ = route.timing.group_of(route.path, full, alert.id)
-        targets = policy.routing.of_receiver(route.receiver, severity)
+        named = policy.routing.of_receiver(route.receiver, severity, at, route)
+        kept = [why for one in named if (why := policy.calendar.kept(one, severity, at))]
         views.append(
             RouteView(
                 path=route.path,
                 matchers=tuple(str(matcher) for matcher in route.matchers),
                 receiver=route.receiver,
-                targets=tuple(map(addresses.target, targets)),
-                muted=policy.calendar.muted(route, at),
+                targets=tuple(addresses.target(one.target) for one in named),
+                muted=policy.calendar.muted(route, at) or "; ".join(dict.fromkeys(kept)),
                 group=group,
                 wait_s=route.timing.wait_s,
                 interval_s=route.timing.interval_s,
@@ -50,6 +53,24 @@ def route_of(policy: Policy, state: State, labels: Mapping[str, str], at: float,
         holds=tuple(map(str, held)),
         escalations=tuple(_steps(policy, alert)),
         nobody="" if any(view.targets for view in views) else policy.routing.nobody(full, severity),
+    )
+
+
+def on_call_view(name: str, rotation: Rotation, at: float) -> OnCallView:
+    """Return whose turn it is at a time, and the next other one's; members of the same name follow one another unseen."""
+    member = rotation.on_call(at)
+    until = rotation.until(at)
+    for _ in range(MOST_HAND_OVERS):
+        if rotation.on_call(until) != member:
+            break
+        until = rotation.until(until)
+    return OnCallView(
+        name=name,
+        at=at,
+        member=member,
+        until=until,
+        next_member=rotation.on_call(until),
+        members=tuple(dict.fromkeys(rotation.members)),
     )
 
 

@@ -20,7 +20,7 @@ async def why(running: Running, alert: str, addresses: Addresses) -> WhyView | N
     last = changes[-1].alert
     rule = next((rule for rule in running.rules if rule.name == last.key.rule), None)
     routes: dict[tuple[str, str], Routed] = {}
-    for routed in running.judge.policy.routing.targets(last.labels, last.severity):
+    for routed in running.judge.policy.routing.targets(last.labels, last.severity, running.world.clock.now()):
         routes[routed.target.receiver, routed.path] = Routed(routed.target.receiver, (routed.path,))
     records: tuple[StoryRecord, ...] = tuple(addresses.record(one) for one in history if isinstance(one, TOLD))
     return WhyView(alert=last, rule=rule, routes=tuple(routes.values()), records=records)

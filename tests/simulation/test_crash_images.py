@@ -15,6 +15,7 @@ import random
 from collections import Counter
 from typing import NamedTuple
 
+import msgspec
 import pytest
 import structlog
 import trio
@@ -139,13 +140,20 @@ def held_and_escalated(kit, rules, receivers, settings, notices):
         routes=(
             kit.RouteTable(matchers=('alertname="Hot"',), mute_time_intervals=("odd",), continue_=True),
             kit.RouteTable(matchers=('severity="critical"',), receiver="oncall", group_wait=kit.Duration(0)),
-            kit.RouteTable(receiver="primary"),
+            kit.RouteTable(receiver="turns"),
         ),
     )
-    step = kit.EscalationStep(after=kit.Duration(4), receiver="oncall")
+    steps = tuple(
+        kit.EscalationStep(after=kit.Duration(after), receiver=name) for after, name in ((4, "oncall"), (7, "turns"))
+    )
+    receivers = {**receivers, "other": receivers["primary"], "mail": {"mail": receivers["primary"]["mail"]}}
+    receivers["oncall"] = {
+        name: msgspec.structs.replace(channel, quiet_hours=("odd",)) for name, channel in receivers["oncall"].items()
+    }
     return kit.policy(
         *rules,
         receivers=receivers,
+        rotations={"turns": kit.ByTurns("primary", "mail", "other", shift_s=5.0)},
         route=route,
         notices=notices,
         inhibit=(
@@ -153,7 +161,7 @@ def held_and_escalated(kit, rules, receivers, settings, notices):
                 source_matchers=('severity="critical"',), target_matchers=('alertname="Hot"',), equal=("host",)
             ),
         ),
-        escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=(step,)),),
+        escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=steps),),
         calendar=kit.Calendar(intervals={"odd": kit.Every(7.0)}),
         flaps_s=8.0,
         **settings,
@@ -374,7 +382,9 @@ def unaccounted_in(kit, after, policies):
                 severities[one.alert.id] = one.alert.severity
                 changed = one.alert.state != one.previous or before is not one.alert.severity
                 if changed and one.alert.state in ("firing", "resolved"):
-                    named = {found.target for found in policy.routing.targets(one.alert.labels, one.alert.severity)}
+                    named = {
+                        found.target for found in policy.routing.targets(one.alert.labels, one.alert.severity, one.at)
+                    }
                     missing = named - targets_of.get((one.alert.id, one.at), set())
                     yield from (f"{one.alert.state} of {one.alert.id} does not owe {target}" for target in missing)
     messages = kit.last_messages(after.records)

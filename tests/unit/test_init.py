@@ -219,13 +219,13 @@ def test_alerts_of_the_stock_go_to_their_channel_too_and_others_as_without_a_rou
     def told(severity, **labels):
         return {
             (one.target.receiver, one.target.address)
-            for one in routing.targets(labels, severity)
+            for one in routing.targets(labels, severity, 0.0)
             if one.target.notifier == "slack"
         }
 
     assert told(Severity.HIGH, service="inventory") == {("primary", "#alerts"), ("inventory", "#inventory-alerts")}
     assert told(Severity.HIGH, service="sms") == {("primary", "#alerts")}
-    receivers = {one.target.receiver for one in routing.targets({"service": "sms"}, Severity.CRITICAL)}
+    receivers = {one.target.receiver for one in routing.targets({"service": "sms"}, Severity.CRITICAL, 0.0)}
     assert receivers == {"primary"}  # no channel of secondary's is configured that a critical alert goes by
 
 
@@ -249,7 +249,7 @@ matchers = ['service="{service}"']
     assert problems == []
     routing = Routing(compile_route(config.route), config.receivers, config.severities)
     told = {
-        word: {one.target.address for one in routing.targets({"service": word}, Severity.HIGH)}
+        word: {one.target.address for one in routing.targets({"service": word}, Severity.HIGH, 0.0)}
         for word in (*SERVICES, "daemon")
     }
     assert [word for word, addresses in told.items() if f"#{service}-alerts" in addresses] == [service]

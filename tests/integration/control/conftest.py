@@ -22,6 +22,7 @@ from sixfbd.control.engine import (
     JournalView,
     MessageView,
     NotifyTestView,
+    OnCallView,
     OutboxView,
     PluginOption,
     PluginView,
@@ -261,6 +262,14 @@ class PlayedEngine:
             escalations=(EscalationView("critical: boss", 300.0, "boss"),) if told else (),
             nobody="" if told else "no receiver: no route names one",
         )
+
+    async def oncall(self, name: str | None, at: float | None) -> Sequence[OnCallView]:
+        if name not in (None, "week"):
+            raise Refused(f'there is no [oncall.NAME] of the name "{name}"; sixfbctl oncall lists them')
+        now = 1_795_467_600.0
+        moment = now if at is None else at
+        two = ("anna", "bert")
+        return [OnCallView(name="week", at=moment, member="anna", until=now + 3600, next_member="bert", members=two)]
 
     async def emit(
         self,

@@ -94,6 +94,15 @@ def test_a_route_is_tried_out_with_labels_and_says_who_is_told_when_and_what_sta
     assert ctl("route", "test", "severity").exit_code == 2
 
 
+def test_who_is_on_call_is_told_with_who_is_next(ctl: Any) -> None:
+    head, line = ctl("oncall").stdout.splitlines()
+    assert head.split() == ["ROTATION", "ON", "CALL", "UNTIL", "THEN"]
+    assert line.split()[:2] == ["week", "anna"] and line.split()[-1] == "bert"
+    assert ctl("oncall", "week", "--at", "+8h").exit_code == 0
+    wrong = ctl("oncall", "weeks")
+    assert wrong.exit_code == 1 and "no [oncall.NAME]" in wrong.stderr
+
+
 def test_why_not_says_the_answer_first_and_then_what_it_is_from(ctl: Any, served: Any) -> None:
     said = ctl("why-not", "ProbeFailed", "check=shop", "--at", "2026-11-23T21:00:00Z")
     assert said.exit_code == 0, said.output
@@ -167,6 +176,7 @@ JSON_COMMANDS = [
     (["notify", "test"], "targets"),
     (["why-not", "ProbeFailed"], "verdict"),
     (["route", "test", "severity=critical"], "routes"),
+    (["oncall"], 0),
     (["events"], 0),
     (["events", "emit", "x"], "seq"),
     (["outbox", "list"], "obligations"),

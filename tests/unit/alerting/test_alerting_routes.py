@@ -114,7 +114,7 @@ RECEIVERS = {
 
 def targets(route, severity, severities):
     routing = Routing(compile_route(route), RECEIVERS, severities)
-    return routing.targets({"severity": severity}, severity)
+    return routing.targets({"severity": severity}, severity, 0.0)
 
 
 def test_a_receiver_is_told_by_the_channels_of_the_severity():
@@ -145,8 +145,8 @@ def test_a_target_that_two_routes_name_is_told_once_by_the_first():
 
 def test_why_nobody_is_told_is_said():
     routing = Routing(compile_route(RouteTable()), RECEIVERS, {Severity.LOW: SeverityTable(channels=("fax",))})
-    assert routing.targets({}, Severity.LOW) == []
+    assert routing.targets({}, Severity.LOW, 0.0) == []
     assert routing.nobody({}, Severity.LOW) == "no receiver: no route names one"
     routing = Routing(compile_route(RouteTable(receiver="second")), RECEIVERS, routing.severities)
-    assert routing.targets({}, Severity.LOW) == []
+    assert routing.targets({}, Severity.LOW, 0.0) == []
     assert routing.nobody({}, Severity.LOW) == "no receiver: second has no channel that severity low uses"

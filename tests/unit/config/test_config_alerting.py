@@ -85,3 +85,50 @@ def test_without_escalations_of_its_own_critical_alerts_reach_the_receiver_escal
 def test_there_is_nobody_to_escalate_to_without_that_receiver():
     assert default_escalations(("primary",)) == ()
     assert default_route(("primary",)).repeat_interval is None
+
+
+ONCALL = """
+[receivers.anna]
+log = { via = "log" }
+[receivers.bert]
+log = { via = "log", quiet_hours = ["nights"] }
+[time_intervals.nights]
+intervals = [{ times = [{ start_time = "22:00", end_time = "24:00" }] }]
+[route]
+receiver = "week"
+[[escalations]]
+name = "late"
+matchers = ['severity="critical"']
+steps = [{ after = "5m", receiver = "week" }]
+[oncall.week]
+members = ["anna", "bert"]
+start = "2026-01-05T09:00"
+"""
+
+
+def test_a_rotation_stands_wherever_a_receiver_does(complaints):
+    assert complaints(RECEIVERS + ONCALL) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            'members = ["anna", "bert"]',
+            'members = ["anna", "bret"]',
+            'oncall.week.members[1]: "bret" is not a receiver',
+        ),
+        ('members = ["anna", "bert"]', "members = []", "oncall.week.members"),
+        ("[oncall.week]", "[oncall.anna]", "oncall.anna: there is a [receivers.anna] too"),
+        ('"2026-01-05T09:00"', '"monday"', 'oncall.week: start: "monday" is not a time'),
+        ('receiver = "week"', 'receiver = "weak"', '"weak" is not a receiver'),
+        ('["nights"]', '["nigths"]', 'receivers.bert.log.quiet_hours[0]: "nigths" is not a time interval'),
+        (
+            '"2026-01-05T09:00"',
+            '"2026-01-05T09:00"\noverrides = [{ member = "x", from = "2026-01-06", until = "2026-01-07" }]',
+            'oncall.week.overrides[0].member: "x" is not a receiver',
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_rotation_is_named(complaints, before, after, said):
+    assert any(said in line for line in complaints(RECEIVERS + ONCALL.replace(before, after, 1)))
