@@ -335,7 +335,7 @@ def check_account(records, state):
 
 
 def check_nobody_is_forgotten(state, policy):
-    """Whom no hold keeps from knowing any more knows what fires, or is about to."""
+    """Whom no hold keeps from knowing any more knows what fires, or is about to; of a rotation, who was on call then."""
     for incident in state.withheld:
         alert = state.incident(incident)
         if alert is None or alert.state != "firing" or alert.held:
@@ -347,7 +347,18 @@ def check_nobody_is_forgotten(state, policy):
             waits = any(one.target == target for one in state.open_obligations(incident))
             muted = target in routed and policy.calendar.kept(routed[target], alert.severity, at)
             knows = told is not None and told.severity == alert.severity
-            assert target not in routed or muted or waits or knows, f"{target} was forgotten when the hold ended"
+            by_turns = target in routed and routed[target].rotation != ""
+            others = (one.receiver for one in [*(state.told.get(incident) or ()), *waiting_for(state, incident)])
+            handed_over = by_turns and any(
+                one in policy.routing.rotations[routed[target].rotation].members for one in others
+            )
+            assert target not in routed or muted or waits or knows or handed_over, (
+                f"{target} was forgotten when the hold ended"
+            )
+
+
+def waiting_for(state, incident):
+    return [one.target for one in state.open_obligations(incident)]
 
 
 def check_escalations(state, policy, now):
