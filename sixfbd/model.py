@@ -374,7 +374,8 @@ class Obligation(Struct, frozen=True, kw_only=True):
     `subject` is the incident id (alerts) or the event's `source/id` (notices). `about` is the alert as it was when the
     obligation arose (None for a notice, whose text is in `text`). `reason` is given when suppressed or dead, `held` when
     a hold suppressed it. Obligations of one `group` may share a message, none before `not_before`; `interval_s` is what
-    must lie between two messages of the group, `repeat_s` after what time it is told again (0: never).
+    must lie between two messages of the group, `repeat_s` after what time it is told again (0: never). One that
+    another channel passed on says why in `passed_on`, and in `tried` by which channels it was to go before.
     """
 
     id: str
@@ -395,6 +396,8 @@ class Obligation(Struct, frozen=True, kw_only=True):
     not_before: float = 0.0
     interval_s: float = 0.0
     repeat_s: float = 0.0
+    passed_on: str = ""
+    tried: tuple[str, ...] = ()
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -402,7 +405,8 @@ class Message(Struct, frozen=True, kw_only=True):
 
     `attempt` counts from 1 on the first try; `possibly_repeated` marks the one further try of a message whose answer was
     lost and whose notifier can neither look up nor drop repeats. `expires_at`: after that it is given up (dead).
-    `receipt_until`: accepted, and until then its provider may still say what became of it.
+    `receipt_until`: accepted, and until then its provider may still say what became of it; `look_at`: it is asked for the
+    next time, after `looks` times. `late_at`: the next channel takes over if it has not arrived by then (None: no more).
     """
 
     id: MessageId
@@ -419,6 +423,9 @@ class Message(Struct, frozen=True, kw_only=True):
     last_error: str = ""
     provider_id: str | None = None
     receipt_until: float | None = None
+    late_at: float | None = None
+    look_at: float | None = None
+    looks: int = 0
 
 
 class Receipt(Struct, frozen=True, kw_only=True):

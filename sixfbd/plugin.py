@@ -563,6 +563,14 @@ class Notifier(Generic[O]):
         return cls.receipts
 
     @classmethod
+    def looks_for_receipts(cls, options: Any) -> bool:
+        """Tell whether nobody calls with receipts with these options, so that `lookup` is asked what became of a message.
+
+        It is asked 5, 15, 30 and 60 s after the message was taken; takes effect if `can_look_up`.
+        """
+        return False
+
+    @classmethod
     def check_address(cls, options: Any, address: str) -> None:
         """Raise ValueError, which does not show it, if `address` cannot be a receiver's ("" if none is configured).
 

@@ -513,6 +513,7 @@ class FarSide:
         self.on_wire = on_wire
         self.tries = 0
         self.known_as = {}  # what it calls each message: the last try of it that it took
+        self.confirmed = set()  # what it has said to have arrived
 
     async def take(self, notification):
         fault = self.draw.random() if self.faulty else 1.0
@@ -550,8 +551,12 @@ class FarSide:
         self.on_wire("after a message was taken")
 
     def has(self, notification):
-        there = any(notification.id == one.message for one in self.taken)
-        return Receipt(provider_id=self.known_as.get(notification.id)) if there else None
+        if not any(notification.id == one.message for one in self.taken):
+            return None
+        if self.faulty and self.draw.random() < 0.3:
+            self.confirmed.add(notification.id)
+        state = "delivered" if notification.id in self.confirmed else "accepted"
+        return Receipt(state=state, provider_id=self.known_as.get(notification.id))
 
 
 def double_of(far_side, name="hook", **options):

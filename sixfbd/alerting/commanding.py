@@ -7,9 +7,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from sixfbd.alerting.holding import Holding
 from sixfbd.alerting.identity import obligation_id, silence_id
 from sixfbd.alerting.inputs import CommandInput, Reply
+from sixfbd.alerting.overdue import Overdue
 from sixfbd.alerting.routes import all_match, parse_matcher
 from sixfbd.journal.records import Acked, Audited, CheckPaused, SilenceChanged
 from sixfbd.model import (
@@ -35,7 +35,7 @@ MAX_MATCHERS: Final = 50
 TEST_TEXT: Final = "Test: sixfbd can reach {receiver} through {channel}. Nothing is wrong, and nothing has to be done."
 
 
-class Commanding(Holding):
+class Commanding(Overdue):
     """A decision that carries out commands."""
 
     def commanded(self, given: CommandInput) -> None:

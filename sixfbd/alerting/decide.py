@@ -31,6 +31,7 @@ from sixfbd.alerting.inputs import (
     Tick,
     in_order,
 )
+from sixfbd.alerting.overdue import late_at, look_at
 from sixfbd.alerting.owe import Transition, group_of, owe, owe_notice
 from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.journal.records import (
@@ -40,7 +41,6 @@ from sixfbd.journal.records import (
     MessageChanged,
     Owed,
     ReceiptHeld,
-    ReceiptMissed,
     Record,
     StoodStill,
 )
@@ -64,6 +64,7 @@ from sixfbd.outbox.steps import GiveUp, Look, Send, Suppress, next_step, retry_d
 from sixfbd.plugin import PermanentFailure, TemporaryFailure
 
 MAX_OBLIGATIONS: Final = 100  # in one message
+MAX_REASON: Final = 300  # characters
 UNSURE_S: Final = (
     30.0  # before what may have arrived is sent for the one more time: a provider that hangs up does so for a while
 )
@@ -144,10 +145,11 @@ class _Round(Commanding):
             yield from self._timers(min(one.at, self.now))
             yield from self._take(one)
         yield from self._timers(self.now)
-        yield from self._miss_receipts()
+        yield from self.heed_receipts()
         yield from self.heed_holds()
         yield from self.escalate()
         yield from self.repeat()
+        yield from self.heed_late()
         yield from self.gather()
         yield from self._outbox()
         yield from self._new_messages()
@@ -292,6 +294,10 @@ class _Round(Commanding):
 
     def _answered(self, answer: Answer) -> None:
         message = self.draft.messages.get(answer.message)
+        if answer.lookup and answer.message in self.draft.awaited:
+            if isinstance(answer.outcome, Receipt):  # else nothing is known that was not
+                self._heed(replace(answer.outcome, message_id=answer.message), answer.at)
+            return
         if message is None or (answer.lookup and message.state != "unknown"):
             return  # it was settled meanwhile, by a receipt or its end
         notifier = self.policy.notifiers.get(message.target.notifier)
@@ -336,6 +342,9 @@ class _Round(Commanding):
             provider_id=receipt.provider_id or message.provider_id,
             last_error="",
             receipt_until=at + notifier.expiry_s if awaits and notifier is not None else None,
+            late_at=late_at(self.policy.routing, message.target, self.draft.carried(message), at) if awaits else None,
+            look_at=look_at(at, 0) if awaits and notifier is not None and notifier.looks_for_receipts else None,
+            looks=0,
         )
         self._move(taken, receipt.detail or receipt.state, at)
 
@@ -344,7 +353,7 @@ class _Round(Commanding):
         awaited = self.draft.awaited.get(message.id)
         why = receipt.detail or "it did not arrive"
         failed = replace(
-            message, provider_id=None, receipt_until=None
+            message, provider_id=None, receipt_until=None, look_at=None
         )  # what comes late of this try is not of the next
         if not receipt.temporary:
             self._move(replace(failed, state="dead", last_error=why), why, at)
@@ -369,12 +378,6 @@ class _Round(Commanding):
         told = self.draft.told_by(accepted.subject, accepted.target)
         return told is not None and told.obligation != accepted.id and told.at > accepted.changed_at
 
-    def _miss_receipts(self) -> Steps[None]:
-        while missed := self.draft.receipts_missed(self.now, DUE_AT_ONCE):
-            for identity in missed:
-                self.emit(ReceiptMissed(self.now, identity))
-            yield from self.rest()
-
     def _retry(self, message: Message, notifier: NotifierPolicy | None, answer: Answer) -> None:
         outcome = answer.outcome
         error = outcome.reason if isinstance(outcome, Lost) else str(outcome)
@@ -394,9 +397,11 @@ class _Round(Commanding):
     def _move(self, message: Message, what: str, at: float) -> None:
         """Change a message; what waited behind its obligations may go on."""
         waiting = [(one.subject, one.target) for one in self.draft.carried(message)]
+        lost = self.carried_by(message) if message.state == "dead" else ()
         self.emit(MessageChanged(at, message, what))
         for subject, target in waiting:
             self.settle(subject, target, at)
+        self.pass_on(lost, f"{message.target.notifier}: given up: {what}"[:MAX_REASON])
 
     def _outbox(self) -> Steps[None]:
         """Take up what is due, as far as each notifier has room."""
@@ -465,6 +470,7 @@ class _Round(Commanding):
             obligations=tuple(one.id for one in obligations),
             group=group,
             next_try_at=self.now,
+            late_at=late_at(self.policy.routing, target, obligations, self.now),
         )
         if notifier is None:
             reason = f"notifier {target.notifier} is not configured"
@@ -475,7 +481,12 @@ class _Round(Commanding):
             self.emit(MessageChanged(self.now, message, "waits for its turn"))
 
     def _next_due(self) -> float | None:
-        times = [self.draft.next_alert_at(), self.draft.next_receipt_missed_at(), *self.next_holding_times()]
+        times = [
+            self.draft.next_alert_at(),
+            self.draft.next_receipt_at(),
+            self.draft.next_late_at(),
+            *self.next_holding_times(),
+        ]
         if self.claim:
             times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self._room(name)]
         return min((at for at in times if at is not None), default=None)

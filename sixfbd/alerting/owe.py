@@ -4,7 +4,7 @@ For every transition and every target that its routes name there is one obligati
 owed its end, whatever the routes say by then. A route that names nobody leaves one suppressed obligation that says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal
 
 from msgspec.structs import replace
@@ -25,6 +25,8 @@ Transition = Literal["fire", "level", "resolve"]
 def owe(state: State, policy: Policy, alert: Alert, transition: Transition, at: float) -> list[Obligation]:
     """Return the obligations of one transition of an alert, pending ones first; `state` is the one before it or after it."""
     routed = {routed.target: routed for routed in policy.routing.targets(alert.labels, alert.severity, at)}
+    if transition != "resolve":
+        routed |= {one.target: one for one in _beside_what_is_broken(policy, alert, routed.values(), at)}
     targets: dict[Target, Routed | None] = dict(routed)
     if transition == "resolve":
         for target in (
@@ -42,6 +44,64 @@ def owe(state: State, policy: Policy, alert: Alert, transition: Transition, at: 
         kept = "" if way is None or transition == "resolve" else policy.calendar.kept(way, alert.severity, at)
         owed.append(replace(one, state="suppressed", reason=kept, held=True) if kept else one)
     return sorted(owed, key=lambda one: one.state != "pending")
+
+
+def _beside_what_is_broken(policy: Policy, alert: Alert, named: Iterable[Routed], at: float) -> list[Routed]:
+    """Return the next channel of each receiver that would be told of a broken service by that service alone."""
+    service = alert.labels.get("service", "")
+    of_receiver: dict[str, list[Routed]] = {}
+    for one in named:
+        of_receiver.setdefault(one.target.receiver, []).append(one)
+    found: list[Routed] = []
+    for receiver, ways in of_receiver.items():
+        if service and all(one.channel == service for one in ways):
+            found += _next_channel(policy, alert, receiver, ways[0].route, {one.target for one in ways}, "", at)
+    return found
+
+
+def owe_next_channel(
+    state: State, policy: Policy, alert: Alert, missed: Obligation, why: str, at: float
+) -> list[Obligation]:
+    """Return what the next channel of a receiver is owed in place of what has not arrived there.
+
+    Nothing if no channel is left that was not told; or if another one has told the receiver, unless it is critical.
+    """
+    target = missed.target
+    informed = {one for one in state.told.get(alert.id) or () if one.receiver == target.receiver}
+    waiting = {one.target for one in state.open_obligations(alert.id)}
+    if alert.severity is not Severity.CRITICAL and informed - {target}:
+        return []
+    route = _at_once(policy)
+    tried = {one.channel for one in policy.routing.channels_of(target.receiver, route) if one.target == target}
+    tried |= set(missed.tried)
+    ways = _next_channel(policy, alert, target.receiver, route, informed | waiting, target.notifier, at, tried)
+    owed = (_timed(state, alerting(alert, "fire", one.target, at, missed.id), one.route) for one in ways)
+    return [replace(one, passed_on=why, tried=tuple(sorted(tried))) for one in owed]
+
+
+def _next_channel(
+    policy: Policy,
+    alert: Alert,
+    receiver: str,
+    route: Route,
+    known: Collection[Target],
+    broken: str,
+    at: float,
+    tried: Collection[str] = (),
+) -> list[Routed]:
+    """Return the targets of a receiver's first channel that was not tried, of which none is known, and that is neither
+    broken nor quiet."""
+    ways: dict[str, list[Routed]] = {}
+    for one in policy.routing.channels_of(receiver, route):
+        ways.setdefault(one.channel, []).append(one)
+    used = {one.channel for found in ways.values() for one in found if one.target in known}
+    for channel, found in ways.items():
+        fit = [
+            one for one in found if one.target.notifier != broken and not policy.calendar.kept(one, alert.severity, at)
+        ]
+        if fit and channel not in used and channel not in tried and channel != alert.labels.get("service"):
+            return fit
+    return []
 
 
 def owe_again(

@@ -39,6 +39,7 @@ class NotifierPolicy(Struct, frozen=True, kw_only=True):
     idempotent: bool = False
     can_look_up: bool = False
     receipts: bool = False
+    looks_for_receipts: bool = False
 
     @property
     def is_unsure(self) -> bool:
@@ -85,15 +86,16 @@ def notifier_policy(table: NotifierTable, plugin: type[Notifier[Any]]) -> Notifi
         retry_most_s=float(table.retry_most),
         idempotent=plugin.idempotent,
         can_look_up=plugin.can_look_up,
-        receipts=_gets_receipts(plugin, table.options),
+        receipts=_says(plugin.gets_receipts, table.options, plugin.receipts),
+        looks_for_receipts=plugin.can_look_up and _says(plugin.looks_for_receipts, table.options, False),
     )
 
 
-def _gets_receipts(plugin: type[Notifier[Any]], options: Any) -> bool:
+def _says(of_options: Callable[[Any], bool], options: Any, otherwise: bool) -> bool:
     try:
-        return bool(plugin.gets_receipts(options))
+        return bool(of_options(options))
     except Exception:  # noqa: BLE001 - a plugin may raise anything; then what it says of itself in general holds
-        return plugin.receipts
+        return otherwise
 
 
 def build_policy(

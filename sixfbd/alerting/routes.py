@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import re2
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sixfbd.config.tables import Channel, RouteTable, SeverityTable
 from sixfbd.model import Severity, Target
@@ -179,13 +180,14 @@ class Rotation(Protocol):
 class Routed(Struct, frozen=True):
     """A target and the route that names it; `rotation` is the name that stood for the receiver, "" if its own did.
 
-    Within the time intervals `quiet` the channel is used for critical only.
+    `channel` is its kind. Within the time intervals `quiet` it is used for critical only.
     """
 
     target: Target
     route: Route
     quiet: tuple[str, ...] = ()
     rotation: str = ""
+    channel: str = ""
 
     @property
     def path(self) -> str:
@@ -220,11 +222,15 @@ class Routing(Struct, frozen=True):
         """Return the targets of a receiver's channels that a severity uses; of a rotation, those of who is on call then."""
         used = self.severities[severity].channels if severity in self.severities else ()
         rotation = self.rotations.get(receiver)
-        name = receiver if rotation is None else rotation.on_call(at)
+        found = self.channels_of(receiver if rotation is None else rotation.on_call(at), route)
+        by_turns = "" if rotation is None else receiver
+        return [replace(one, rotation=by_turns) for one in found if not used or one.channel in used]
+
+    def channels_of(self, receiver: str, route: Route) -> list[Routed]:
+        """Return all targets of a receiver that is no rotation, whatever a severity uses, in the order of its channels."""
         return [
-            Routed(Target(name, channel.via, address), route, channel.quiet_hours, "" if rotation is None else receiver)
-            for kind, channel in self.receivers.get(name, {}).items()
-            if not used or kind in used
+            Routed(Target(receiver, channel.via, address), route, channel.quiet_hours, "", kind)
+            for kind, channel in self.receivers.get(receiver, {}).items()
             for address in channel.to
         ]
 

@@ -536,7 +536,8 @@ def _record_words(record: StoryRecord, targets: dict[str, str]) -> list[str]:
             return [f"acknowledged by {record.by}" + (f": {record.comment}" if record.comment else "")]
         case Owed():
             owed = record.obligation
-            reason = f" ({owed.reason})" if owed.reason else ""
+            why = owed.reason or owed.passed_on
+            reason = f" ({why})" if why else ""
             return [f"owed: {targets[owed.id]}: {owed.state}{reason}"]
         case ObligationChanged():
             return [f"{targets.get(record.id, record.id)}: {record.state} ({record.reason})"]

@@ -16,8 +16,10 @@ from sixfbd.journal.records import (
     AlertChanged,
     Base,
     MessageChanged,
+    MessageLate,
     ObligationChanged,
     Owed,
+    ReceiptAsked,
     ReceiptMissed,
     Record,
 )
@@ -60,7 +62,7 @@ def subjects(record: Record) -> tuple[str, ...]:
             return (record.id,)
         case MessageChanged():
             return tuple(dict.fromkeys((record.message.id, *record.message.obligations)))
-        case ReceiptMissed():
+        case ReceiptMissed() | ReceiptAsked() | MessageLate():
             return (record.message,)
         case _:
             return ()

@@ -133,6 +133,24 @@ class ReceiptMissed(Struct, frozen=True, tag_field="r", tag="receipt_missed"):
     message: MessageId
 
 
+class ReceiptAsked(Struct, frozen=True, tag_field="r", tag="receipt_asked"):
+    """The provider is asked what became of an accepted message; it is again at `look_at` (None: no more), after `looks` times
+    that have passed."""
+
+    at: float
+    message: MessageId
+    looks: int
+    look_at: float | None = None
+
+
+class MessageLate(Struct, frozen=True, tag_field="r", tag="message_late"):
+    """A message has not arrived in the time in which it should; `what` says what follows."""
+
+    at: float
+    message: MessageId
+    what: str = ""
+
+
 class CheckPaused(Struct, frozen=True, tag_field="r", tag="check_paused"):
     """A check was paused or resumed by a command; holds over restarts."""
 
@@ -294,6 +312,8 @@ Record: TypeAlias = (
     | MessageChanged
     | ReceiptHeld
     | ReceiptMissed
+    | ReceiptAsked
+    | MessageLate
     | CheckPaused
     | EventsJudged
     | SilenceChanged

@@ -24,9 +24,11 @@ from sixfbd.journal.records import (
     GroupTold,
     HoldsChecked,
     MessageChanged,
+    MessageLate,
     ObligationChanged,
     Owed,
     Reached,
+    ReceiptAsked,
     ReceiptHeld,
     ReceiptMissed,
     Record,
@@ -96,6 +98,7 @@ class State:
         self.alert_timers: Timers[AlertKey] = Timers()
         self.message_timers: dict[str, Timers[MessageId]] = {}  # by notifier
         self.receipt_timers: Timers[MessageId] = Timers()
+        self.late_timers: Timers[MessageId] = Timers()  # messages that should have arrived by then
         self.group_timers: Timers[str] = Timers()  # obligations that wait for their group
         self.repeat_timers: Timers[tuple[str, Target]] = Timers()  # incidents that a target was told of
         self.escalation_timers: Timers[AlertKey] = Timers()
@@ -154,12 +157,19 @@ class State:
         found = [held for key in keys if (held := self.held.get(key)) is not None and at - held.at < RECEIPT_WAITS_S]
         return sorted(found, key=lambda held: held.at)
 
-    def receipts_missed(self, until: float, limit: int) -> list[MessageId]:
-        """Return the accepted messages that no receipt came for by `until`, the earliest first."""
+    def receipts_due(self, until: float, limit: int) -> list[MessageId]:
+        """Return the accepted messages that are to be asked for, or whose receipt did not come, by `until`, earliest first."""
         return [key for _, key in self.receipt_timers.due(until, limit, self._receipt_due_at)]
 
-    def next_receipt_missed_at(self) -> float | None:
+    def next_receipt_at(self) -> float | None:
         return self.receipt_timers.first(self._receipt_due_at)
+
+    def messages_late(self, until: float, limit: int) -> list[MessageId]:
+        """Return the messages that should have arrived by `until`, the earliest first."""
+        return [key for _, key in self.late_timers.due(until, limit, self._late_at)]
+
+    def next_late_at(self) -> float | None:
+        return self.late_timers.first(self._late_at)
 
     def groups_due(self, until: float, limit: int) -> list[str]:
         """Return the obligations whose group need wait no longer than `until`, the earliest first."""
@@ -213,7 +223,15 @@ class State:
 
     def _receipt_due_at(self, key: MessageId) -> float | None:
         awaited = self.awaited.get(key)
-        return None if awaited is None else awaited.message.receipt_until
+        if awaited is None:
+            return None
+        look_at, until = awaited.message.look_at, awaited.message.receipt_until
+        return until if look_at is None or until is None else min(look_at, until)
+
+    def _late_at(self, key: MessageId) -> float | None:
+        awaited = self.awaited.get(key)
+        message = self.messages.get(key) if awaited is None else awaited.message
+        return None if message is None else message.late_at
 
     def _alert_due_at(self, key: AlertKey) -> float | None:
         alert = self.alerts.get(key)
@@ -262,6 +280,7 @@ _PARTS: Final = (
 _TIMERS: Final = {
     "alert_timers": "_alert_due_at",
     "receipt_timers": "_receipt_due_at",
+    "late_timers": "_late_at",
     "group_timers": "_group_due_at",
     "repeat_timers": "_repeat_due_at",
     "escalation_timers": "_escalation_due_at",
@@ -294,6 +313,10 @@ def apply(state: State, record: Record) -> None:
             _hold(state, record)
         case ReceiptMissed():
             _end_awaiting(state, record.message)
+        case ReceiptAsked():
+            _asked(state, record)
+        case MessageLate():
+            _late(state, record.message)
         case SilenceChanged():
             _silence(state, record)
         case HoldsChecked():
@@ -554,6 +577,8 @@ def _message(state: State, record: MessageChanged) -> None:
 
 def _put_message(state: State, message: Message) -> None:
     state.messages[message.id] = message
+    if message.late_at is not None:
+        state.late_timers.add(message.late_at, message.id)
     if message.state in WAITING_STATES:
         timers = state.message_timers.setdefault(message.target.notifier, Timers())
         timers.add(due_at(message), message.id)
@@ -564,8 +589,24 @@ def _await(state: State, awaited: Awaited) -> None:
     state.awaited[message.id] = awaited
     if message.provider_id is not None:
         state.awaited_as[message.provider_id] = message.id
-    if message.receipt_until is not None:
-        state.receipt_timers.add(message.receipt_until, message.id)
+    if message.late_at is not None:
+        state.late_timers.add(message.late_at, message.id)
+    if (due := state._receipt_due_at(message.id)) is not None:
+        state.receipt_timers.add(due, message.id)
+
+
+def _asked(state: State, record: ReceiptAsked) -> None:
+    if (awaited := state.awaited.get(record.message)) is not None:
+        message = replace(awaited.message, look_at=record.look_at, looks=record.looks)
+        _await(state, replace(awaited, message=message))
+
+
+def _late(state: State, identity: MessageId) -> None:
+    """It is late once: what follows was decided with it."""
+    if (awaited := state.awaited.get(identity)) is not None:
+        state.awaited[identity] = replace(awaited, message=replace(awaited.message, late_at=None))
+    elif (message := state.messages.get(identity)) is not None:
+        state.messages[identity] = replace(message, late_at=None)
 
 
 def _end_awaiting(state: State, identity: MessageId) -> Awaited | None:

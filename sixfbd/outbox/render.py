@@ -157,6 +157,8 @@ def _alert_lines(obligation: Obligation, alert: Alert, place: Place, now: float)
         lines.append(alert.annotations["description"])
     if obligation.kind in KIND_LINES:
         lines.append(KIND_LINES[obligation.kind].format(severity=alert.severity))
+    if obligation.passed_on and not resolved:
+        lines.append(f"By this channel too, since another one failed: {obligation.passed_on}")
     if alert.flapping and not resolved:
         lines.append("It comes and goes: it is told as over when it has settled")
     labels = ", ".join(f"{name}={value}" for name, value in alert.labels.items() if name not in OWN_LABELS)

@@ -137,6 +137,15 @@ def outbox(daemon) -> list[tuple[str, str, int]]:
     return [(one["state"], one["provider_id"], one["attempt"]) for one in ours]
 
 
+def test_where_nobody_calls_with_receipts_the_provider_is_asked_for_them(daemon, provider, wait):
+    write_configuration(daemon, provider, callbacks=False)
+    daemon.add("60-test.toml", "[checks.sms]\nenabled = false\n")
+    daemon.start()
+    assert daemon.run_ctl("notify", "test", "primary").returncode == 0
+    wait("it has arrived, says the provider", lambda: [state for state, *_ in outbox(daemon)] == ["delivered"])
+    assert len(provider.ours()) == 1, "asking sends nothing"
+
+
 def test_without_callbacks_the_log_tells_what_became_of_our_own_messages(daemon, provider, wait):
     provider.double.plan = lambda to: (Step(1.0, "sent"), Step(2.0, "undelivered", 30034))
     provider.shop_sends(30, failed=6)

@@ -29,7 +29,7 @@ FIRST = int(os.environ.get("SIXFBD_SIMULATE_SEED", "1"))
 STEPS = 16  # of one history
 SECOND_DEATHS = 8  # one image in so many dies once more while it recovers
 PROMISES = {"hook": {"idempotent": True}, "sms": {"can_look_up": True, "receipts": True}, "mail": {}}
-PAUSES_S = (0.0, 0.01, 0.4, 1.0, 4.0)
+PAUSES_S = (0.0, 0.01, 0.4, 1.0, 4.0, 0.01, 0.4, 1.0, 4.0, 130.0)  # the last is longer than a receipt is waited for
 ASLEEP_S = (1.0, 1000.0, 100_000.0)  # between a death and the next start; the last outlives every message
 
 
@@ -164,7 +164,7 @@ def held_and_escalated(kit, rules, receivers, settings, notices):
         escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=steps),),
         calendar=kit.Calendar(intervals={"odd": kit.Every(7.0)}),
         flaps_s=8.0,
-        **settings,
+        **{**settings, "sms": {**settings["sms"], "looks_for_receipts": True}},
     )
 
 
@@ -190,7 +190,6 @@ class History:
         self.judge = None
         self.journal = kit.MemoryJournal(image.records, image.events)
         self.journal.on_commit = self.commit
-        self.confirmed = set()  # what the provider has said to have arrived
         self.loses = ""  # the answer of the next commit: "before" it is written, or "after"
         self.providers = {
             notifier: kit.FarSide(
@@ -267,9 +266,9 @@ class History:
             return
         message = self.draw.choice(sorted(sms.known_as))
         state = self.draw.choice(("accepted", "delivered", "failed", "failed"))
-        state = "delivered" if message in self.confirmed else state
+        state = "delivered" if message in sms.confirmed else state
         if state == "delivered":
-            self.confirmed.add(message)
+            sms.confirmed.add(message)
         known_as = sms.fails(message) if state == "failed" else sms.known_as[message]
         said = {"provider_id": known_as, "state": state, "temporary": self.draw.random() < 0.7}
         if self.draw.random() < 0.3:
@@ -325,7 +324,7 @@ class History:
     async def calm(self, judge, outbox, clock):
         """Inputs stop, silences and steps of escalations run out, and it drains; then every rule is evaluated once, finds
         nothing, and it drains again."""
-        await trio.sleep(40.0)
+        await trio.sleep(130.0)  # and what no receipt came of goes by the next channel
         await self.kit.drained(judge)
         self.kit.check_nobody_is_forgotten(judge.state, judge.policy)
         self.kit.check_escalations(judge.state, judge.policy, clock.now())

@@ -137,6 +137,10 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
         return replace(options, status_callback=webhooks[0])
 
     @classmethod
+    def looks_for_receipts(cls, options: Any) -> bool:
+        return not options.status_callback
+
+    @classmethod
     def check_address(cls, options: Any, address: str) -> None:
         normalized(address)
 
