@@ -176,6 +176,7 @@ async def _open_and_serve(
             world,
             lambda found: summary_of(schedule.state, found),
             lambda stored: intake.receipt_of(stored),
+            lambda stored: intake.notice_of(stored),
         )
         judge = Judge(journal, world.clock, policy)
         evaluator = RuleEngine(

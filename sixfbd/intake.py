@@ -479,6 +479,21 @@ class Intake:
             return None
         return receipt
 
+    def notice_of(self, stored: StoredEvent) -> tuple[str, dict[str, str]]:
+        """Return an event's notice in one line and its labels for routes, "" and none if its type has none to say; a fault
+        of its type's is named and counted."""
+        declared, event = self._types.get(stored.event.type), stored.event
+        if declared is None or (declared.notice_text is None and declared.notice_labels is None):
+            return "", {}
+        try:
+            data = msgspec.convert(event.data, declared.data)
+            text = "" if declared.notice_text is None else declared.notice_text(data)
+            labels = {} if declared.notice_labels is None else declared.notice_labels(data)
+            return msgspec.convert((one_line(text), dict(labels)), tuple[str, dict[str, str]])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's code may raise anything; it is contained
+            self._blame(declared, event, error)
+            return "", {}
+
     def _blame(self, declared: EventType, event: Event, error: BaseException) -> None:
         self.event_outcomes[declared.name, "derive_failed"] += 1
         log.error("event_type.failed", type=declared.name, event_id=event.id, error=described(error))

@@ -368,14 +368,29 @@ OPEN_STATES: frozenset[str] = frozenset({"pending", "sending", "unknown"})
 TOLD_STATES: frozenset[str] = frozenset({"accepted", "delivered", "unknown"})
 
 
+class Notice(Struct, frozen=True, kw_only=True):
+    """What a message about an event may say of it: the notice's name, the event's type, source and time (unix seconds).
+
+    `labels` are those that routes see. `data` holds the plain values of the event's data, bounded in number and length.
+    """
+
+    name: str
+    type: str
+    source: str
+    at: float
+    labels: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+
 class Obligation(Struct, frozen=True, kw_only=True):
     """What one transition, repeat, escalation step or notice owes one target. Always in exactly one state.
 
     `subject` is the incident id (alerts) or the event's `source/id` (notices). `about` is the alert as it was when the
-    obligation arose (None for a notice, whose text is in `text`). `reason` is given when suppressed or dead, `held` when
-    a hold suppressed it. Obligations of one `group` may share a message, none before `not_before`; `interval_s` is what
-    must lie between two messages of the group, `repeat_s` after what time it is told again (0: never). One that
-    another channel passed on says why in `passed_on`, and in `tried` by which channels it was to go before.
+    obligation arose (None for a notice, whose text is in `text` and whose event in `notice`). `reason` is given when
+    suppressed or dead, `held` when a hold suppressed it. Obligations of one `group` may share a message, none before
+    `not_before`; `interval_s` is what must lie between two messages of the group, `repeat_s` after what time it is told
+    again (0: never). One that another channel passed on says why in `passed_on`, and in `tried` by which channels it was
+    to go before.
     """
 
     id: str
@@ -386,6 +401,7 @@ class Obligation(Struct, frozen=True, kw_only=True):
     subject: str
     severity: Severity
     about: Alert | None = None
+    notice: Notice | None = None
     text: str = ""
     message: MessageId | None = None
     reason: str = ""

@@ -673,8 +673,10 @@ class EventType:
     `data` is a msgspec Struct (unknown fields are kept in the event and ignored here). `counts` returns samples of
     Counters whose value is added; `sets` samples of Gauges, set at arrival; `observes` samples of Summaries. Each takes
     the decoded data. `notice` names the notice that the event sends, of severity `notice_severity`; an event whose data has
-    a text `suppressed` sends none, and that text is the reason. An exception in one of them is named and counted; the
-    event is kept.
+    a text `suppressed` sends none, and that text is the reason. `notice_text` says it in one line for people, without it
+    the event's data are listed; `notice_labels` returns labels by which routes may tell such notices apart, such as a city.
+    An exception in one of them is named and counted; the event is kept. `example` is data as the event may have them, with
+    which templates of messages are tried out.
 
     `receipt` returns what the event says of a message of ours, such as that it arrived, or None: a Receipt with our
     message's id or with what the provider calls it. It takes effect if the message's notifier has `receipts = True`;
@@ -696,6 +698,9 @@ class EventType:
         metrics: Sequence[Metric] = (),
         notice: str | None = None,
         notice_severity: Severity = Severity.LOW,
+        notice_text: Callable[[Any], str] | None = None,
+        notice_labels: Callable[[Any], Mapping[str, str]] | None = None,
+        example: Mapping[str, Any] | None = None,
         receipt: Callable[[Any], Receipt | None] | None = None,
         shared: bool = False,
         doc: str = "",
@@ -708,6 +713,9 @@ class EventType:
         self.metrics = tuple(metrics)
         self.notice = notice
         self.notice_severity = notice_severity
+        self.notice_text = notice_text
+        self.notice_labels = notice_labels
+        self.example = dict(example or {})
         self.receipt = receipt
         self.shared = shared
         self.doc = doc

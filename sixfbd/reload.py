@@ -14,7 +14,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from sixfbd.alerting.policy import Policy, ReceiptOf, build_policy, notifier_policy
+from sixfbd.alerting.policy import NoticeOf, Policy, ReceiptOf, build_policy, notifier_policy
 from sixfbd.config import Config, Http, HttpPublic, check_config, effective_rules, plugin_sources, tls_context
 from sixfbd.config.text import show_value
 from sixfbd.containment import described
@@ -118,6 +118,7 @@ def policy_of(
     world: World,
     summary: Callable[[Found], str],
     receipt_of: ReceiptOf,
+    notice_of: NoticeOf,
 ) -> Policy:
     """Return what the judge judges by under this configuration."""
 
@@ -134,13 +135,15 @@ def policy_of(
         annotate=annotate,
         rng=world.rng,
         receipt_of=receipt_of,
+        notice_of=notice_of,
     )
 
 
 def policy_after(running: Running, plan: Plan) -> Policy:
     """Return what the judge judges by once a plan is in effect."""
     summary = partial(summary_of, running.schedule.state)
-    return policy_of(plan.config, plan.catalog, plan.bound, running.world, summary, running.intake.receipt_of)
+    intake = running.intake
+    return policy_of(plan.config, plan.catalog, plan.bound, running.world, summary, intake.receipt_of, intake.notice_of)
 
 
 def make_instances(

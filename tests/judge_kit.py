@@ -153,6 +153,7 @@ def policy(
     severities=None,
     notices=None,
     notice_severities=None,
+    notice_of=lambda stored: ("", {}),
     calendar=None,
     inhibit=(),
     escalations=(),
@@ -179,6 +180,7 @@ def policy(
         notice_severities=notice_severities or {},
         receipts=frozenset({"receipt"}),
         receipt_of=lambda stored: Receipt(**stored.event.data),
+        notice_of=notice_of,
     )
 
 

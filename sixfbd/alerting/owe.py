@@ -5,6 +5,7 @@ owed its end, whatever the routes say by then. A route that names nobody leaves 
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from typing import Final, Literal
 
 from msgspec.structs import replace
@@ -13,11 +14,13 @@ from sixfbd.alerting.identity import obligation_id
 from sixfbd.alerting.policy import Policy
 from sixfbd.alerting.routes import Route, Routed
 from sixfbd.journal.state import State
-from sixfbd.model import Alert, Obligation, ObligationKind, Severity, StoredEvent, Target
+from sixfbd.model import Alert, Notice, Obligation, ObligationKind, Severity, StoredEvent, Target
 
 NOBODY: Final = Target("", "")
 EVIDENCE_CARRIED: Final = 3  # samples that an obligation keeps for its message; the transition keeps all
 MAX_NOTICE_TEXT: Final = 500  # characters
+MAX_NOTICE_VALUES: Final = 20  # of an event's data that an obligation keeps for its message, and of its labels
+MAX_NOTICE_VALUE: Final = 200  # characters
 
 Transition = Literal["fire", "level", "resolve"]
 
@@ -164,13 +167,15 @@ def _at_once(policy: Policy) -> Route:
 
 
 def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligation]:
-    """Return the obligations of one event that carries a notice. Its labels for routes: notice, type, source, severity.
+    """Return the obligations of one event that carries a notice. Its labels for routes: notice, type, source, severity, and
+    those that its type adds to them.
 
     What is suppressed by the event itself is owed to nobody, for the reason that it gives.
     """
     severity = policy.notice_severities.get(stored.event.type, Severity.LOW)
-    notice = policy.notices[stored.event.type]
-    labels = {"notice": notice, "type": stored.event.type, "source": stored.source, "severity": severity.value}
+    words, further = policy.notice_of(stored)
+    notice = _notice(policy.notices[stored.event.type], stored, further, severity)
+    labels = notice.labels
     named = policy.routing.targets(labels, severity, at)
     subject = f"{stored.source}/{stored.event.id}"
 
@@ -183,7 +188,8 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
             at=at,
             subject=subject,
             severity=severity,
-            text=_notice_text(notice, stored),
+            notice=notice,
+            text=_notice_text(words, notice),
             changed_at=at,
         )
 
@@ -200,7 +206,9 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
 
 def group_of(obligation: Obligation) -> str:
     """Obligations of one group may share a message: that of the route, or the notice's."""
-    return obligation.group if obligation.about is not None else f"notice:{obligation.text.partition(':')[0]}"
+    if obligation.about is not None:
+        return obligation.group
+    return f"notice:{obligation.text.partition(':')[0] if obligation.notice is None else obligation.notice.name}"
 
 
 def _timed(state: State, obligation: Obligation, route: Route) -> Obligation:
@@ -255,7 +263,24 @@ def alerting(alert: Alert, kind: ObligationKind, target: Target, at: float, inst
     )
 
 
-def _notice_text(notice: str, stored: StoredEvent) -> str:
-    data = ", ".join(f"{name}={value}" for name, value in stored.event.data.items())
-    text = f"{notice}: {data}" if data else f"{notice}: {stored.event.type}"
+def _notice(name: str, stored: StoredEvent, further: Mapping[str, str], severity: Severity) -> Notice:
+    event = stored.event
+    own = {"notice": name, "type": event.type, "source": stored.source, "severity": severity.value}
+    labels = {label: value[:MAX_NOTICE_VALUE] for label, value in islice(further.items(), MAX_NOTICE_VALUES) if value}
+    plain = ((key, value) for key, value in event.data.items() if isinstance(value, str | float) or _is_small(value))
+    data = {
+        key: value[:MAX_NOTICE_VALUE] if isinstance(value, str) else value
+        for key, value in islice(plain, MAX_NOTICE_VALUES)
+    }
+    return Notice(name=name, type=event.type, source=stored.source, at=event.timestamp, labels=labels | own, data=data)
+
+
+def _is_small(value: object) -> bool:
+    """Tell whether it is a whole number, or a truth, that every reader of JSON can hold."""
+    return isinstance(value, int) and abs(value) < 2**53
+
+
+def _notice_text(words: str, notice: Notice) -> str:
+    data = ", ".join(f"{name}={value}" for name, value in notice.data.items())
+    text = words or f"{notice.name}: {data or notice.type}"
     return text if len(text) <= MAX_NOTICE_TEXT else text[: MAX_NOTICE_TEXT - 1] + "…"

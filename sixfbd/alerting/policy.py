@@ -27,6 +27,10 @@ ReceiptOf: TypeAlias = Callable[[StoredEvent], Receipt | None]
 """(event) → what it says of a message, None if nothing. Never raises."""
 
 
+NoticeOf: TypeAlias = Callable[[StoredEvent], tuple[str, Mapping[str, str]]]
+"""(event) → its notice in one line ("" if its type says none), and the labels that it has for routes. Never raises."""
+
+
 class NotifierPolicy(Struct, frozen=True, kw_only=True):
     """How messages through one notifier are tried. Durations in seconds; `concurrency` messages are in flight at most."""
 
@@ -69,6 +73,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     notice_severities: Mapping[str, Severity] = {}
     receipts: frozenset[str] = frozenset()
     receipt_of: ReceiptOf = lambda stored: None
+    notice_of: NoticeOf = lambda stored: ("", {})
 
     def heeds(self, event_type: str) -> bool:
         """Tell whether an event of this type is the judge's business."""
@@ -108,6 +113,7 @@ def build_policy(
     annotate: Annotate,
     rng: Callable[..., random.Random],
     receipt_of: ReceiptOf = lambda stored: None,
+    notice_of: NoticeOf = lambda stored: ("", {}),
 ) -> Policy:
     """Return the policy of a checked configuration. Raises ValueError if a route's matcher is wrong, with its path."""
     types = tuple(event_types)
@@ -127,6 +133,7 @@ def build_policy(
         notice_severities={one.name: one.notice_severity for one in types if one.notice},
         receipts=frozenset(event_type.name for event_type in types if event_type.receipt is not None),
         receipt_of=receipt_of,
+        notice_of=notice_of,
     )
 
 

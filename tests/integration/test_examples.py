@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config import check_config, plugin_sources
 from sixfbd.host import load_plugins
 from sixfbd.rules.problems import rule_problems
+from sixfbd_plugins.business.events import TICKET_SALE, TicketSale
 from sixfbd_plugins.inventory.stock import reading_of_document
 from sixfbd_plugins.stripe.events import Snapshot, events_of
 
@@ -22,6 +24,8 @@ VALUES = {
     "TWILIO_ACCOUNT_SID": "AC" + "0123456789abcdef" * 2,
     "TWILIO_PHONE_NUMBER": "+1-352-555-0100",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/secret",
+    "SLACK_SALES_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B1/secret",
+    "SLACK_DALLAS_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B2/secret",
     "STRIPE_WEBHOOK_SECRET": "whsec_thatNobodyMaySee",
 }
 
@@ -41,15 +45,33 @@ const server = http.createServer(inventoryRoute(load, "Bearer right")).listen(0,
 """
 
 
-def test_the_shops_configuration_passes_check_config(tmp_path):
+def shop_config(tmp_path):
     text = (EXAMPLES / "shop.toml").read_text()
     path = tmp_path / "sixfbd.toml"
     path.write_text(text)
     environ = {name: VALUES.get(name, "secret-that-nobody-may-see") for name in re.findall(r'env = "(\w+)"', text)}
     config, problems = check_config(path, load_plugins(plugin_sources(path)), rule_problems, environ)
     assert [str(problem) for problem in problems] == []
+    return config
+
+
+def test_the_shops_configuration_passes_check_config(tmp_path):
+    config = shop_config(tmp_path)
     assert config.notifiers["twilio"].options.status_callback == "https://hooks.example.com/webhooks/twilio"
     assert config.checks["sms"].options.notifier == "twilio"
+
+
+@pytest.mark.parametrize(
+    ("city", "told"), [("dallas-2026-03", ["dallas", "sales"]), ("austin-2026-04", ["sales"])]
+)  # fmt: skip
+def test_the_shops_sales_are_told_by_a_route_of_their_own_and_by_city(tmp_path, city, told):
+    config = shop_config(tmp_path)
+    labels = {
+        "notice": "sale",
+        **TICKET_SALE.notice_labels(msgspec.convert({**TICKET_SALE.example, "cityId": city}, TicketSale)),
+    }
+    routing = Routing(compile_route(config.route), config.receivers, config.severities)
+    assert [one.target.receiver for one in routing.targets(labels, TICKET_SALE.notice_severity, 0.0)] == told
 
 
 def asked(stock, authorization):

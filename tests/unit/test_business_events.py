@@ -14,8 +14,8 @@ from sixfbd_plugins.business.events import (
     Refund,
     Request,
     TicketSale,
-    major_units,
 )
+from sixfbd_plugins.money import major_units, show_money
 
 SALE = {
     "orderId": "o-1",
@@ -142,3 +142,28 @@ def test_inventory_low_sets_what_remains_as_a_sale_does():
     assert found(INVENTORY_LOW.sets(low)) == found(
         TICKET_SALE.sets(sale(cityId="dallas", remainingInventory={"ga": 4}))
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"tier": "vip", "amount": 30_000}, "Sale: 2 × VIP dallas-2026-03, $300.00"),
+        ({"quantity": 1200, "amount": 123_456_789, "currency": "CHF"}, "Sale: 1,200 × GA dallas-2026-03, 1,234,567.89 CHF"),
+        ({"remainingInventory": {"ga": 7}, "currency": "jpy", "amount": 0}, "Sale: 2 × GA dallas-2026-03, ¥0, 7 left"),
+    ],
+)  # fmt: skip
+def test_a_sale_is_told_with_what_was_sold_where_for_how_much_and_what_is_left(changes, text):
+    assert TICKET_SALE.notice == "sale"
+    assert TICKET_SALE.notice_text(sale(**changes)) == text
+
+
+def test_routes_tell_sales_apart_by_city_and_tier():
+    assert TICKET_SALE.notice_labels(sale()) == {"city": "dallas-2026-03", "tier": "ga"}
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [(5, "usd", "$0.05"), (-30_000, "EUR", "-€300.00"), (1999, "KWD", "1.999 KWD"), (1999, "ISK", "1,999 ISK"), (1, "", "0.01")],
+)  # fmt: skip
+def test_money_is_shown_exactly_with_the_digits_of_its_currency(amount, currency, text):
+    assert show_money(amount, currency) == text

@@ -18,7 +18,19 @@ from sixfbd.intake import (
     declare,
 )
 from sixfbd.journal.event_log import Accepted
-from sixfbd.model import MAX_KINDS, CheckName, Event, MetricKind, Refusal, Refusals, Report, Sample, Series, Status
+from sixfbd.model import (
+    MAX_KINDS,
+    CheckName,
+    Event,
+    MetricKind,
+    Refusal,
+    Refusals,
+    Report,
+    Sample,
+    Series,
+    Status,
+    StoredEvent,
+)
 from sixfbd.plugin import ANY, Counter, EventType, Gauge
 
 WEB = CheckName("web")
@@ -383,3 +395,33 @@ async def test_a_gauge_keeps_what_the_event_of_highest_number_set(autojump_clock
     first.set()
     await trio.sleep(0.1)
     assert [rows[0][2] for _, rows in door.window.appended] == [8.0]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"notice_text": leave},
+        {"notice_text": lambda sale: 7},
+        {"notice_labels": lambda sale: {"city": 7}},
+        {"notice_labels": lambda sale: 7},
+    ],
+)
+async def test_a_type_that_cannot_say_its_notice_is_named_and_its_event_is_told_all_the_same(door, said):
+    door.intake.declare_types([sales(notice="sale", **said)])
+    stored = StoredEvent(1, "shop", 1.0, Event("e", "sale", 1.0, {"tier": "ga"}))
+    assert door.intake.notice_of(stored) == ("", {})
+    assert door.intake.event_outcomes["sale", "derive_failed"] == 1
+
+
+async def test_a_notice_is_one_line_in_the_words_of_its_type(door):
+    door.intake.declare_types(
+        [
+            sales(
+                notice="sale",
+                notice_text=lambda sale: f"Sold:\n{sale.tier}",
+                notice_labels=lambda sale: {"tier": sale.tier},
+            )
+        ]
+    )
+    stored = StoredEvent(1, "shop", 1.0, Event("e", "sale", 1.0, {"tier": "ga"}))
+    assert door.intake.notice_of(stored) == ("Sold: ga", {"tier": "ga"})

@@ -10,17 +10,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from sixfbd.plugin import Counter, EventType, Gauge, PluginConfig, Sample, Summary, hookimpl
-
-NO_MINOR_UNIT: Final = (
-    "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI",
-    "VND", "VUV", "XAF", "XOF", "XPF",
-)  # fmt: skip
-MINOR_DIGITS: Final = {
-    **dict.fromkeys(NO_MINOR_UNIT, 0),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
-    **dict.fromkeys(("CLF", "UYW"), 4),
-}
-"""Digits of a currency's minor unit where they are not 2 (ISO 4217, list one)."""
+from sixfbd_plugins.money import major_units, show_money
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Methods of RFC 9110 section 9 and RFC 5789; any other is counted as "other", so that no client makes series at will."""
@@ -85,17 +75,20 @@ class Request(Struct, frozen=True, rename="camel"):
     ip: str | None = None
 
 
-def major_units(amount_minor: int, currency: str) -> float:
-    """Return an amount in major units: 1999 USD is 19.99, 1999 JPY is 1999, 1999 KWD is 1.999."""
-    return amount_minor / 10.0 ** MINOR_DIGITS.get(currency.upper(), 2)
-
-
 def _sold(sale: TicketSale) -> Sequence[Sample]:
     currency = sale.currency.upper()
     return (
         TICKETS_SOLD(sale.quantity, type=sale.tier),
         REVENUE(major_units(sale.amount, currency), currency=currency),
         SOLD_IN_CITY(sale.quantity, city=sale.city_id, type=sale.tier),
+    )
+
+
+def _sale_text(sale: TicketSale) -> str:
+    left = (sale.remaining_inventory or {}).get(sale.tier)
+    more = "" if left is None else f", {left:,} left"
+    return (
+        f"Sale: {sale.quantity:,} × {sale.tier.upper()} {sale.city_id}, {show_money(sale.amount, sale.currency)}{more}"
     )
 
 
@@ -124,6 +117,18 @@ TICKET_SALE = EventType(
     counts=_sold,
     sets=lambda sale: _remaining(sale.city_id, sale.remaining_inventory),
     metrics=(TICKETS_SOLD, REVENUE, SOLD_IN_CITY, TICKETS_REMAINING),
+    notice="sale",
+    notice_text=_sale_text,
+    notice_labels=lambda sale: {"city": sale.city_id, "tier": sale.tier},
+    example={
+        "orderId": "o-1001",
+        "cityId": "dallas-2026-03",
+        "tier": "vip",
+        "quantity": 2,
+        "amount": 30_000,
+        "currency": "USD",
+        "remainingInventory": {"vip": 18, "ga": 112},
+    },
     doc="Tickets were sold.",
 )
 REFUND = EventType(

@@ -350,6 +350,12 @@ class Milestone(Struct, frozen=True, rename="camel"):
     remaining: int
 
 
+def _milestone_text(one: Milestone) -> str:
+    tickets = "ticket" if one.remaining == 1 else "tickets"
+    below = f" (milestone {one.milestone:,})" if one.remaining != one.milestone else ""
+    return f"Milestone: {one.remaining:,} {tickets} left of {one.tier.upper()} {one.city_id}{below}"
+
+
 def _scores(score: Score) -> Sequence[Sample]:
     samples = []
     for method, error in (("weighted", score.error_hours), ("seed", score.seed_error_hours)):
@@ -373,6 +379,9 @@ MILESTONE: Final = EventType(
     Milestone,
     notice="milestone",
     notice_severity=Severity.HIGH,
+    notice_text=_milestone_text,
+    notice_labels=lambda one: {"city": one.city_id, "tier": one.tier},
+    example={"cityId": "dallas-2026-03", "tier": "ga", "milestone": 25, "remaining": 24},
     doc="The tickets left of a city and tier fell to a milestone.",
 )
 

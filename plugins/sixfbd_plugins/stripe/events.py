@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sixfbd.plugin import Counter, Event, EventType, Sample, Severity
+from sixfbd_plugins.money import show_money
 from sixfbd_plugins.stripe.payments import DECLINED, FAILED, SUCCEEDED, Attempt
 
 MAX_AMOUNT: Final = 10**14  # sums stay whole numbers that a double holds
@@ -321,6 +322,13 @@ def _disputed(dispute: Dispute) -> Sequence[Sample]:
     return [DISPUTED(1, reason=dispute.reason), DISPUTED_MINOR(dispute.amount, currency=dispute.currency)]
 
 
+def _dispute_text(one: Dispute) -> str:
+    charge = f", charge {one.charge}" if one.charge else ""
+    until = f" by {one.respondBy[:16].replace('T', ' ')} UTC" if one.respondBy else ""
+    reason = one.reason.replace("_", " ")
+    return f"Dispute: {show_money(one.amount, one.currency)}, {reason}{charge}; answer it at Stripe{until}, or the money is lost"
+
+
 EVENT: Final = EventType(
     "stripe_event",
     StripeEvent,
@@ -354,6 +362,16 @@ DISPUTE: Final = EventType(
     metrics=(DISPUTED, DISPUTED_MINOR),
     notice="dispute",
     notice_severity=Severity.HIGH,
+    notice_text=_dispute_text,
+    notice_labels=lambda one: {"reason": one.reason, "currency": one.currency},
+    example={
+        "dispute": "dp_1001",
+        "reason": "product_not_received",
+        "amount": 30_000,
+        "currency": "USD",
+        "respondBy": "2026-12-01T12:00:00.000Z",
+        "charge": "ch_1001",
+    },
     shared=True,
     doc="A charge is disputed.",
 )

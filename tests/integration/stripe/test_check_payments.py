@@ -13,6 +13,7 @@ from sixfbd.world import EngineClock
 from sixfbd_plugins.checks.payments import PaymentsCheck, PaymentsOptions
 from sixfbd_plugins.sandbox.faults import Fault
 from sixfbd_plugins.sandbox.stripe import Try
+from sixfbd_plugins.stripe.events import DISPUTE
 
 PAID = (Try(1.0, "succeeded"),)
 DECLINED = (Try(1.0, "failed", "insufficient_funds"),)
@@ -123,6 +124,9 @@ async def test_a_new_dispute_is_one_notice_with_its_deadline(look, double, clock
     await look()
     [event] = await engine.read.events("stripe_dispute", 0.0, clock.at)
     assert (event.id, event.data["respondBy"], event.data["amount"]) == (dispute, "2027-01-22T08:00:00.000Z", 1000)
+    said = DISPUTE.notice_text(msgspec.convert(event.data, DISPUTE.data))
+    assert said.startswith("Dispute: $10.00, ")
+    assert said.endswith("; answer it at Stripe by 2027-01-22 08:00 UTC, or the money is lost")
 
 
 async def test_undelivered_webhooks_are_a_part_of_what_happened_and_known_after_an_hour(look, kit, double, clock):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sixfbd.alerting.owe import MAX_NOTICE_VALUE, MAX_NOTICE_VALUES
 from sixfbd.model import Event, Severity
 
 TWO = {"hook": {}, "mail": {}}
@@ -264,3 +265,39 @@ def test_a_notice_that_its_event_suppresses_is_owed_to_nobody_for_the_reason_giv
     assert one.states() == [("notice", "suppressed")]
     assert [record.obligation.reason for record in one.records if hasattr(record, "obligation")] == ["covered_by_alert"]
     one.check()
+
+
+def test_a_notice_is_routed_by_the_labels_of_its_event_and_told_in_its_words(kit, ledger):
+    route = kit.RouteTable(
+        receiver="nobody", routes=(kit.RouteTable(matchers=('city="dallas"', 'tier="vip"'), receiver="primary"),)
+    )
+    one = ledger(
+        notices={"sale": "sale"}, route=route, notice_of=lambda stored: ("Sale: 1 VIP", stored.event.data["of"])
+    )
+    for seq, tier in ((1, "ga"), (2, "vip")):
+        event = Event(f"e{seq}", "sale", kit.START, {"of": {"city": "dallas", "tier": tier, "notice": "other"}, "n": 1})
+        one.go(kit.EventsCommitted(kit.START, seq, (kit.StoredEvent(seq, "shop", kit.START, event),)))
+    assert one.states() == [("notice", "suppressed"), ("notice", "sending")]
+    [told] = one.state.obligations.values()
+    assert (told.text, told.notice.data) == ("Sale: 1 VIP", {"n": 1})
+    assert told.notice.labels == {
+        "city": "dallas", "tier": "vip", "notice": "sale", "type": "sale", "source": "shop", "severity": "low"
+    }, "an event cannot say that it is another"  # fmt: skip
+    one.check()
+
+
+def test_what_a_notice_keeps_of_its_event_is_bounded(kit, ledger):
+    one = ledger(notices={"sale": "sale"})
+    data = {"long": "x" * 10_000, "deep": {"a": 1}, "huge": 2**80, "none": None, **{f"k{n}": n for n in range(100)}}
+    event = Event("e1", "sale", kit.START, data)
+    one.go(kit.EventsCommitted(kit.START, 1, (kit.StoredEvent(1, "shop", kit.START, event),)))
+    [told] = one.state.obligations.values()
+    assert len(told.notice.data["long"]) == MAX_NOTICE_VALUE
+    assert len(told.notice.data) == MAX_NOTICE_VALUES and not {"deep", "huge", "none"} & told.notice.data.keys()
+    one.check()
+
+
+def test_notices_of_one_name_share_a_message_whatever_their_words(kit, ledger):
+    one = ledger(notices={"sale": "sale"}, notice_of=lambda stored: (f"{stored.event.id}: sold", {}))
+    decision = one.go(kit.EventsCommitted(kit.START, 2, (sale(kit, 1), sale(kit, 2))))
+    assert [len(effect.obligations) for effect in decision.effects] == [2]
