@@ -30,6 +30,7 @@ from sixfbd.config.tables import (
     JournalTable,
     Log,
     MaintenanceTable,
+    NoticesTable,
     NotifierKeys,
     OnCallTable,
     PluginSources,
@@ -348,7 +349,7 @@ def _alerting() -> list[str]:
         ("heartbeat", Heartbeat, {"url": {"file": "tokens/heartbeat-url"}, "interval": "1m"}, ""),
     )
     made = [_section(header, struct, values, doc, example=True) for header, struct, values, doc in examples]
-    return [*made, _section("flapping", FlappingTable, {})]
+    return [*made, _section("flapping", FlappingTable, {}), _section("notices", NoticesTable, {})]
 
 
 def _rule() -> str:

@@ -390,7 +390,7 @@ class Obligation(Struct, frozen=True, kw_only=True):
     suppressed or dead, `held` when a hold suppressed it. Obligations of one `group` may share a message, none before
     `not_before`; `interval_s` is what must lie between two messages of the group, `repeat_s` after what time it is told
     again (0: never). One that another channel passed on says why in `passed_on`, and in `tried` by which channels it was
-    to go before.
+    to go before; one that is `postponed` waits for its target's budget.
     """
 
     id: str
@@ -414,6 +414,7 @@ class Obligation(Struct, frozen=True, kw_only=True):
     repeat_s: float = 0.0
     passed_on: str = ""
     tried: tuple[str, ...] = ()
+    postponed: bool = False
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -422,7 +423,8 @@ class Message(Struct, frozen=True, kw_only=True):
     `attempt` counts from 1 on the first try; `possibly_repeated` marks the one further try of a message whose answer was
     lost and whose notifier can neither look up nor drop repeats. `expires_at`: after that it is given up (dead).
     `receipt_until`: accepted, and until then its provider may still say what became of it; `look_at`: it is asked for the
-    next time, after `looks` times. `late_at`: the next channel takes over if it has not arrived by then (None: no more).
+    next time, after `looks` times. `late_at`: the next channel takes over if it has not arrived by then (None: no more). A
+    `digest` carries what was over a budget, and says of `more` alerts only that they are there.
     """
 
     id: MessageId
@@ -442,6 +444,8 @@ class Message(Struct, frozen=True, kw_only=True):
     late_at: float | None = None
     look_at: float | None = None
     looks: int = 0
+    digest: bool = False
+    more: int = 0
 
 
 class Receipt(Struct, frozen=True, kw_only=True):

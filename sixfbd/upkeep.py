@@ -17,7 +17,7 @@ from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import ClockStepped, Damaged
 from sixfbd.journal.salvage import MARK
 from sixfbd.model import MetricKind, Sample
-from sixfbd.readers.condition import damages
+from sixfbd.readers.condition import budgets_left, damages
 from sixfbd.readers.for_http import HttpView
 from sixfbd.running import Running
 from sixfbd.schedule import stale_after_s
@@ -109,6 +109,8 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
         yield gauge("sixfbd_outbox_messages", judge.messages_by_state()[message_state], state=message_state)
     yield gauge("sixfbd_outbox_oldest_age_seconds", judge.oldest_message_age_s())
     yield counter("sixfbd_notifications_dead_total", judge.dead)
+    for (receiver, notifier), left in budgets_left(judge.policy, judge.state, running.world.clock.now()).items():
+        yield gauge("sixfbd_budget_left", left, receiver=receiver, notifier=notifier)
     for (notifier, outcome), count in running.outbox.attempts.items():
         yield counter("sixfbd_notification_attempts_total", count, notifier=notifier, outcome=outcome)
     for notifier, (count, seconds) in running.outbox.durations.items():

@@ -29,6 +29,7 @@ COUNTER: Final = MetricKind.COUNTER
 DOCS: Final = {
     "sixfbd_build_info": "Version of the daemon.",
     FAILURES: "Reports in a row that were not healthy.",
+    "sixfbd_budget_left": "Messages that the address with the least may still get, by receiver and notifier.",
     "sixfbd_check_crashes_total": "Runs in which the plugin raised or returned rubbish.",
     "sixfbd_check_duration_seconds": "How long the last run took.",
     LAST_SEEN: "Time of the last report that was not unknown, or from when on one was awaited.",

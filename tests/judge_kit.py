@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
+from sixfbd.alerting.budget import Budget, Limit
 from sixfbd.alerting.decide import after_start, decide
 from sixfbd.alerting.escalation import compile_escalations, next_step
 from sixfbd.alerting.flapping import Flapping
@@ -61,6 +62,7 @@ __all__ = [
     "AddSilence",
     "Answer",
     "Arrival",
+    "Budget",
     "ByTurns",
     "Calendar",
     "Channel",
@@ -78,6 +80,7 @@ __all__ = [
     "JournalBroken",
     "JournalFull",
     "Ledger",
+    "Limit",
     "Lookup",
     "Lost",
     "MemoryJournal",
@@ -160,6 +163,8 @@ def policy(
     flaps_s=0.0,
     parents=None,
     rotations=None,
+    budgets=None,
+    notice_budget=None,
     **notifiers,
 ):
     notifiers = notifiers or {"hook": {}}
@@ -174,6 +179,8 @@ def policy(
         escalations=compile_escalations(escalations),
         flapping=Flapping(window_s=flaps_s),
         children=children_of(parents or {}),
+        budgets=budgets or {},
+        notice_budget=notice_budget,
         notifiers={name: NotifierPolicy(name=name, **options) for name, options in notifiers.items()},
         rng=lambda *key: random.Random("/".join(key)),
         notices=notices or {},

@@ -10,16 +10,13 @@ from typing import Final
 from msgspec.structs import replace
 
 from sixfbd.alerting import states
-from sixfbd.alerting.commanding import Commanding
 from sixfbd.alerting.drafting import DUE_AT_ONCE, SUPERSEDED, Steps
-from sixfbd.alerting.identity import message_id
 from sixfbd.alerting.inputs import (
     Absent,
     Answer,
     Began,
     CommandInput,
     Decision,
-    Deliver,
     EventsCommitted,
     Input,
     Lookup,
@@ -31,8 +28,9 @@ from sixfbd.alerting.inputs import (
     Tick,
     in_order,
 )
+from sixfbd.alerting.making import Making
 from sixfbd.alerting.overdue import late_at, look_at
-from sixfbd.alerting.owe import Transition, group_of, owe, owe_notice
+from sixfbd.alerting.owe import Transition, owe, owe_notice
 from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.journal.records import (
     AlertChanged,
@@ -57,14 +55,11 @@ from sixfbd.model import (
     Receipt,
     Rule,
     RuleName,
-    Target,
 )
 from sixfbd.outbox.receipts import Hold, Ignore, Take, heed
 from sixfbd.outbox.steps import GiveUp, Look, Send, Suppress, next_step, retry_delay_s
 from sixfbd.plugin import PermanentFailure, TemporaryFailure
 
-MAX_OBLIGATIONS: Final = 100  # in one message
-MAX_REASON: Final = 300  # characters
 UNSURE_S: Final = (
     30.0  # before what may have arrived is sent for the one more time: a provider that hangs up does so for a while
 )
@@ -130,12 +125,11 @@ def after_start(published: State, now: float, why: str) -> list[Record]:
     return found
 
 
-class _Round(Commanding):
+class _Round(Making):
     """One decision in the making."""
 
     def __init__(self, published: State, policy: Policy, now: float, latest: Latest, claim: bool, judged: int) -> None:
-        super().__init__(published, policy, now)
-        self.claim = claim
+        super().__init__(published, policy, now, claim)
         self.judged = judged
         self.latest = dict(latest)
         self._found: dict[RuleName, dict[AlertKey, Found]] = {}
@@ -152,7 +146,7 @@ class _Round(Commanding):
         yield from self.heed_late()
         yield from self.gather()
         yield from self._outbox()
-        yield from self._new_messages()
+        yield from self.new_messages()
         return Decision(self.draft, tuple(self.records), tuple(self.effects), self._next_due(), self.policy)
 
     # ---- inputs --------------------------------------------------------------------------------------------------------
@@ -308,11 +302,11 @@ class _Round(Commanding):
             case Receipt():
                 self._take_receipt(message, outcome, answer.at)
             case Absent():
-                self._move(
+                self.move(
                     replace(message, state="pending", next_try_at=answer.at), "the provider has it not", answer.at
                 )
             case PermanentFailure() if not answer.lookup:
-                self._move(replace(message, state="dead", last_error=str(outcome)), str(outcome), answer.at)
+                self.move(replace(message, state="dead", last_error=str(outcome)), str(outcome), answer.at)
             case PermanentFailure() | TemporaryFailure() | Lost():
                 self._retry(message, notifier, answer)
         for held in faster:
@@ -346,7 +340,7 @@ class _Round(Commanding):
             look_at=look_at(at, 0) if awaits and notifier is not None and notifier.looks_for_receipts else None,
             looks=0,
         )
-        self._move(taken, receipt.detail or receipt.state, at)
+        self.move(taken, receipt.detail or receipt.state, at)
 
     def _take_failure(self, message: Message, receipt: Receipt, at: float) -> None:
         """It was taken, and did not arrive after all: given up, or tried again as far as there is still something to say."""
@@ -356,7 +350,7 @@ class _Round(Commanding):
             message, provider_id=None, receipt_until=None, look_at=None
         )  # what comes late of this try is not of the next
         if not receipt.temporary:
-            self._move(replace(failed, state="dead", last_error=why), why, at)
+            self.move(replace(failed, state="dead", last_error=why), why, at)
             return
         failure = TemporaryFailure(why, retry_after_s=receipt.retry_after_s)
         notifier = self.policy.notifiers.get(message.target.notifier)
@@ -390,34 +384,20 @@ class _Round(Commanding):
         moved = replace(message, state=state, last_error=error, next_try_at=answer.at + wait_s)
         step = next_step(moved, len(self.draft.carried(moved)), notifier, answer.at)
         if isinstance(step, GiveUp):
-            self._move(replace(moved, state="dead"), step.reason, answer.at)
+            self.move(replace(moved, state="dead"), step.reason, answer.at)
         else:
-            self._move(moved, error, answer.at)
-
-    def _move(self, message: Message, what: str, at: float) -> None:
-        """Change a message; what waited behind its obligations may go on."""
-        waiting = [(one.subject, one.target) for one in self.draft.carried(message)]
-        lost = self.carried_by(message) if message.state == "dead" else ()
-        self.emit(MessageChanged(at, message, what))
-        for subject, target in waiting:
-            self.settle(subject, target, at)
-        self.pass_on(lost, f"{message.target.notifier}: given up: {what}"[:MAX_REASON])
+            self.move(moved, error, answer.at)
 
     def _outbox(self) -> Steps[None]:
         """Take up what is due, as far as each notifier has room."""
         if not self.claim:
             return
         for name in sorted(self.draft.message_timers):
-            while self._room(name) and (due := self.draft.messages_due(name, self.now, DUE_AT_ONCE)):
+            while self.room(name) and (due := self.draft.messages_due(name, self.now, DUE_AT_ONCE)):
                 for identity in due:
-                    if self._room(name):
+                    if self.room(name):
                         self._take_up(self.draft.messages.get(identity))
                 yield from self.rest()
-
-    def _room(self, notifier: str) -> bool:
-        """Messages beyond a notifier's concurrency wait as pending: `sending` is what is really on its way."""
-        settings = self.policy.notifiers.get(notifier)
-        return settings is None or (self.draft.sending.get(notifier) or 0) < settings.concurrency
 
     def _take_up(self, message: Message | None) -> None:
         if message is None:
@@ -426,7 +406,7 @@ class _Round(Commanding):
         step = next_step(message, len(self.draft.carried(message)), notifier, self.now)
         match step:
             case Send():
-                self._claim(message, step.possibly_repeated)
+                self.claim_message(message, possibly_repeated=step.possibly_repeated)
             case Look():
                 assert notifier is not None
                 looking = replace(message, lookups=message.lookups + 1)
@@ -435,50 +415,9 @@ class _Round(Commanding):
                 self.emit(MessageChanged(self.now, looking, "looked up"))
                 self.effects.append(Lookup(looking, self.draft.carried(looking)))
             case Suppress():
-                self._move(replace(message, state="suppressed"), step.reason, self.now)
+                self.move(replace(message, state="suppressed"), step.reason, self.now)
             case GiveUp():
-                self._move(replace(message, state="dead", last_error=step.reason), step.reason, self.now)
-
-    def _claim(self, message: Message, possibly_repeated: bool) -> None:
-        claimed = replace(
-            message, state="sending", attempt=message.attempt + 1, possibly_repeated=possibly_repeated,
-        )  # fmt: skip
-        self.emit(MessageChanged(self.now, claimed, f"attempt {claimed.attempt}"))
-        self.effects.append(Deliver(claimed, self.draft.carried(claimed)))
-
-    def _new_messages(self) -> Steps[None]:
-        """Put what may be told now into messages: one for a target and a group, claimed at once if there is room."""
-        groups: dict[tuple[Target, str], list[Obligation]] = {}
-        for identity in self.ready:
-            obligation = self.draft.obligations.get(identity)
-            if obligation is not None and obligation.message is None:
-                groups.setdefault((obligation.target, group_of(obligation)), []).append(obligation)
-            yield from self.rest()
-        for (target, group), obligations in groups.items():
-            for start in range(0, len(obligations), MAX_OBLIGATIONS):
-                self._new_message(target, group, obligations[start : start + MAX_OBLIGATIONS])
-                yield from self.rest()
-
-    def _new_message(self, target: Target, group: str, obligations: Sequence[Obligation]) -> None:
-        notifier = self.policy.notifiers.get(target.notifier)
-        message = Message(
-            id=message_id(obligations[0].id),
-            target=target,
-            state="pending",
-            created_at=self.now,
-            expires_at=self.now + (0.0 if notifier is None else notifier.expiry_s),
-            obligations=tuple(one.id for one in obligations),
-            group=group,
-            next_try_at=self.now,
-            late_at=late_at(self.policy.routing, target, obligations, self.now),
-        )
-        if notifier is None:
-            reason = f"notifier {target.notifier} is not configured"
-            self._move(replace(message, state="dead", last_error=reason), reason, self.now)
-        elif self.claim and self._room(target.notifier):
-            self._claim(message, possibly_repeated=False)
-        else:
-            self.emit(MessageChanged(self.now, message, "waits for its turn"))
+                self.move(replace(message, state="dead", last_error=step.reason), step.reason, self.now)
 
     def _next_due(self) -> float | None:
         times = [
@@ -488,7 +427,7 @@ class _Round(Commanding):
             *self.next_holding_times(),
         ]
         if self.claim:
-            times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self._room(name)]
+            times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self.room(name)]
         return min((at for at in times if at is not None), default=None)
 
 

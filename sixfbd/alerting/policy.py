@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
+from sixfbd.alerting.budget import Budget, budgets_of, notice_budget
 from sixfbd.alerting.escalation import Escalation, compile_escalations
 from sixfbd.alerting.flapping import Flapping
 from sixfbd.alerting.holds import Calendar, Inhibition, children_of, compile_inhibitions
@@ -13,7 +14,7 @@ from sixfbd.alerting.intervals import compile_interval, compile_window
 from sixfbd.alerting.rotations import Turns, compile_rotation
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config.tables import Config, NotifierTable
-from sixfbd.model import Found, Receipt, Rule, RuleName, Severity, StoredEvent
+from sixfbd.model import Found, Receipt, Rule, RuleName, Severity, StoredEvent, Target
 from sixfbd.plugin import EventType, Notifier
 
 LevelOf: TypeAlias = Callable[[Rule, float, Severity | None], Severity | None]
@@ -66,6 +67,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     inhibitions: tuple[Inhibition, ...] = ()
     escalations: tuple[Escalation, ...] = ()
     flapping: Flapping = Flapping(window_s=0.0)
+    budgets: Mapping[Target, Budget] = {}
+    notice_budget: Budget | None = None
     children: Mapping[str, frozenset[str]] = {}  # by check, all that depends on it
     notifiers: Mapping[str, NotifierPolicy]
     rng: Callable[..., random.Random]
@@ -74,6 +77,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     receipts: frozenset[str] = frozenset()
     receipt_of: ReceiptOf = lambda stored: None
     notice_of: NoticeOf = lambda stored: ("", {})
+
+    @property
+    def notice_groups(self) -> frozenset[str]:
+        """The groups of notices that have a budget."""
+        return frozenset(f"notice:{name}" for name in self.notices.values())
 
     def heeds(self, event_type: str) -> bool:
         """Tell whether an event of this type is the judge's business."""
@@ -127,6 +135,8 @@ def build_policy(
         inhibitions=compile_inhibitions(config.inhibit),
         escalations=compile_escalations(config.escalations),
         flapping=Flapping(float(config.flapping.window), config.flapping.high, config.flapping.low),
+        budgets=budgets_of(config),
+        notice_budget=notice_budget(config),
         notifiers={notifier.name: notifier for notifier in notifiers},
         rng=rng,
         notices={one.name: one.notice for one in types if one.notice},

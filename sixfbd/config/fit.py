@@ -86,6 +86,7 @@ def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
             _fit_intervals(
                 channel.quiet_hours, ("receivers", receiver, kind, "quiet_hours"), names["time_intervals"], walk
             )
+            _fit_budget(channel, ("receivers", receiver, kind), walk)
             _warn_of_silent_channel(config, ("receivers", receiver, kind), walk)
     if not walk.failed(("route",)):
         _fit_route(config.route, ("route",), named, walk, root=True)
@@ -276,6 +277,14 @@ def _fit_channel(channel: Channel, path: KeyPath, notifiers: frozenset[str], wal
     for place, address in enumerate(channel.to):
         if address in channel.to[:place]:
             walk.note((*path, "to", place), "is there twice", f"leave it out, it is to[{channel.to.index(address)}]")
+
+
+def _fit_budget(channel: Channel, path: KeyPath, walk: Walk) -> None:
+    for key in ("per_hour", "per_day"):
+        most = getattr(channel, key)
+        if most and channel.reserve is not None and channel.reserve >= most:
+            mend = f"write less, so that something of {key} = {most} is left for what is not critical"
+            walk.note((*path, "reserve"), f"is all of {key}", mend, show_value(channel.reserve))
 
 
 def _warn_of_silent_channel(config: Config, path: KeyPath, walk: Walk) -> None:

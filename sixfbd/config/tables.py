@@ -226,6 +226,27 @@ class Channel(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     quiet_hours: Annotated[
         tuple[str, ...], Meta(description="Time intervals in which it is used for what is critical only.")
     ] = ()
+    per_hour: Annotated[
+        int | None, Meta(description="Messages an hour to each address; 0: no limit. 30 for sms.", ge=0, le=1000)
+    ] = None
+    per_day: Annotated[
+        int | None, Meta(description="Messages a day to each address; 0: no limit. 100 for sms.", ge=0, le=1000)
+    ] = None
+    reserve: Annotated[
+        int | None, Meta(description="The last so many are for what is critical, and for digests. 20 for sms.", ge=0)
+    ] = None
+
+
+class BudgetTable(Struct, frozen=True):
+    """What an address gets by a kind of channel; 0: no limit. The last `reserve` are for what is critical, and for digests."""
+
+    per_hour: int = 0
+    per_day: int = 0
+    reserve: int = 0
+
+
+DEFAULT_BUDGETS: Final = MappingProxyType({"sms": BudgetTable(30, 100, 20)})
+"""By kind of channel: each text is paid for."""
 
 
 class OverrideTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -359,6 +380,15 @@ class Heartbeat(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     method: Annotated[Literal["GET", "POST"], Meta(description="GET or POST.")] = "GET"
 
 
+class NoticesTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[notices]`: how many messages about events, such as sales, anybody gets; more of them become a digest."""
+
+    most: Annotated[
+        int, Meta(description="Messages of one kind to one target within that time; 0: no limit.", ge=0, le=1000)
+    ] = 5
+    within: Annotated[Duration, Meta(description="The time, at most 1d.", gt=0, le=86_400)] = Duration(10 * MINUTE)
+
+
 class FlappingTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[flapping]`: an alert that comes and goes is kept firing until it has settled."""
 
@@ -471,6 +501,7 @@ class Config(Struct, frozen=True, kw_only=True):
     maintenance: tuple[MaintenanceTable, ...] = ()
     escalations: tuple[EscalationTable, ...] = ()
     flapping: FlappingTable = FlappingTable()
+    notices: NoticesTable = NoticesTable()
     heartbeat: Heartbeat = Heartbeat()
     severities: dict[Severity, SeverityTable] = field(default_factory=lambda: dict(DEFAULT_SEVERITIES))
     rules: tuple[RuleTable, ...] = ()
@@ -518,6 +549,7 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("maintenance", MaintenanceTable, "list"),
     TableInfo("escalations", EscalationTable, "list"),
     TableInfo("flapping", FlappingTable),
+    TableInfo("notices", NoticesTable),
     TableInfo("heartbeat", Heartbeat),
     TableInfo("severities", SeverityTable, "named"),
     TableInfo("rules", RuleTable, "list"),

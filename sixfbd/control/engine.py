@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from msgspec import Raw, Struct, field
 
-from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
+from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, Postponed
 from sixfbd.model import (
     Actor,
     AddSilence,
@@ -207,7 +207,7 @@ class Routed(Struct, frozen=True):
     path: tuple[str, ...] = ()
 
 
-StoryRecord: TypeAlias = AlertChanged | Acked | Owed | ObligationChanged | MessageChanged | Audited
+StoryRecord: TypeAlias = AlertChanged | Acked | Owed | ObligationChanged | Postponed | MessageChanged | Audited
 
 
 class WhyView(Struct, frozen=True, kw_only=True):

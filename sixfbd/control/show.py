@@ -35,7 +35,7 @@ from sixfbd.control.tables import age, clock_time, colored, count_line, facts, l
 from sixfbd.control.tables import span as shown_span
 from sixfbd.control.tables import value as shown_value
 from sixfbd.control.terminal import clean as plain
-from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
+from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, Postponed
 from sixfbd.model import Alert, AlertState, CheckState, Obligation, StoredEvent
 
 
@@ -541,6 +541,8 @@ def _record_words(record: StoryRecord, targets: dict[str, str]) -> list[str]:
             return [f"owed: {targets[owed.id]}: {owed.state}{reason}"]
         case ObligationChanged():
             return [f"{targets.get(record.id, record.id)}: {record.state} ({record.reason})"]
+        case Postponed():
+            return [f"{targets.get(record.id, record.id)}: waits until {time(record.until)} ({record.why})"]
         case MessageChanged():
             return _message_words(record)
         case Audited():

@@ -19,6 +19,7 @@ from sixfbd.journal.records import (
     MessageLate,
     ObligationChanged,
     Owed,
+    Postponed,
     ReceiptAsked,
     ReceiptMissed,
     Record,
@@ -58,7 +59,7 @@ def subjects(record: Record) -> tuple[str, ...]:
             return (record.alert,)
         case Owed():
             return tuple({record.obligation.subject: None, record.obligation.id: None})
-        case ObligationChanged():
+        case ObligationChanged() | Postponed():
             return (record.id,)
         case MessageChanged():
             return tuple(dict.fromkeys((record.message.id, *record.message.obligations)))

@@ -151,6 +151,24 @@ class MessageLate(Struct, frozen=True, tag_field="r", tag="message_late"):
     what: str = ""
 
 
+class Spent(Struct, frozen=True, tag_field="r", tag="spent"):
+    """A message was made at the cost of a budget: that of a target, or of one kind of `notice` to it."""
+
+    at: float
+    target: Target
+    notice: str = ""
+    digest: bool = False
+
+
+class Postponed(Struct, frozen=True, tag_field="r", tag="postponed"):
+    """What is owed waits for the budget of its target; it is looked at again at `until`."""
+
+    at: float
+    id: str
+    until: float
+    why: str
+
+
 class CheckPaused(Struct, frozen=True, tag_field="r", tag="check_paused"):
     """A check was paused or resumed by a command; holds over restarts."""
 
@@ -264,6 +282,15 @@ class GroupTold(Struct, frozen=True):
     incidents: tuple[str, ...]
 
 
+class SpentBy(Struct, frozen=True):
+    """When messages were made at the cost of a budget, oldest first, and the last digest among them."""
+
+    target: Target
+    notice: str
+    times: tuple[float, ...]
+    digest_at: float | None = None
+
+
 class Awaited(Struct, frozen=True):
     """An accepted message whose receipt may still come, and what it carried when it was accepted."""
 
@@ -292,6 +319,7 @@ class Base(Struct, frozen=True, tag_field="r", tag="base"):
     flips: tuple[Flips, ...] = ()
     reached: tuple[Reached, ...] = ()
     holds_at: float | None = None
+    spent: tuple[SpentBy, ...] = ()
 
 
 def receipt_key(message: MessageId | None, provider_id: str | None) -> str:
@@ -314,6 +342,8 @@ Record: TypeAlias = (
     | ReceiptMissed
     | ReceiptAsked
     | MessageLate
+    | Spent
+    | Postponed
     | CheckPaused
     | EventsJudged
     | SilenceChanged

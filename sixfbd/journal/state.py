@@ -27,12 +27,15 @@ from sixfbd.journal.records import (
     MessageLate,
     ObligationChanged,
     Owed,
+    Postponed,
     Reached,
     ReceiptAsked,
     ReceiptHeld,
     ReceiptMissed,
     Record,
     SilenceChanged,
+    Spent,
+    SpentBy,
     Started,
     TokenChanged,
     Told,
@@ -59,9 +62,14 @@ ARRIVED: Final = frozenset({"accepted", "delivered"})
 MOST_HELD: Final = 1000  # receipts that wait for their messages
 MOST_FLIPS: Final = 40  # of one alert that are remembered, and for how long
 FLIPS_KEPT_S: Final = 86_400.0
+SPENT_KEPT_S: Final = 86_400.0  # the longest time that a budget is for
+MOST_SPENT: Final = 1000  # of one budget that are remembered
 
 GroupKey: TypeAlias = tuple[Target, str]
 """A target, and what its alerts are grouped by."""
+
+Purse: TypeAlias = tuple[Target, str]
+"""A target, and the kind of notice whose budget it is, "" for alerts."""
 
 
 class State:
@@ -92,6 +100,8 @@ class State:
         self.group_waits: Overlay[GroupKey, float] = Overlay()  # until when what is owed in the group waits for more
         self.group_sizes: Overlay[GroupKey, int] = Overlay()  # incidents that keep the group alive
         self.groups_of: Overlay[str, tuple[GroupKey, ...]] = Overlay()  # by incident
+        self.spent: Overlay[Purse, tuple[float, ...]] = Overlay()  # when messages were made, lately
+        self.digests: Overlay[Purse, float] = Overlay()  # when the last digest was
         self.reached: Overlay[Target, float] = Overlay()  # when a message last arrived there, or was taken
         self.paused: Overlay[CheckName, bool] = Overlay()
         self.tokens: Overlay[str, TokenChanged] = Overlay()  # those not revoked
@@ -274,7 +284,7 @@ class State:
 _PARTS: Final = (
     "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "awaited",
     "awaited_as", "held", "told", "flips", "silences", "withheld", "flushed", "group_waits", "group_sizes",
-    "groups_of", "reached", "paused", "tokens",
+    "groups_of", "spent", "digests", "reached", "paused", "tokens",
 )  # fmt: skip
 
 _TIMERS: Final = {
@@ -321,6 +331,10 @@ def apply(state: State, record: Record) -> None:
             _silence(state, record)
         case HoldsChecked():
             _holds_checked(state, record)
+        case Spent():
+            _spend(state, record)
+        case Postponed():
+            _postpone(state, record)
         case CheckPaused():
             _paused(state, record)
         case EventsJudged():
@@ -373,6 +387,7 @@ def base_of(state: State, at: float) -> Base:
         reached=tuple(Reached(target, state.reached[target]) for target in sorted(state.reached)),
         flips=tuple(Flips(key, state.flips[key]) for key in sorted(state.flips)),
         holds_at=state.holds_at,
+        spent=tuple(SpentBy(*purse, state.spent[purse], state.digests.get(purse)) for purse in sorted(state.spent)),
     )
 
 
@@ -703,6 +718,21 @@ def _holds_checked(state: State, record: HoldsChecked) -> None:
             state.silences.drop(silence.id)
 
 
+def _spend(state: State, record: Spent) -> None:
+    purse = (record.target, record.notice)
+    lately = [at for at in state.spent.get(purse) or () if at > record.at - SPENT_KEPT_S]
+    state.spent[purse] = (*lately[1 - MOST_SPENT :], record.at)
+    if record.digest:
+        state.digests[purse] = record.at
+
+
+def _postpone(state: State, record: Postponed) -> None:
+    owed = state.obligations.get(record.id)
+    if owed is not None and owed.message is None:
+        state.obligations[owed.id] = waiting = replace(owed, not_before=record.until, postponed=True)
+        _wait_for_group(state, waiting)
+
+
 def _paused(state: State, record: CheckPaused) -> None:
     if record.paused:
         state.paused[record.check] = True
@@ -738,15 +768,19 @@ def _rebase(state: State, base: Base) -> None:
         _put_told(state, told)
     for there in base.reached:
         state.reached[there.target] = there.at
-    for one in base.flips:
-        state.flips[one.key] = one.times
-        state.flip_timers.add(one.times[-1] + FLIPS_KEPT_S, one.key)
+    for flips in base.flips:
+        state.flips[flips.key] = flips.times
+        state.flip_timers.add(flips.times[-1] + FLIPS_KEPT_S, flips.key)
     for silence in base.silences:
         state.silences[silence.id] = silence
     for kept in base.withheld:
         state.withheld[kept.incident] = {**(state.withheld.get(kept.incident) or {}), kept.target: kept.obligation}
     for group in base.groups:
         _regroup(state, group)
+    for one in base.spent:
+        state.spent[one.target, one.notice] = one.times
+        if one.digest_at is not None:
+            state.digests[one.target, one.notice] = one.digest_at
     state.holds_at = base.holds_at
     for check in base.paused:
         state.paused[check] = True

@@ -47,11 +47,16 @@ def render(
 
     `remarks` are said of the daemon itself, whatever the message is about.
     """
-    alerts = tuple(_notified(one, place) for one in obligations if one.about is not None)
+    shown = _urgent_first(obligations)[:ALERTS_IN_TEXT] if message.digest else obligations
+    alerts = tuple(_notified(one, place) for one in shown if one.about is not None)
     firing = [alert for alert in alerts if alert.status == "firing"]
     status = "firing" if firing else "resolved" if alerts else "notice"
     severity = max((one.severity for one in firing or alerts or obligations), key=lambda one: one.rank)
-    title = _title(obligations, alerts, status, severity)
+    title = (
+        _digest_title(message, obligations, severity)
+        if message.digest and alerts
+        else _title(obligations, alerts, status, severity)
+    )
     look = place.severities.get(severity, SeverityTable())
     return Notification(
         id=message.id,
@@ -117,6 +122,24 @@ def _title(obligations: Sequence[Obligation], alerts: Sequence[NotifiedAlert], s
     return f"{title} — {said}" if said else title
 
 
+def _digest_title(message: Message, obligations: Sequence[Obligation], severity: Severity) -> str:
+    """What is over a budget is counted; the worst of it is named."""
+    firing = [one for one in _urgent_first(obligations) if _fires(one)]
+    ended = len(obligations) - len(firing)
+    count = len(firing) + message.more
+    said = [f"{count} more alert{'s' if count > 1 else ''} firing"] * bool(count) + [f"{ended} resolved"] * bool(ended)
+    worst = (
+        f" — {firing[0].about.annotations.get('summary') or firing[0].about.key.rule}"
+        if firing and firing[0].about
+        else ""
+    )
+    return f"[DIGEST] {', '.join(said)} ({severity}){worst}"
+
+
+def _urgent_first(obligations: Sequence[Obligation]) -> list[Obligation]:
+    return sorted(obligations, key=lambda one: (one.kind == "resolve", -one.severity.rank))
+
+
 def _text(
     title: str,
     message: Message,
@@ -128,15 +151,20 @@ def _text(
     blocks = [title, *remarks]
     if message.possibly_repeated:
         blocks.append("This message may be a repeat: the answer to the first try was lost.")
-    urgent_first = sorted(obligations, key=lambda one: (one.kind == "resolve", -one.severity.rank))
+    if message.digest:
+        blocks.append(
+            "The budget of this channel is spent: until there is room again, what else happens comes in one digest. "
+            "`sixfbctl alerts` lists all that fire"
+        )
+    urgent_first = _urgent_first(obligations)
     for obligation in urgent_first[:ALERTS_IN_TEXT]:
         lines = (
             [obligation.text] if obligation.about is None else _alert_lines(obligation, obligation.about, place, now)
         )
         blocks.append("\n".join(lines))
-    if rest := urgent_first[ALERTS_IN_TEXT:]:
-        listed = "; `sixfbctl alerts` lists all that fire" if any(_fires(one) for one in rest) else ""
-        blocks.append(f"and {len(rest)} more{listed}")
+    if (more := max(0, len(urgent_first) - ALERTS_IN_TEXT) + message.more) > 0:
+        lists = any(_fires(one) for one in urgent_first[ALERTS_IN_TEXT:]) or message.more
+        blocks.append(f"and {more} more{'; `sixfbctl alerts` lists all that fire' if lists else ''}")
     where = " / ".join(part for part in (place.site, place.environment) if part)
     blocks += [part for part in (where, place.url) if part]
     return "\n\n".join(blocks)

@@ -3,10 +3,12 @@
 from datetime import UTC, datetime
 from typing import Final
 
+from sixfbd.alerting.policy import Policy
 from sixfbd.journal.database import JournalDatabase
 from sixfbd.journal.records import Started
 from sixfbd.journal.salvage import Damage
 from sixfbd.journal.samples import SampleStore
+from sixfbd.journal.state import MOST_SPENT, State
 from sixfbd.judge import Judge
 from sixfbd.plugin import Clock
 from sixfbd.quantities import MINUTE, show_duration
@@ -106,3 +108,25 @@ def problems(running: Running) -> list[str]:
     if running.store.problem is not None:
         said.append(f"samples cannot be written: {running.store.problem}")
     return said
+
+
+def budgets_left(policy: Policy, state: State, now: float) -> dict[tuple[str, str], int]:
+    """Return how many messages may still go, by receiver and notifier: those of the address that may get the least."""
+    left: dict[tuple[str, str], int] = {}
+    for target, budget in policy.budgets.items():
+        whom = (target.receiver, target.notifier)
+        left[whom] = min(left.get(whom, MOST_SPENT), budget.left(state.spent.get((target, "")) or (), now))
+    return left
+
+
+def spent_budgets(running: Running) -> list[str]:
+    """Say for whom something waits since their budget is spent, and until when."""
+    waiting: dict[tuple[str, str], list[float]] = {}
+    for owed in running.judge.state.obligations.values():
+        if owed.postponed and owed.message is None:
+            waiting.setdefault((owed.target.receiver, owed.target.notifier), []).append(owed.not_before)
+    return [
+        f"the budget of {receiver} through {notifier} is spent: {len(times)} wait for a digest, at "
+        f"{datetime.fromtimestamp(min(times), UTC):%H:%M:%S} UTC; sixfbctl alerts lists what fires"
+        for (receiver, notifier), times in sorted(waiting.items())
+    ]

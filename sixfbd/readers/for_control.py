@@ -87,7 +87,7 @@ from sixfbd.promql import PromQLError, QueryError, QueryStopped, Value
 from sixfbd.readers import tokens
 from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.check_run import check_run
-from sixfbd.readers.condition import blind_before_start_s, heartbeat_words, nobody_told, problems
+from sixfbd.readers.condition import blind_before_start_s, heartbeat_words, nobody_told, problems, spent_budgets
 from sixfbd.readers.routing import matched, on_call_view, route_of
 from sixfbd.readers.why import why
 from sixfbd.readers.why_not import why_not
@@ -147,7 +147,7 @@ class ControlView:
             clock_offset_s=running.clock.wall_offset_s(),
             heartbeat=heartbeat_words(running),
             nobody_told=nobody_told(running),
-            problems=(*problems(running), *running.problems, *_failing_rules(running)),
+            problems=(*problems(running), *running.problems, *_failing_rules(running), *spent_budgets(running)),
         )
 
     async def checks(self) -> Sequence[CheckState]:

@@ -1,11 +1,11 @@
 """The whole story of one alert, as the journal has it, with addresses as they may be shown."""
 
 from sixfbd.control.engine import Routed, StoryRecord, WhyView
-from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed
+from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, Postponed
 from sixfbd.readers.addresses import Addresses
 from sixfbd.running import Running
 
-TOLD = (AlertChanged, Acked, Owed, ObligationChanged, MessageChanged, Audited)
+TOLD = (AlertChanged, Acked, Owed, ObligationChanged, Postponed, MessageChanged, Audited)
 
 
 async def why(running: Running, alert: str, addresses: Addresses) -> WhyView | None:

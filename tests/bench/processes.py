@@ -151,12 +151,12 @@ def _initial() -> tempfile.TemporaryDirectory[str]:
 def make_daemon(directory: Path, configuration: str, *, plugin: bool = True) -> None:
     """Make a run directory as `./run` makes it, with the bench's plugin and with `configuration` on top.
 
-    Nothing counts as flapping: what the bench flips is to be told each time.
+    Nothing counts as flapping, and notices have no budget: what the bench flips and sells is to be told each time.
     """
     shutil.copytree(Path(_initial().name, "run"), directory)
     (directory / "conf.d").mkdir(exist_ok=True)
     (directory / "conf.d" / "50-bench.toml").write_text(
-        '[checks.self]\nenabled = false\n[flapping]\nwindow = "0s"\n' + configuration
+        '[checks.self]\nenabled = false\n[flapping]\nwindow = "0s"\n[notices]\nmost = 0\n' + configuration
     )
     if plugin:
         shutil.copy(Path(__file__).with_name("plugin.py"), directory / "plugins.d" / "bench_plugin.py")

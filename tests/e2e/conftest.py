@@ -58,8 +58,9 @@ class Daemon:
         self._url: str | None = None
         subprocess.run([BIN / "sixfbd", "init", directory], check=True, capture_output=True)
         self.edit('listen = "127.0.0.1:9632"', 'listen = "127.0.0.1:0"')
-        # Tests have the same fault come and go within minutes: it flaps, and its end would wait until it has settled.
-        self.add("10-test.toml", '[checks.self]\nenabled = false\n[flapping]\nwindow = "0s"\n')
+        # Tests have the same fault come and go within minutes: it flaps, and its end would wait until it has settled. They
+        # count the notices of what they sell.
+        self.add("10-test.toml", '[checks.self]\nenabled = false\n[flapping]\nwindow = "0s"\n[notices]\nmost = 0\n')
         self.token = (directory / "tokens" / "events").read_text().strip()
 
     def edit(self, old: str, new: str) -> None:
@@ -351,6 +352,11 @@ class Receiver(Server):
             if status < 300:
                 self.got.append((time.time(), headers, json.loads(body), body))
             return status
+
+    def payloads(self) -> list[dict[str, Any]]:
+        """Return every body received, in order."""
+        with self._lock:
+            return [payload for _, _, payload, _ in self.got]
 
     def alerts(self, **labels: str) -> list[tuple[float, dict[str, Any]]]:
         """Return (time received, alert) of every alert received whose labels equal these."""

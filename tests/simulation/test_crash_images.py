@@ -164,6 +164,12 @@ def held_and_escalated(kit, rules, receivers, settings, notices):
         escalations=(kit.EscalationTable(name="late", matchers=('severity=~"high|critical"',), steps=steps),),
         calendar=kit.Calendar(intervals={"odd": kit.Every(7.0)}),
         flaps_s=8.0,
+        budgets={
+            kit.Target("oncall", "sms", number): kit.Budget((kit.Limit(3, 6.0), kit.Limit(8, 60.0)), reserve=1)
+            for number in ("555-0100", "555-0101")
+        }
+        | {kit.Target("mail", "mail", ""): kit.Budget((kit.Limit(1, 5.0),))},
+        notice_budget=kit.Budget((kit.Limit(2, 5.0),)),
         **{**settings, "sms": {**settings["sms"], "looks_for_receipts": True}},
     )
 

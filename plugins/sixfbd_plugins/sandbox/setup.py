@@ -303,7 +303,7 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
 
 def _person(name: str, number: str, channel: str) -> dict[str, Any]:
     return {
-        "sms": {"via": "twilio", "to": [number]},
+        "sms": {"via": "twilio", "to": [number], "per_hour": 0, "per_day": 0},  # nobody pays for them here
         "email": {"via": "sendgrid", "to": [f"{name}@example.com"]},
         "slack": {"via": "slack", "to": [channel]},
         "discord": {"via": "discord", "to": [channel]},
