@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sixfbd.config import Config, Problem
     from sixfbd.host import PluginCatalog
     from sixfbd.model import Rule
+    from sixfbd.outbox.previews import Shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -253,6 +254,69 @@ def test_routes(ctx: click.Context, files: tuple[Path, ...], config_path: Path |
         print_lines(f"{one.file}: {one.name}: {one.failure}" for one in failed)
         print_lines([f"{len(results) - len(failed)} of {len(results)} tests passed"])
     ctx.exit(FAILED if failed else 0)
+
+
+# ---- messages --------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def template() -> None:
+    """How messages read."""
+
+
+@template.command("preview")
+@click.argument("name", required=False)
+@config_option
+@click.option("--rule", "rule_name", metavar="RULE", help="Show alerts of this rule.")
+@click.option("--channel", metavar="KIND", help="Show this kind of channel only, such as email.")
+@json_option
+def template_preview(
+    name: str | None, config_path: Path | None, rule_name: str | None, channel: str | None, as_json: bool
+) -> None:
+    """Show how messages read, channel by channel.
+
+    NAME is firing, resolved, notice or a notice's name such as sale; all if left out. Alerts and events are made up. Says
+    which templates apply; those that fail are named, as by check-config.
+    """
+    import msgspec
+
+    from sixfbd.config import effective_rules
+    from sixfbd.config.text import did_you_mean
+    from sixfbd.outbox.previews import shown
+    from sixfbd.outbox.render import Place
+    from sixfbd.rules import bind_rules
+    from sixfbd.rules.thresholds import thresholds_of
+
+    config, catalog = _loaded(find_config(os.environ, config_path))
+    known = {rule.name: rule for rule in effective_rules(config, catalog.rules)[0]}
+    if rule_name is not None and rule_name not in known:
+        raise Failure(f"there is no rule {rule_name!r}; {did_you_mean(rule_name, known) or 'see `sixfbd rules`'}")
+    place = Place(
+        site=config.site.name,
+        environment=config.site.environment,
+        url=f"http://{config.http.listen}/",
+        severities=config.severities,
+        thresholds=thresholds_of(bind_rules(list(known.values())).rules.values()),
+    )
+    rules = [rule for rule in known.values() if rule.name == rule_name]
+    all_of = list(shown(config, catalog.event_types.values(), place, rules))
+    for given, there, what in (
+        (name, {one.name for one in all_of}, "message"),
+        (channel, {one.channel for one in all_of}, "channel"),
+    ):
+        if given is not None and given not in there:
+            raise Failure(f"there is no {what} {given!r}; there are {', '.join(sorted(there))}")
+    found = [one for one in all_of if name in (None, one.name) and channel in (None, one.channel)]
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+    else:
+        print_lines(line for one in found for line in _preview_lines(one))
+
+
+def _preview_lines(one: "Shown") -> list[str]:
+    by = [f"{part} by {name}.j2" for part, name in (("title", one.title_by), ("text", one.text_by)) if name]
+    head = f"==== {one.name}, {one.channel or 'any channel'}: {', '.join(by) or 'as sixfbd has it'}"
+    return [head, one.title, "", *one.text.splitlines(), ""]
 
 
 # ---- plugins, one check ----------------------------------------------------------------------------------------------

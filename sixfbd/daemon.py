@@ -57,6 +57,7 @@ from sixfbd.reload import (
     policy_of,
     reload,
     summary_of,
+    templates_of,
 )
 from sixfbd.rules.engine import RuleEngine
 from sixfbd.rules.problems import rule_problems
@@ -213,8 +214,10 @@ async def _open_and_serve(
             return remarks(judge, world.clock, sandbox=running.config.daemon.sandbox)
 
         links = AckLinks(await world.offload(read_or_make_key, state_directory))
-        place = place_of(config, server.url, links)
-        outbox = Outbox(judge, world.clock, notifiers, place, drain_s=DRAIN_S, remarks=remarking)
+        place = place_of(config, bound, server.url, links)
+        outbox = Outbox(
+            judge, world.clock, notifiers, place, drain_s=DRAIN_S, remarks=remarking, templates=templates_of(config)
+        )
         running = Running(
             config_path=config_path,
             config=config,

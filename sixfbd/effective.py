@@ -14,7 +14,7 @@ from msgspec import Struct
 from sixfbd.config import CheckTable, Config, NotifierTable
 from sixfbd.quantities import Duration, Secret, Size
 
-_NOT_KEYS: Final = frozenset({"files", "text_hash", "rule_places"})
+_NOT_KEYS: Final = frozenset({"files", "text_hash", "rule_places", "template_texts"})
 _NOT_TABLE_KEYS: Final = frozenset({"name", "options", "where"})
 
 

@@ -37,6 +37,7 @@ from sixfbd.config.tables import (
     RouteTable,
     RuleTable,
     Site,
+    TemplatesTable,
     TimeIntervalTable,
     Token,
     WindowTable,
@@ -349,7 +350,8 @@ def _alerting() -> list[str]:
         ("heartbeat", Heartbeat, {"url": {"file": "tokens/heartbeat-url"}, "interval": "1m"}, ""),
     )
     made = [_section(header, struct, values, doc, example=True) for header, struct, values, doc in examples]
-    return [*made, _section("flapping", FlappingTable, {}), _section("notices", NoticesTable, {})]
+    sections = (("flapping", FlappingTable), ("notices", NoticesTable), ("templates", TemplatesTable))
+    return [*made, *(_section(header, struct, {}) for header, struct in sections)]
 
 
 def _rule() -> str:

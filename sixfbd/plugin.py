@@ -504,7 +504,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 
     `status` is "firing" if any alert fires, "resolved" if none does, "notice" for a notice (which has no alerts).
     `title` is one line, `text` the whole message in plain text. `remarks` are sentences about the daemon itself that `text`
-    holds already: a channel that shortens it says them first. `color` ("#E74A3B") and `icon` are the severity's.
+    holds already: a channel that shortens it says them first. `own_text`: the text is of the site's own template, and a channel
+    that has words of its own shows it instead. `color` ("#E74A3B") and `icon` are the severity's.
     """
 
     id: MessageId
@@ -522,6 +523,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: float = 0.0
     possibly_repeated: bool = False
     remarks: tuple[str, ...] = ()
+    own_text: bool = False
     color: str = ""
     icon: str = ""
 

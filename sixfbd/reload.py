@@ -36,10 +36,12 @@ from sixfbd.logs import configure_logging
 from sixfbd.model import Actor, CheckName, Found, Rule
 from sixfbd.outbox.ack_links import AckLinks
 from sixfbd.outbox.render import Place
+from sixfbd.outbox.wording import Templates
 from sixfbd.plugin import Reader
 from sixfbd.quantities import Duration, Size
 from sixfbd.rules import BoundRules, bind_rules, level_of, render_annotations
 from sixfbd.rules.problems import rule_problems
+from sixfbd.rules.thresholds import thresholds_of
 from sixfbd.running import Running
 from sixfbd.schedule import GRACE_S, stale_after_s
 from sixfbd.world import World
@@ -51,7 +53,8 @@ log = structlog.get_logger("sixfbd.reload")
 
 NEEDS_RESTART: Final = ("daemon.state_directory", "control.socket")
 SETTINGS: Final = ("daemon", "http", "control", "window", "journal", "log")  # tables of plain values, shown by key
-TABLES: Final = ("site", "tokens", "receivers", "route", "severities")
+TABLES: Final = ("site", "tokens", "receivers", "route", "severities", "template_texts")
+NAMES: Final = {"template_texts": "templates"}
 REMARKS: Final[Mapping[str, str]] = {
     "http.public.listen": "the old address closes, requests there are answered",
     "http.listen": "the old address closes, requests there are answered, streams come again at the new one",
@@ -325,7 +328,7 @@ def _flat(table: Struct, header: str) -> dict[str, object]:
 
 def _settings_changed(old: Config, new: Config) -> Iterator[str]:
     """Say what changes besides instances and rules: of SETTINGS each key with both values, of the other tables the name."""
-    yield from (name for name in TABLES if getattr(old, name) != getattr(new, name))
+    yield from (NAMES.get(name, name) for name in TABLES if getattr(old, name) != getattr(new, name))
     for key, before, after in _different(old, new):
         remark = f" ({REMARKS[key]})" if key in REMARKS else ""
         yield f"{key} from {_shown(before)} to {_shown(after)}{remark}"
@@ -420,7 +423,8 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
         ended = running.schedule.add(instance, paused=name in running.judge.state.paused)
         if name in old:
             ending[name] = ended
-    running.outbox.replace(plan.notifiers, place_of(plan.config, running.url, running.outbox.place.links))
+    place = place_of(plan.config, plan.bound, running.url, running.outbox.place.links)
+    running.outbox.replace(plan.notifiers, place, templates_of(plan.config))
     running.changed.ring()
     return ending
 
@@ -435,11 +439,17 @@ async def discard(plan: Plan, running: Running) -> None:
     await close_all([*checks, *notifiers])
 
 
-def place_of(config: Config, url: str, links: AckLinks) -> Place:
-    """Where messages say that they come from, and where their links lead."""
+def place_of(config: Config, bound: BoundRules, url: str, links: AckLinks) -> Place:
+    """Where messages say that they come from, where their links lead, and what rules compare with."""
     public = config.http.public
     links = links.at("" if public is None else public.url)
-    return Place(config.site.name, config.site.environment, url, config.severities, links)
+    thresholds = thresholds_of(bound.rules.values())
+    return Place(config.site.name, config.site.environment, url, config.severities, links, thresholds)
+
+
+def templates_of(config: Config) -> Templates:
+    """Return the templates of a checked configuration."""
+    return Templates(config.template_texts, config.receivers)
 
 
 async def reload(running: Running, by: Actor) -> tuple[str, ...]:

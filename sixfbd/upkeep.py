@@ -116,6 +116,8 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     for notifier, (count, seconds) in running.outbox.durations.items():
         yield counter("sixfbd_notification_duration_seconds_count", count, notifier=notifier)
         yield counter("sixfbd_notification_duration_seconds_sum", seconds, notifier=notifier)
+    for template, count in running.outbox.templates.failures.items():  # those that never failed too, as of rules
+        yield Sample("sixfbd_template_failures_total", count, one_label("template", template), COUNTER)
     yield from _disk_samples(running)
     yield gauge("sixfbd_series", sum(running.window.series_count(name) for name in running.window.checks()))
     for rule in running.rules:  # those that never failed too: a counter that begins above 0 shows no increase

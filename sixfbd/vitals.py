@@ -73,6 +73,7 @@ DOCS: Final = {
     "sixfbd_series": "Series in the window.",
     "sixfbd_state_damaged": "1 for a file that was found damaged at the start, or whose damaged copy still lies aside.",
     "sixfbd_start_time_seconds": "When the daemon started.",
+    "sixfbd_template_failures_total": "Messages sent in plain words because a template failed, by template.",
     "up": "1 if the target answered.",
 }
 

@@ -37,11 +37,13 @@ from sixfbd.config.tables import (
     RouteTable,
     RuleTable,
     SeverityTable,
+    TemplatesTable,
     TimeIntervalTable,
     Token,
     default_escalations,
     default_route,
 )
+from sixfbd.config.template_files import read_templates
 from sixfbd.config.text import KeyPath, Problem, Tree, did_you_mean, read_tree, show_value
 from sixfbd.containment import described, one_line, words_of
 from sixfbd.model import Severity
@@ -102,8 +104,18 @@ def check_config(
     problems += [*walk.problems, *rule_problems]
     if compile_rules is not None:
         problems += compile_problems(config, rules, compile_rules)
+    problems += [*reader.template_problems, *_tried_out(config, plugins)]
     whole = not any(problem.level == "error" for problem in problems)
     return (config if whole else None), [*problems, *_plugin_problems(plugins.failed)]
+
+
+def _tried_out(config: Config, plugins: "PluginCatalog") -> list[Problem]:
+    """Return what is wrong with the templates of messages."""
+    if not config.template_texts:
+        return []
+    from sixfbd.outbox.previews import template_problems  # not above: messages know the configuration's tables
+
+    return template_problems(config, plugins.event_types.values())
 
 
 def plugin_sources(path: Path) -> PluginSources:
@@ -179,6 +191,8 @@ class _Reader:
         self._sandbox = _table(tree.values, "daemon").get("sandbox") is True
         self.wrong_rule_keys: list[frozenset[str]] = []
         """Of each rule of the Config made, the keys that something is wrong with."""
+        self.template_problems: list[Problem] = []
+        """Of the files of templates, those that cannot be read."""
 
     def read(self) -> Config:
         self._walk.unknown_keys(self._tree.values, _HEADERS, (), ())
@@ -464,7 +478,17 @@ class _Reader:
             plugin_directories=tuple(_absolute(self._directory, path) for path in config.daemon.plugin_directories),
         )
         control = Control(socket=_absolute(self._directory, config.control.socket))
-        return msgspec.structs.replace(config, daemon=daemon, control=control)
+        given = config.templates.directory
+        directory = Path(_absolute(self._directory, given or "templates"))
+        texts, problems = read_templates(directory, needed=bool(given))
+        self.template_problems += problems
+        return msgspec.structs.replace(
+            config,
+            daemon=daemon,
+            control=control,
+            templates=TemplatesTable(directory=str(directory) if given or texts else ""),
+            template_texts=texts,
+        )
 
     def _with_rules(self, config: Config) -> Config:
         raw = self._tree.values.get("rules", [])

@@ -389,6 +389,17 @@ class NoticesTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True
     within: Annotated[Duration, Meta(description="The time, at most 1d.", gt=0, le=86_400)] = Duration(10 * MINUTE)
 
 
+class TemplatesTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[templates]`: how messages read. Files such as firing.text.j2, resolved@sms.title.j2, notice.sale.text.j2."""
+
+    directory: Annotated[
+        str,
+        Meta(
+            description="Where they are, relative to this file; if left out, in templates beside it, if that is there."
+        ),
+    ] = ""
+
+
 class FlappingTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[flapping]`: an alert that comes and goes is kept firing until it has settled."""
 
@@ -503,11 +514,13 @@ class Config(Struct, frozen=True, kw_only=True):
     flapping: FlappingTable = FlappingTable()
     notices: NoticesTable = NoticesTable()
     heartbeat: Heartbeat = Heartbeat()
+    templates: TemplatesTable = TemplatesTable()
     severities: dict[Severity, SeverityTable] = field(default_factory=lambda: dict(DEFAULT_SEVERITIES))
     rules: tuple[RuleTable, ...] = ()
     files: tuple[str, ...] = ()
     text_hash: str = ""
     rule_places: tuple[tuple[str, str], ...] = ()
+    template_texts: dict[str, str] = field(default_factory=dict)  # by the names of their files, without .j2
 
 
 class PluginSources(Struct, frozen=True, kw_only=True):
@@ -551,6 +564,7 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("flapping", FlappingTable),
     TableInfo("notices", NoticesTable),
     TableInfo("heartbeat", Heartbeat),
+    TableInfo("templates", TemplatesTable),
     TableInfo("severities", SeverityTable, "named"),
     TableInfo("rules", RuleTable, "list"),
 )

@@ -25,12 +25,14 @@ KIND_LINES: Final[Mapping[str, str]] = {
     "repeat": "Told again: it still fires, and nobody has acknowledged it",
     "escalate": "Escalated to you: nobody has acknowledged it",
 }
+SAID_OF: Final[Mapping[str, str]] = {"impact": "Impact", "action": "What to do", "runbook_url": "Runbook"}
+"""Annotations that a message has a line for: what it costs, what to do, where that is described."""
 
 
 class Place(Struct, frozen=True):
     """Where the messages come from: in every one of them. `url` leads to the dashboard; how severities look is here too.
 
-    `links` makes the links by which an alert is acknowledged.
+    `links` makes the links by which an alert is acknowledged, `thresholds` are what rules compare with, by severity.
     """
 
     site: str = ""
@@ -38,6 +40,11 @@ class Place(Struct, frozen=True):
     url: str = ""
     severities: Mapping[Severity, SeverityTable] = DEFAULT_SEVERITIES
     links: AckLinks = AckLinks(b"")
+    thresholds: Mapping[str, Mapping[Severity, str]] = {}
+
+    def threshold(self, rule: str, severity: Severity) -> str:
+        """Return what a rule compares its value with, "" if that is no number."""
+        return self.thresholds.get(rule, {}).get(severity, "")
 
 
 def render(
@@ -47,7 +54,7 @@ def render(
 
     `remarks` are said of the daemon itself, whatever the message is about.
     """
-    shown = _urgent_first(obligations)[:ALERTS_IN_TEXT] if message.digest else obligations
+    shown = urgent_first(obligations)[:ALERTS_IN_TEXT] if message.digest else obligations
     alerts = tuple(_notified(one, place) for one in shown if one.about is not None)
     firing = [alert for alert in alerts if alert.status == "firing"]
     status = "firing" if firing else "resolved" if alerts else "notice"
@@ -77,6 +84,11 @@ def render(
         color=look.color,
         icon=look.icon,
     )
+
+
+def urgent_first(obligations: Sequence[Obligation]) -> list[Obligation]:
+    """Return obligations in the order in which a message tells them: what fires first, the most severe of it before."""
+    return sorted(obligations, key=lambda one: (one.kind == "resolve", -one.severity.rank))
 
 
 def fingerprint(alert: Alert) -> str:
@@ -124,7 +136,7 @@ def _title(obligations: Sequence[Obligation], alerts: Sequence[NotifiedAlert], s
 
 def _digest_title(message: Message, obligations: Sequence[Obligation], severity: Severity) -> str:
     """What is over a budget is counted; the worst of it is named."""
-    firing = [one for one in _urgent_first(obligations) if _fires(one)]
+    firing = [one for one in urgent_first(obligations) if _fires(one)]
     ended = len(obligations) - len(firing)
     count = len(firing) + message.more
     said = [f"{count} more alert{'s' if count > 1 else ''} firing"] * bool(count) + [f"{ended} resolved"] * bool(ended)
@@ -134,10 +146,6 @@ def _digest_title(message: Message, obligations: Sequence[Obligation], severity:
         else ""
     )
     return f"[DIGEST] {', '.join(said)} ({severity}){worst}"
-
-
-def _urgent_first(obligations: Sequence[Obligation]) -> list[Obligation]:
-    return sorted(obligations, key=lambda one: (one.kind == "resolve", -one.severity.rank))
 
 
 def _text(
@@ -156,14 +164,14 @@ def _text(
             "The budget of this channel is spent: until there is room again, what else happens comes in one digest. "
             "`sixfbctl alerts` lists all that fire"
         )
-    urgent_first = _urgent_first(obligations)
-    for obligation in urgent_first[:ALERTS_IN_TEXT]:
+    ordered = urgent_first(obligations)
+    for obligation in ordered[:ALERTS_IN_TEXT]:
         lines = (
             [obligation.text] if obligation.about is None else _alert_lines(obligation, obligation.about, place, now)
         )
         blocks.append("\n".join(lines))
-    if (more := max(0, len(urgent_first) - ALERTS_IN_TEXT) + message.more) > 0:
-        lists = any(_fires(one) for one in urgent_first[ALERTS_IN_TEXT:]) or message.more
+    if (more := max(0, len(ordered) - ALERTS_IN_TEXT) + message.more) > 0:
+        lists = any(_fires(one) for one in ordered[ALERTS_IN_TEXT:]) or message.more
         blocks.append(f"and {more} more{'; `sixfbctl alerts` lists all that fire' if lists else ''}")
     where = " / ".join(part for part in (place.site, place.environment) if part)
     blocks += [part for part in (where, place.url) if part]
@@ -183,6 +191,8 @@ def _alert_lines(obligation: Obligation, alert: Alert, place: Place, now: float)
         lines.append(f"Reason: {alert.reason}")
     if alert.annotations.get("description") and not resolved:
         lines.append(alert.annotations["description"])
+    if not resolved:
+        lines += [f"{word}: {said}" for name, word in SAID_OF.items() if (said := alert.annotations.get(name))]
     if obligation.kind in KIND_LINES:
         lines.append(KIND_LINES[obligation.kind].format(severity=alert.severity))
     if obligation.passed_on and not resolved:
@@ -198,7 +208,8 @@ def _alert_lines(obligation: Obligation, alert: Alert, place: Place, now: float)
         ended = alert.resolved_at or now
         lines.append(f"It lasted {_lasted(ended - begun)}: from {_moment(begun)} to {_moment(ended)}")
     else:
-        lines.append(f"Value: {show_value(alert.value)}")
+        threshold = place.threshold(alert.key.rule, alert.severity)
+        lines.append(f"Value: {show_value(alert.value)}" + (f" (threshold: {threshold})" if threshold else ""))
         lines.append(f"Since: {_moment(begun)}, for {_lasted(now - begun)}")
         lines += [
             f"Evidence: {one.series} = {show_value(one.value)} at {_moment(one.at_ms / 1000)}" for one in alert.evidence

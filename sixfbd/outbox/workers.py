@@ -19,6 +19,7 @@ from sixfbd.containment import MOST_WISH_S, call_guarded, described, leaves, one
 from sixfbd.instances import NotifierInstance, close_all
 from sixfbd.model import MessageId, Receipt
 from sixfbd.outbox.render import Place, render
+from sixfbd.outbox.wording import Templates
 from sixfbd.plugin import Clock, Notification, Notifier, PermanentFailure, TemporaryFailure
 from sixfbd.slots import taken
 
@@ -85,11 +86,14 @@ class Outbox:
         *,
         drain_s: float = DRAIN_S,
         remarks: Callable[[], Sequence[str]] = lambda: (),
+        templates: Templates | None = None,
     ) -> None:
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.durations = dict.fromkeys(notifiers, (0, 0.0))
         self.place = place
+        self.templates = templates or Templates()
         self._remarks = remarks
+        self._writing = trio.CapacityLimiter(1)
         self._judge = judge
         self._clock = clock
         self._drain_s = drain_s
@@ -131,10 +135,15 @@ class Outbox:
             account.begin()
         self._nursery.start_soon(self._work, effect, account)
 
-    def replace(self, notifiers: Mapping[str, NotifierInstance], place: Place) -> None:
+    def replace(
+        self, notifiers: Mapping[str, NotifierInstance], place: Place, templates: Templates | None = None
+    ) -> None:
         """A reload: instances that are the same object go on; others are closed when their last delivery has ended."""
         assert self._nursery is not None
         self.place = place
+        if templates is not None:
+            templates.failures.update(self.templates.failures)  # a counter does not fall because of a reload
+            self.templates = templates
         self.durations = dict.fromkeys(notifiers, (0, 0.0)) | self.durations
         before = self._accounts
         self._accounts = {
@@ -185,14 +194,21 @@ class Outbox:
             return TemporaryFailure(f"notifier {name}: {account.instance.problem}")  # a reload may mend it
         notifier = account.instance.notifier
         async with taken(account.slots):
-            notification = render(
-                effect.message, effect.obligations, self.place, self._clock.now(), tuple(self._remarks())
-            )
+            notification = await self._written(effect)
             if isinstance(effect, Lookup):
                 outcome = await self._look_up(account, notifier, notification)
             else:
                 outcome = await self._deliver(account, notifier, notification)
         return outcome
+
+    async def _written(self, effect: Deliver | Lookup) -> Notification:
+        """Return the message as it reads; templates, which take their time, are rendered in a thread."""
+        place, templates, owed = self.place, self.templates, effect.obligations
+        plain = render(effect.message, owed, place, self._clock.now(), tuple(self._remarks()))
+        channel = templates.channel_of(effect.message.target)
+        if effect.message.digest or not templates.applies(plain.status, owed, channel):
+            return plain
+        return await trio.to_thread.run_sync(templates.apply, plain, owed, place, channel, limiter=self._writing)
 
     async def _deliver(
         self, account: _Account, notifier: Notifier[Any], notification: Notification

@@ -117,6 +117,13 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         "Evaluations of rule {{ $labels.rule }} failed in the last ten minutes: it cannot alert while they do.",
     ),
     _rule(
+        "TemplateFailing",
+        'increase(sixfbd_template_failures_total{job=""}[10m]) > 0',
+        Severity.MEDIUM,
+        "Template {{ $labels.template }} fails: its messages are sent in plain words",
+        "The log says what it does amiss, and with which alert or notice (template.failed); `sixfbd template preview` shows it.",
+    ),
+    _rule(
         "HeartbeatWithheld",
         'min_over_time(sixfbd_heartbeat_withheld{job=""}[5m]) == 1',
         Severity.HIGH,

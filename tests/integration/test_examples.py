@@ -12,6 +12,9 @@ import pytest
 from sixfbd.alerting.routes import Routing, compile_route
 from sixfbd.config import check_config, plugin_sources
 from sixfbd.host import load_plugins
+from sixfbd.outbox.previews import shown
+from sixfbd.outbox.render import Place
+from sixfbd.outbox.templates import CONTEXT_NAMES, FILTERS
 from sixfbd.rules.problems import rule_problems
 from sixfbd_plugins.business.events import TICKET_SALE, TicketSale
 from sixfbd_plugins.inventory.stock import reading_of_document
@@ -72,6 +75,23 @@ def test_the_shops_sales_are_told_by_a_route_of_their_own_and_by_city(tmp_path, 
     }
     routing = Routing(compile_route(config.route), config.receivers, config.severities)
     assert [one.target.receiver for one in routing.targets(labels, TICKET_SALE.notice_severity, 0.0)] == told
+
+
+def test_the_example_templates_pass_check_config_and_read_well(tmp_path):
+    shutil.copytree(EXAMPLES / "templates", tmp_path / "templates")
+    config = shop_config(tmp_path)
+    catalog = load_plugins(plugin_sources(tmp_path / "sixfbd.toml"))
+    found = {(one.name, one.channel): one for one in shown(config, catalog.event_types.values(), Place("workshop"))}
+    assert found["firing", "sms"].text == "workshop: 🔥 High memory usage: 93%, since 2m5s. sixfbctl ack 0123456789ab"
+    assert "Since 2027-01-15 08:00:00 UTC (2m5s), value 0.93\n" in found["firing", "slack"].text
+    assert found["sale", "slack"].title == "Sale: 2 × VIP dallas-2026-03, $300.00, 18 left"
+
+
+def test_the_documentation_of_templates_names_all_that_they_are_given():
+    text = (EXAMPLES / "templates" / "README.md").read_text()
+    named = set(re.findall(r"`(\w+)`", text))
+    assert named >= CONTEXT_NAMES
+    assert set(re.findall(r"[a-zA-Z0-9]+", text)) >= FILTERS.keys()
 
 
 def asked(stock, authorization):

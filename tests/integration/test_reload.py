@@ -277,6 +277,7 @@ async def wired(stack, path):
         world,
         lambda found: summary_of(schedule.state, found),
         lambda stored: intake.receipt_of(stored),
+        lambda stored: intake.notice_of(stored),
     )
     judge = Judge(journal, world.clock, policy)
     evaluator = RuleEngine(
@@ -304,7 +305,7 @@ async def wired(stack, path):
     server = stack.enter_context(HttpServer(config.http, bind_listener(config.http.listen)))
     begin_listening(server.listener)
     public = stack.enter_context(HttpServer(NO_PUBLIC, None))
-    place = place_of(config, server.url, AckLinks(b"key"))
+    place = place_of(config, bound, server.url, AckLinks(b"key"))
     outbox = await stack.enter_async_context(Outbox(judge, world.clock, notifiers, place).running())
     declare_checks(intake, checks, catalog, config)
     return Running(

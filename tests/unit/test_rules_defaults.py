@@ -44,6 +44,10 @@ FAULTS = {
         'sixfbd_rule_evaluation_failures_total{rule="r"} 0 0 0 3',
         'sixfbd_rule_evaluation_failures_total{rule="r"} 3 3 3 3',
     ),
+    "TemplateFailing": (
+        'sixfbd_template_failures_total{template="firing.text"} 0 0 0 3',
+        'sixfbd_template_failures_total{template="firing.text"} 3 3 3 3',
+    ),
     "HeartbeatWithheld": ("sixfbd_heartbeat_withheld 1 1 1 1", "sixfbd_heartbeat_withheld 1 1 0 1"),
     "JournalVolatile": ("sixfbd_journal_volatile 0 0 0 1", "sixfbd_journal_volatile 1 1 1 0"),
     "StateDamaged": ('sixfbd_state_damaged{file="f"} 0 0 0 1', 'sixfbd_state_damaged{file="f"} 0 0 0 0'),

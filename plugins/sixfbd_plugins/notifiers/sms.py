@@ -223,6 +223,8 @@ def _link(notification: Notification) -> list[str]:
 
 def text_of(notification: Notification, site: str) -> str:
     """Return what an SMS says: remarks of the daemon about itself, where it comes from and the title, the other alerts."""
+    if notification.own_text:
+        return notification.text
     title = f"{site}: {notification.title}" if site else notification.title
     others = [f"{alert.status}: {alert.sentence}" for alert in notification.alerts[1:]]
     return "\n".join([*notification.remarks, title, *others])

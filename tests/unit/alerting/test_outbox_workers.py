@@ -6,8 +6,10 @@ import pytest
 import trio
 
 from sixfbd.alerting.inputs import Absent, Deliver, Lookup, Lost
+from sixfbd.config.tables import Channel
 from sixfbd.model import Message, Obligation, Severity, Target
 from sixfbd.outbox.render import Place
+from sixfbd.outbox.wording import Templates
 from sixfbd.outbox.workers import Outbox
 
 
@@ -249,3 +251,30 @@ async def test_an_error_inside_the_block_ends_the_deliveries_and_closes_the_noti
             raise OddError
     assert double.closed == 1
     assert bench.detached
+
+
+async def test_a_template_is_rendered_beside_the_loop_and_one_that_fails_costs_no_message(kit, world):
+    """On the real clock: a thread renders, and the loop turns meanwhile."""
+    bench = Bench()
+    receivers = {"primary": {"mail": Channel(via="hook")}}
+    texts = {"notice@mail.title": "{{ notice.text|upper }}", "notice.text": "{{ 1 / (notice.text|length - 7) }}"}
+    double = kit.Double()
+    instances = {"hook": kit.instance(double, "hook")}
+    bench.outbox = Outbox(bench, world.clock, instances, Place("shop", "test"), templates=Templates(texts, receivers))
+    async with bench.outbox.running():
+        for number in (1, 22):
+            bench.start(deliver(number))
+        with trio.fail_after(10):
+            while len(bench.answers) < 2:  # noqa: ASYNC110 - the bench has no event for it
+                await trio.sleep(0.001)
+    told = {one.id: one for one in double.got}
+    assert {name: one.title for name, one in told.items()} == {"m1": "SOLD: 1", "m22": "SOLD: 22"}
+    assert told["m22"].text == "1" and told["m1"].text.startswith("SOLD: 1\n\n"), "plain, since its template failed"
+    assert bench.outbox.templates.failures["notice.text"] == 1
+
+
+async def test_a_reload_brings_other_templates_and_keeps_the_counts(autojump_clock, kit, opened):
+    async with opened(("hook", kit.Double())) as bench:
+        bench.outbox.templates.failures["firing.text"] = 3
+        bench.outbox.replace({}, Place("shop", "test"), Templates({"firing.text": "x", "notice.text": "y"}))
+        assert dict(bench.outbox.templates.failures) == {"firing.text": 3, "notice.text": 0}
