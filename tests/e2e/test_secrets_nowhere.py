@@ -109,7 +109,7 @@ secrets = [{{ file = "twilio-token" }}]
             "twilio-key-secret": "twilio-Key-Secret-0123456789",
             "twilio-token": "twilio-Auth-Token-0123456789",
         },
-        'sms = {{ via = "twilio", to = ["+1-352-555-0151"] }}',
+        'sms = {{ via = "twilio", to = ["+1-352-555-0151"], per_hour = 0, per_day = 0 }}',
     ),
     Party(
         "stripe",
