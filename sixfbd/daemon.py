@@ -4,7 +4,7 @@ The only module that knows all the parts. A stop is an event, never a cancel, un
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -120,20 +120,26 @@ async def _run(config_path: Path, catalog: PluginCatalog, config: Config, watchd
     clock = EngineClock()
     with watchdog.watching(clock.turned):
         async with trio.open_nursery() as checks:
-            await _open_and_serve(config_path, catalog, config, checks, clock, watchdog)
+            await open_and_serve(config_path, catalog, config, checks, clock, watchdog)
 
 
-async def _open_and_serve(
+async def open_and_serve(
     config_path: Path,
     catalog: PluginCatalog,
     config: Config,
     runs: trio.Nursery,
     clock: EngineClock,
     watchdog: Watchdog,
+    make_world: Callable[[EngineClock], RealWorld] = RealWorld,
+    opened: Callable[[Running], object] = lambda running: None,
 ) -> None:
+    """Open the parts, run them until the stop, leave them. Raises JournalError, ListenError or ControlSocketError.
+
+    A simulator brings a clock and a world of its own, and is told by `opened` of all parts before any of them runs.
+    """
     state_directory = Path(config.daemon.state_directory)
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(RealWorld(clock))
+        world = await stack.enter_async_context(make_world(clock))
         window = Window(config.window.memory)
         journal = await stack.enter_async_context(
             JournalDatabase(
@@ -244,6 +250,7 @@ async def _open_and_serve(
             checks=checks,
             notifiers=notifiers,
         )
+        opened(running)
         await stack.enter_async_context(outbox.running())
         declare_checks(intake, checks, catalog, config)
         stack.push_async_callback(_close_checks, running)
