@@ -553,6 +553,26 @@ def notify_test(ctx: click.Context, session: Session, receivers: tuple[str, ...]
     ctx.exit(OK if all(one.state in ("accepted", "delivered") for one in view.targets) else FAILED)
 
 
+@cli.command()
+@click.argument("receivers", metavar="RECEIVER...", nargs=-1)
+@click.option(
+    "--wait", "wait_s", default=30.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0, 50),
+    help="Longest wait for what comes of it.",
+)  # fmt: skip
+@json_option
+@pass_session
+@click.pass_context
+def drill(ctx: click.Context, session: Session, receivers: tuple[str, ...], wait_s: float) -> None:
+    """Hold a drill now, through every channel of the RECEIVERs, or of all.
+
+    As `notify test`, with messages that say that they are a drill; one that does not arrive is an alert (DrillFailed) until one
+    has. Exit code 1 unless each was taken.
+    """
+    result = session.ask("drill", receivers=receivers, wait_s=wait_s)
+    view = session.show(result, NotifyTestView, lambda view: show.show_notify_test(view, terminal_width()))
+    ctx.exit(OK if all(one.state in ("accepted", "delivered") for one in view.targets) else FAILED)
+
+
 @cli.group()
 def route() -> None:
     """The tree of routes: who is told of what."""

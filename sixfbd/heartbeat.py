@@ -2,7 +2,8 @@
 
 The machine, the network or the daemon may end without a word; then the switch, which expects a request every so often, tells
 somebody. A daemon that lives and does not work must not keep the switch quiet: each beat needs checks that ran, a journal
-that took a write just now, and an outbox in which nothing is stuck. What withholds a beat is logged and shown.
+that took a write just now, an outbox in which nothing is stuck, and drills, if there are any, that arrived. What withholds
+a beat is logged and shown.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ import structlog
 import trio
 
 from sixfbd.config.tables import Heartbeat
+from sixfbd.drills import failed
 from sixfbd.journal.errors import JournalError
 from sixfbd.model import CheckState
 from sixfbd.plugin import Outbound, TemporaryFailure
@@ -67,6 +69,8 @@ async def what_does_not_work(running: Running) -> str:
         return f"checks do not run: {', '.join(idle[:MOST_NAMED])}{more}"
     if (age_s := running.judge.oldest_message_age_s()) > STUCK_S:
         return f"the oldest message has waited for {show_duration(round(age_s))}"
+    if lost := failed(running.judge.state, running.judge.policy.routing, now):
+        return str(lost[0])
     try:
         with trio.fail_after(PROBE_S):
             await running.journal.probe(now)

@@ -20,6 +20,7 @@ from sixfbd.config.tables import (
     CheckKeys,
     Control,
     Daemon,
+    DrillTable,
     EscalationTable,
     FlappingTable,
     Heartbeat,
@@ -342,11 +343,18 @@ def _alerting() -> list[str]:
             "",
         ),
         (
+            "time_intervals.monday-noon",
+            TimeIntervalTable,
+            {"intervals": [{"weekdays": ["monday"], "times": [{"start_time": "12:00", "end_time": "12:15"}]}]},
+            "",
+        ),
+        (
             "[maintenance]",
             MaintenanceTable,
             {"name": "backup", "matchers": ['service="system"'], "comment": "backups", "during": "nights"},
             "",
         ),
+        ("[drills]", DrillTable, {"name": "weekly", "receivers": ["primary"], "during": "monday-noon"}, ""),
         ("heartbeat", Heartbeat, {"url": {"file": "tokens/heartbeat-url"}, "interval": "1m"}, ""),
     )
     made = [_section(header, struct, values, doc, example=True) for header, struct, values, doc in examples]

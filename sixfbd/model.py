@@ -504,6 +504,16 @@ class TestNotify(Struct, frozen=True, tag="notify_test"):
     receivers: tuple[str, ...] = ()
 
 
+class HoldDrill(Struct, frozen=True, tag="drill"):
+    """Send a message that says that it is a drill through every channel of these receivers; of all if none is named.
+
+    `name` is that of `[[drills]]`, "" if somebody asked for it.
+    """
+
+    receivers: tuple[str, ...] = ()
+    name: str = ""
+
+
 class DropMessage(Struct, frozen=True, tag="drop_message"):
     """Give a message up that is not sent yet."""
 
@@ -517,7 +527,7 @@ class RetryMessage(Struct, frozen=True, tag="retry_message"):
     obligations: tuple[Obligation, ...]
 
 
-Command: TypeAlias = Ack | PauseCheck | AddSilence | ExpireSilence | TestNotify | DropMessage | RetryMessage
+Command: TypeAlias = Ack | PauseCheck | AddSilence | ExpireSilence | TestNotify | HoldDrill | DropMessage | RetryMessage
 
 
 class Outcome(Struct, frozen=True):

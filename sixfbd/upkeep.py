@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import trio
 
-from sixfbd import heartbeat, systemd
+from sixfbd import drills, heartbeat, systemd
 from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import ClockStepped, Damaged
@@ -52,6 +52,7 @@ def begin(running: Running, view: HttpView, nursery: trio.Nursery) -> None:
     nursery.start_soon(report_vitals, running, view)
     nursery.start_soon(collect_garbage)
     nursery.start_soon(heartbeat.beat, running)
+    nursery.start_soon(drills.hold, running)
     running.clock.tell(partial(stood_still, running, view))
     running.watchdog.tell(partial(_report_safely, running, view))
     # Not whether the journal can be written: a restart mends no full disk, and could not even start on one.
@@ -118,6 +119,7 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
         yield counter("sixfbd_notification_duration_seconds_sum", seconds, notifier=notifier)
     for template, count in running.outbox.templates.failures.items():  # those that never failed too, as of rules
         yield Sample("sixfbd_template_failures_total", count, one_label("template", template), COUNTER)
+    yield from drills.samples(running)
     yield from _disk_samples(running)
     yield gauge("sixfbd_series", sum(running.window.series_count(name) for name in running.window.checks()))
     for rule in running.rules:  # those that never failed too: a counter that begins above 0 shows no increase

@@ -54,6 +54,8 @@ DOCS: Final = {
     "sixfbd_clock_offset_seconds": "How far the wall clock is ahead of engine time; a restart adopts it.",
     "sixfbd_loop_blocked_seconds": "Longest block of the event loop in the last 5 minutes, by whom and where.",
     "sixfbd_journal_reserve_bytes": "What is kept back for the journal on its file system.",
+    "sixfbd_drill_failed": "1 if the last drill did not reach a receiver through a notifier.",
+    "sixfbd_drill_last_success_timestamp_seconds": "When a drill last reached a receiver through a notifier; 0: never.",
     "sixfbd_journal_volatile": "1 while the journal cannot be written: decisions are in memory only.",
     "sixfbd_loop_delay_seconds": "Longest delay of the event loop since the last report.",
     "sixfbd_notification_attempts_total": "Tries to deliver a message, by notifier and outcome.",

@@ -11,7 +11,7 @@ from sixfbd.alerting.identity import obligation_id, silence_id
 from sixfbd.alerting.inputs import CommandInput, Reply
 from sixfbd.alerting.overdue import Overdue
 from sixfbd.alerting.routes import all_match, parse_matcher
-from sixfbd.journal.records import Acked, Audited, CheckPaused, SilenceChanged
+from sixfbd.journal.records import Acked, Audited, CheckPaused, DrillHeld, SilenceChanged
 from sixfbd.model import (
     Ack,
     Actor,
@@ -20,12 +20,14 @@ from sixfbd.model import (
     CheckName,
     DropMessage,
     ExpireSilence,
+    HoldDrill,
     Obligation,
     Outcome,
     PauseCheck,
     RetryMessage,
     Severity,
     Silence,
+    Target,
     TestNotify,
 )
 from sixfbd.quantities import show_duration
@@ -33,6 +35,9 @@ from sixfbd.quantities import show_duration
 MAX_SILENCES: Final = 1000
 MAX_MATCHERS: Final = 50
 TEST_TEXT: Final = "Test: sixfbd can reach {receiver} through {channel}. Nothing is wrong, and nothing has to be done."
+DRILL_TEXT: Final = (
+    "DRILL: this only tries out the way to {receiver} through {channel}. Nothing is wrong, and nobody has to act."
+)
 
 
 class Commanding(Overdue):
@@ -50,6 +55,8 @@ class Commanding(Overdue):
                 outcome, said = self._expire_silence(given.command, given.at)
             case TestNotify():
                 outcome, said = self._test_notify(given.command, given.at)
+            case HoldDrill():
+                outcome, said = self._drill(given.command, given.at)
             case DropMessage():
                 outcome, said = self._drop(given.command, given.by, given.at)
             case RetryMessage():
@@ -173,14 +180,34 @@ class Commanding(Overdue):
     def _test_notify(self, command: TestNotify, at: float) -> tuple[Outcome, str]:
         """Owe every channel of the receivers a message that says that it is a test; the outcome's id is its subject."""
         said = f"notify test {' '.join(command.receivers)}".strip()
+        targets = self._all_of(command.receivers)
+        if isinstance(targets, str):
+            return Outcome(False, error=targets), said
+        subject = f"test/{at!r}"
+        self._try_out(targets, subject, TEST_TEXT, at)
+        return Outcome(True, f"{len(targets)} test messages are on their way", id=subject), said
+
+    def _drill(self, command: HoldDrill, at: float) -> tuple[Outcome, str]:
+        """Owe every channel of the receivers a drill, and note when it began; the outcome's id is its subject."""
+        said = " ".join(["drill", *([f"({command.name})"] if command.name else []), *command.receivers])
+        targets = self._all_of(command.receivers)
+        if isinstance(targets, str):
+            return Outcome(False, error=targets), said
+        subject = f"drill/{command.name}/{at!r}"
+        self.emit(DrillHeld(at, command.name, tuple(targets)))
+        self._try_out(targets, subject, DRILL_TEXT, at)
+        return Outcome(True, f"{len(targets)} messages of a drill are on their way", id=subject), said
+
+    def _all_of(self, receivers: tuple[str, ...]) -> list[Target] | str:
+        """Return the targets of all channels of these receivers, of all of them if none is named; else what is wrong."""
         known = self.policy.routing.receivers
-        unknown = [name for name in command.receivers if name not in known]
+        unknown = [name for name in receivers if name not in known]
         if unknown or not known:
             there = ", ".join(known) or "none; add [receivers.primary]"
-            return Outcome(
-                False, error=f"there is no receiver {', '.join(unknown) or 'at all'}; there are {there}"
-            ), said
-        subject = f"test/{at!r}"
+            return f"there is no receiver {', '.join(unknown) or 'at all'}; there are {there}"
+        return [target for name in receivers or tuple(known) for target in self.policy.routing.all_of(name)]
+
+    def _try_out(self, targets: list[Target], subject: str, text: str, at: float) -> None:
         owed = [
             Obligation(
                 id=obligation_id(subject, "notice", target, Severity.LOW, at),
@@ -190,11 +217,9 @@ class Commanding(Overdue):
                 at=at,
                 subject=subject,
                 severity=Severity.LOW,
-                text=TEST_TEXT.format(receiver=target.receiver, channel=target.notifier),
+                text=text.format(receiver=target.receiver, channel=target.notifier),
                 changed_at=at,
             )
-            for name in command.receivers or tuple(known)
-            for target in self.policy.routing.all_of(name)
+            for target in targets
         ]
         self.owe(owed, at)
-        return Outcome(True, f"{len(owed)} test messages are on their way", id=subject), said

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from sixfbd.config.convert import Walk
-from sixfbd.config.tables import Channel, CheckKeys, Config, EscalationTable, Http, HttpPublic, RouteTable
+from sixfbd.config.tables import Channel, CheckKeys, Config, DrillTable, EscalationTable, Http, HttpPublic, RouteTable
 from sixfbd.config.text import KeyPath, did_you_mean, show_value
 from sixfbd.quantities import DAY, show_duration
 
@@ -92,6 +92,7 @@ def fit(config: Config, values: Mapping[str, Any], walk: Walk) -> None:
         _fit_route(config.route, ("route",), named, walk, root=True)
         _fit_intervals_of(config.route, ("route",), names["time_intervals"], walk)
     _fit_calendar(config, walk)
+    _fit_drills(config.drills, names["receivers"], names["time_intervals"], walk)
     _fit_oncall(config, names["receivers"], walk)
     _fit_parents(config, frozenset(_table(values, "checks")), walk)
     for place, inhibit in enumerate(config.inhibit):
@@ -349,6 +350,22 @@ def _fit_escalations(escalations: Sequence[EscalationTable], receivers: frozense
                     "whom to tell at once, routes say",
                     show_value(str(step.after)),
                 )
+
+
+def _fit_drills(drills: Sequence[DrillTable], receivers: frozenset[str], intervals: frozenset[str], walk: Walk) -> None:
+    names: set[str] = set()
+    for place, drill in enumerate(drills):
+        path = ("drills", place)
+        if drill.name in names:
+            walk.note((*path, "name"), "is there twice", "choose another name", show_value(drill.name))
+        names.add(drill.name)
+        for number, name in enumerate(drill.receivers):
+            if name not in receivers:
+                hint = did_you_mean(name, receivers) or "there is no [receivers.NAME]"
+                walk.absent((*path, "receivers", number), "is not a receiver", hint, show_value(name))
+        if drill.during not in intervals:
+            hint = did_you_mean(drill.during, intervals) or "there is no [time_intervals.NAME]"
+            walk.absent((*path, "during"), "is not a time interval", hint, show_value(drill.during))
 
 
 def _fit_intervals(names: Sequence[str], path: KeyPath, known: frozenset[str], walk: Walk) -> None:

@@ -340,6 +340,14 @@ class MaintenanceTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=
     until: Annotated[str, Meta(description="When it ends, if it is held once.")] = ""
 
 
+class DrillTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[drills]]`: a message, marked as a drill, that tries out the way to people; `DrillFailed` if it does not arrive."""
+
+    name: Annotated[str, Meta(description="Name of the drill.", min_length=1)]
+    receivers: Annotated[tuple[str, ...], Meta(description="Receivers; each of their channels is used.", min_length=1)]
+    during: Annotated[str, Meta(description="Name of a time interval; one is held whenever that begins.", min_length=1)]
+
+
 class InhibitTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[inhibit]]`: while one alert fires, others are told to nobody, as Alertmanager's inhibit_rules."""
 
@@ -510,6 +518,7 @@ class Config(Struct, frozen=True, kw_only=True):
     inhibit: tuple[InhibitTable, ...] = ()
     time_intervals: dict[str, TimeIntervalTable] = field(default_factory=dict)
     maintenance: tuple[MaintenanceTable, ...] = ()
+    drills: tuple[DrillTable, ...] = ()
     escalations: tuple[EscalationTable, ...] = ()
     flapping: FlappingTable = FlappingTable()
     notices: NoticesTable = NoticesTable()
@@ -560,6 +569,7 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("oncall", OnCallTable, "named"),
     TableInfo("time_intervals", TimeIntervalTable, "named"),
     TableInfo("maintenance", MaintenanceTable, "list"),
+    TableInfo("drills", DrillTable, "list"),
     TableInfo("escalations", EscalationTable, "list"),
     TableInfo("flapping", FlappingTable),
     TableInfo("notices", NoticesTable),

@@ -281,6 +281,11 @@ def _changing(engine: ControlEngine) -> dict[str, Method]:
             NotifyTestParams,
             lambda p, who: engine.test_notify(p.receivers, p.wait_s, who),
         ),
+        "drill": _method(
+            "Hold a drill: a message that says so, through every channel of receivers.",
+            NotifyTestParams,
+            lambda p, who: engine.hold_drill(p.receivers, p.wait_s, who),
+        ),
         "silence.expire": _method("End a silence.", OneSilence, lambda p, who: engine.expire_silence(p.id, who)),
     }
     audited = {

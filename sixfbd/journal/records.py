@@ -198,6 +198,14 @@ class HoldsChecked(Struct, frozen=True, tag_field="r", tag="holds"):
     at: float
 
 
+class DrillHeld(Struct, frozen=True, tag_field="r", tag="drill"):
+    """A drill was begun: the message that says so is owed to `targets`. `name` is "" if somebody asked for it."""
+
+    at: float
+    name: str
+    targets: tuple[Target, ...]
+
+
 class Audited(Struct, frozen=True, tag_field="r", tag="audited"):
     """Who commanded what, and what came of it."""
 
@@ -319,6 +327,8 @@ class Base(Struct, frozen=True, tag_field="r", tag="base"):
     flips: tuple[Flips, ...] = ()
     reached: tuple[Reached, ...] = ()
     holds_at: float | None = None
+    drills: tuple[DrillHeld, ...] = ()
+    drilled: tuple[Reached, ...] = ()
     spent: tuple[SpentBy, ...] = ()
 
 
@@ -348,6 +358,7 @@ Record: TypeAlias = (
     | EventsJudged
     | SilenceChanged
     | HoldsChecked
+    | DrillHeld
     | Audited
     | ClockStepped
     | StoodStill

@@ -19,6 +19,7 @@ from sixfbd.journal.records import (
     Awaited,
     Base,
     CheckPaused,
+    DrillHeld,
     EventsJudged,
     Flips,
     GroupTold,
@@ -59,6 +60,7 @@ from sixfbd.model import (
 
 WAITING_STATES: Final = frozenset({"pending", "unknown"})  # messages that have a next try
 ARRIVED: Final = frozenset({"accepted", "delivered"})
+DRILL_GROUP: Final = "notice:DRILL"  # of the messages of drills
 MOST_HELD: Final = 1000  # receipts that wait for their messages
 MOST_FLIPS: Final = 40  # of one alert that are remembered, and for how long
 FLIPS_KEPT_S: Final = 86_400.0
@@ -103,6 +105,8 @@ class State:
         self.spent: Overlay[Purse, tuple[float, ...]] = Overlay()  # when messages were made, lately
         self.digests: Overlay[Purse, float] = Overlay()  # when the last digest was
         self.reached: Overlay[Target, float] = Overlay()  # when a message last arrived there, or was taken
+        self.drills: Overlay[str, DrillHeld] = Overlay()  # the last of each name
+        self.drilled: Overlay[Target, float] = Overlay()  # when a drill's message last arrived, or was taken for good
         self.paused: Overlay[CheckName, bool] = Overlay()
         self.tokens: Overlay[str, TokenChanged] = Overlay()  # those not revoked
         self.alert_timers: Timers[AlertKey] = Timers()
@@ -284,7 +288,7 @@ class State:
 _PARTS: Final = (
     "alerts", "incidents", "of_rule", "closing", "obligations", "open_of", "messages", "sending", "awaited",
     "awaited_as", "held", "told", "flips", "silences", "withheld", "flushed", "group_waits", "group_sizes",
-    "groups_of", "spent", "digests", "reached", "paused", "tokens",
+    "groups_of", "spent", "digests", "reached", "drills", "drilled", "paused", "tokens",
 )  # fmt: skip
 
 _TIMERS: Final = {
@@ -329,6 +333,8 @@ def apply(state: State, record: Record) -> None:
             _late(state, record.message)
         case SilenceChanged():
             _silence(state, record)
+        case DrillHeld():
+            state.drills[record.name] = record
         case HoldsChecked():
             _holds_checked(state, record)
         case Spent():
@@ -387,6 +393,8 @@ def base_of(state: State, at: float) -> Base:
         reached=tuple(Reached(target, state.reached[target]) for target in sorted(state.reached)),
         flips=tuple(Flips(key, state.flips[key]) for key in sorted(state.flips)),
         holds_at=state.holds_at,
+        drills=tuple(state.drills[name] for name in sorted(state.drills)),
+        drilled=tuple(Reached(target, state.drilled[target]) for target in sorted(state.drilled)),
         spent=tuple(SpentBy(*purse, state.spent[purse], state.digests.get(purse)) for purse in sorted(state.spent)),
     )
 
@@ -572,6 +580,8 @@ def _message(state: State, record: MessageChanged) -> None:
         state.group_waits.drop(group)
     if message.state in ARRIVED:
         state.reached[message.target] = record.at
+        if message.group == DRILL_GROUP and (message.state == "delivered" or message.receipt_until is None):
+            state.drilled[message.target] = record.at
     if message.state in OPEN_STATES:
         _put_message(state, message)
     else:
@@ -768,6 +778,10 @@ def _rebase(state: State, base: Base) -> None:
         _put_told(state, told)
     for there in base.reached:
         state.reached[there.target] = there.at
+    for drill in base.drills:
+        state.drills[drill.name] = drill
+    for there in base.drilled:
+        state.drilled[there.target] = there.at
     for flips in base.flips:
         state.flips[flips.key] = flips.times
         state.flip_timers.add(flips.times[-1] + FLIPS_KEPT_S, flips.key)

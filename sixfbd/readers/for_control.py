@@ -73,6 +73,7 @@ from sixfbd.model import (
     DropMessage,
     Event,
     ExpireSilence,
+    HoldDrill,
     Json,
     Message,
     MessageId,
@@ -240,8 +241,14 @@ class ControlView:
         return _done(await self._running.judge.command(ExpireSilence(silence), actor))
 
     async def test_notify(self, receivers: tuple[str, ...], wait_s: float, actor: Actor) -> NotifyTestView:
+        return await self._try_out(TestNotify(receivers), wait_s, actor)
+
+    async def hold_drill(self, receivers: tuple[str, ...], wait_s: float, actor: Actor) -> NotifyTestView:
+        return await self._try_out(HoldDrill(receivers), wait_s, actor)
+
+    async def _try_out(self, command: TestNotify | HoldDrill, wait_s: float, actor: Actor) -> NotifyTestView:
         judge, began = self._running.judge, self._running.world.clock.now()
-        outcome = await judge.command(TestNotify(receivers), actor)
+        outcome = await judge.command(command, actor)
         _done(outcome)
         ended = trio.Event()
 

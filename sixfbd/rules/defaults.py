@@ -117,6 +117,14 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         "Evaluations of rule {{ $labels.rule }} failed in the last ten minutes: it cannot alert while they do.",
     ),
     _rule(
+        "DrillFailed",
+        'max by (drill, receiver, notifier) (sixfbd_drill_failed{job=""}) == 1',
+        Severity.HIGH,
+        "A drill did not reach {{ $labels.receiver }} through {{ $labels.notifier }}",
+        "What is wrong there would keep alerts from {{ $labels.receiver }} too; `sixfbctl outbox list` shows what became of the "
+        "message. It ends when a drill has arrived: sixfbctl drill {{ $labels.receiver }}",
+    ),
+    _rule(
         "TemplateFailing",
         'increase(sixfbd_template_failures_total{job=""}[10m]) > 0',
         Severity.MEDIUM,

@@ -6,10 +6,13 @@ from functools import partial
 import pytest
 import trio
 
-from sixfbd.config.tables import Heartbeat
+from sixfbd.alerting.routes import Routing, compile_route
+from sixfbd.config.tables import Channel, Heartbeat, RouteTable
 from sixfbd.heartbeat import beat, idle_checks, send, what_does_not_work
 from sixfbd.journal.errors import JournalFull
-from sixfbd.model import CheckName, CheckState
+from sixfbd.journal.records import DrillHeld
+from sixfbd.journal.state import State, apply
+from sixfbd.model import CheckName, CheckState, Target
 from sixfbd.quantities import Duration, Secret
 from sixfbd.running import Beats
 from sixfbd.world import EngineClock, RealWorld
@@ -59,6 +62,13 @@ class Parts:
         self.probes = 0
         self.config = self.judge = self.journal = self.schedule = self
         self.heartbeat = settings
+        self.state = State()
+        self.policy = self
+        self.routing = Routing(
+            compile_route(RouteTable(receiver="primary")),
+            {"primary": {"sms": Channel(via="sms", to=("555-0100",))}},
+            {},
+        )
 
     def states(self):
         return self.states_now
@@ -113,6 +123,15 @@ async def test_a_check_that_does_not_run_and_a_message_that_is_stuck_withhold_it
         old = running.world.clock.now() - 121
         running.states_now = [CheckState(CheckName(f"c{n}"), "webhook", 30.0, last_run_at=old) for n in range(5)]
         assert await what_does_not_work(running) == "checks do not run: c0, c1, c2 and 2 more"
+
+
+async def test_a_drill_that_did_not_arrive_withholds_it_until_one_has(switch):
+    async with parts(switch) as running:
+        target, now = Target("primary", "sms", "555-0100"), running.world.clock.now()
+        apply(running.state, DrillHeld(now - 601, "weekly", (target,)))
+        assert await what_does_not_work(running) == "the drill weekly did not reach primary through sms"
+        running.state.drilled[target] = now
+        assert await what_does_not_work(running) == ""
 
 
 def test_what_is_paused_or_was_only_just_awaited_is_not_idle():

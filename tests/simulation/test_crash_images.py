@@ -240,7 +240,7 @@ class History:
         self.judge = judge
         happenings = (
             self.evaluate, self.evaluate, self.evaluate, self.evaluate, self.sell, self.acknowledge, self.reload,
-            self.break_journal, self.lose_answer, self.confirm, self.confirm, self.silence, self.unsilence,
+            self.break_journal, self.lose_answer, self.confirm, self.confirm, self.silence, self.unsilence, self.drill,
         )  # fmt: skip
         for _ in range(STEPS):
             await self.draw.choice(happenings)(judge, outbox, clock)
@@ -305,6 +305,9 @@ class History:
         if outcome.ok:
             self.silences.append(outcome.id)
             self.keep("after a silence was answered")
+
+    async def drill(self, judge, outbox, clock):
+        await judge.command(self.kit.HoldDrill((), "weekly"), self.kit.Actor("schedule"))
 
     async def unsilence(self, judge, outbox, clock):
         if judge.state.silences:

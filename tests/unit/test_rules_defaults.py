@@ -44,6 +44,10 @@ FAULTS = {
         'sixfbd_rule_evaluation_failures_total{rule="r"} 0 0 0 3',
         'sixfbd_rule_evaluation_failures_total{rule="r"} 3 3 3 3',
     ),
+    "DrillFailed": (
+        'sixfbd_drill_failed{drill="weekly",receiver="primary",notifier="hook"} 0 0 0 1',
+        'sixfbd_drill_failed{drill="weekly",receiver="primary",notifier="hook"} 1 1 1 0',
+    ),
     "TemplateFailing": (
         'sixfbd_template_failures_total{template="firing.text"} 0 0 0 3',
         'sixfbd_template_failures_total{template="firing.text"} 3 3 3 3',

@@ -241,6 +241,10 @@ class PlayedEngine:
         dead = TestedTarget(Target("boss", "sms", "…0101"), "dead", 2.0, "21610: the receiver has replied STOP")
         return NotifyTestView((reached, dead) if receivers == ("boss",) else (reached,))
 
+    async def hold_drill(self, receivers: tuple[str, ...], wait_s: float, actor: Actor) -> NotifyTestView:
+        self.calls.append(("hold_drill", receivers, wait_s))
+        return NotifyTestView((TestedTarget(TARGET, "delivered", 0.4),))
+
     async def test_route(self, labels: dict[str, str]) -> RouteTestView:
         route = RouteView(
             path="route.routes[0]",

@@ -124,6 +124,13 @@ def test_the_way_to_people_is_tried_out_and_the_exit_code_says_whether_all_were_
     assert served.engine.calls[-1] == ("test_notify", ("boss",), 5.0)
 
 
+def test_a_drill_is_held_now_and_its_exit_code_says_whether_it_arrived(ctl: Any, served: Any) -> None:
+    held = ctl("drill", "primary")
+    assert held.exit_code == 0
+    assert held.stdout.splitlines()[1].split() == ["primary", "hook", "delivered", "400ms", "-"]
+    assert served.engine.calls[-1] == ("hold_drill", ("primary",), 30.0)
+
+
 def test_checks_are_a_table_with_heads(ctl: Any) -> None:
     lines = ctl("checks").stdout.splitlines()
     assert lines[0].split() == ["CHECK", "STATUS", "PLUGIN", "EVERY", "LAST", "RUN", "TOOK", "SUMMARY"]
@@ -174,6 +181,7 @@ JSON_COMMANDS = [
     (["silence", "list"], 0),
     (["silence", "expire", "silence-1"], None),
     (["notify", "test"], "targets"),
+    (["drill"], "targets"),
     (["why-not", "ProbeFailed"], "verdict"),
     (["route", "test", "severity=critical"], "routes"),
     (["oncall"], 0),

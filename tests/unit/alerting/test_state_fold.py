@@ -51,6 +51,7 @@ steps = st.lists(
             st.sampled_from((3.0, 40.0)),
         ),
         st.tuples(st.just("unsilence"), st.integers(0, 2)),
+        st.tuples(st.just("drill"), st.sampled_from(["", "weekly"])),
     ),
     max_size=40,
 )
@@ -193,6 +194,9 @@ class History:
         self.ledger.command(
             self.kit.AddSilence(matchers=(matcher,), duration_s=duration_s, starts_at=self.ledger.now + later_s)
         )
+
+    def drill(self, name):
+        self.ledger.command(self.kit.HoldDrill((), name))
 
     def unsilence(self, which):
         ids = sorted(self.ledger.state.silences) or ["none"]
