@@ -1,14 +1,17 @@
 """Templates of messages: what the language has, that nothing in it can run away, which template applies, what is told if one
 fails."""
 
+import json
 import time
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from sixfbd.config import check_config, plugin_sources
+from sixfbd.cli import cli
+from sixfbd.config import PluginSources, check_config, plugin_sources
 from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.model import Alert, AlertKey, Message, Notice, Obligation, Severity, Target
 from sixfbd.outbox.previews import shown
@@ -386,14 +389,8 @@ def test_the_preview_shows_every_notice_and_which_templates_apply(checked):
 
 
 def test_every_notice_of_our_plugins_reads_as_a_sentence():
-    types = [one for one in load_plugins(plugin_sources_of_nothing()).event_types.values() if one.notice]
+    types = [one for one in load_plugins(PluginSources()).event_types.values() if one.notice]
     assert types and all(one.notice_text is not None and one.example for one in types)
-
-
-def plugin_sources_of_nothing():
-    from sixfbd.config import PluginSources
-
-    return PluginSources()
 
 
 # ---- thresholds ------------------------------------------------------------------------------------------------------------
@@ -415,3 +412,59 @@ def test_the_empty_catalog_has_no_notices(checked):
         "resolved",
         "notice",
     }
+
+
+def test_the_command_shows_messages_and_names_what_is_not_there(checked, tmp_path):
+    checked(notice_sale_title="Sold: {{ notice.text }}")
+    asked = ["template", "preview", "--config", str(tmp_path / "sixfbd.toml")]
+    shown_all = CliRunner().invoke(cli, asked)
+    assert shown_all.exit_code == 0
+    assert "==== firing, log: as sixfbd has it" in shown_all.stdout
+    sale = CliRunner().invoke(cli, [*asked, "sale", "--channel", "log", "--json"])
+    [one] = json.loads(sale.stdout)
+    assert (one["title"], one["title_by"]) == (
+        "Sold: Sale: 2 × VIP dallas-2026-03, $300.00, 18 left",
+        "notice.sale.title",
+    )
+    rule = CliRunner().invoke(cli, [*asked, "firing", "--rule", "DiskSpaceLow"])
+    assert "What to do: Find the largest: du -xh" in rule.stdout
+    for more, said in ((["sail"], "sale"), (["--channel", "fax"], "log"), (["--rule", "DiskSpaceLo"], "DiskSpaceLow")):
+        wrong = CliRunner().invoke(cli, [*asked, *more])
+        assert wrong.exit_code == 1 and said in wrong.stderr
+
+
+def test_what_our_rules_tell_of_high_and_critical_says_what_to_do():
+    rules = load_plugins(PluginSources()).rules
+    silent = {
+        rule.name
+        for rule in rules
+        if rule.severity in (Severity.HIGH, Severity.CRITICAL)
+        and not (rule.annotations.get("action") or rule.annotations.get("description"))
+    }
+    assert silent == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("", ""),
+        (
+            'receivers = ["primry"]',
+            'drills[0] "weekly".receivers[0]: "primry" is not a receiver; did you mean "primary"?',
+        ),
+        ('during = "noons"', 'drills[0] "weekly".during: "noons" is not a time interval; did you mean "noon"?'),
+        ("receivers = []", 'drills[0] "weekly".receivers: '),
+        ("again", 'drills[1] "weekly".name: "weekly" is there twice; choose another name'),
+    ],
+)
+def test_a_drill_needs_receivers_and_a_time_interval_that_there_are(checked, change, said):
+    keys = {"name": 'name = "weekly"', "receivers": 'receivers = ["primary"]', "during": 'during = "noon"'}
+    one = (
+        "[[drills]]\n"
+        + "\n".join((keys | {change.partition(" ")[0]: change} if " = " in change else keys).values())
+        + "\n"
+    )
+    noon = '[time_intervals.noon]\nintervals = [{times = [{start_time = "12:00", end_time = "12:15"}]}]\n'
+    config, problems, _ = checked(noon + one * (2 if change == "again" else 1))
+    assert (config is not None) == (not said)
+    assert any(said in problem for problem in problems) or not said, problems

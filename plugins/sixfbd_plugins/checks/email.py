@@ -128,6 +128,8 @@ RULES: Final = (
         "email_service_failures",
         "Email service health check failed: {{ $summary }}",
         levels=(Level(Severity.MEDIUM, ">= 1"), Level(Severity.HIGH, ">= 3")),
+        impact="Buyers may get no e-mail, and alerts may not either.",
+        action="See the provider's status page, and whether the credentials are still valid.",
     ),
     default_rule(
         "email",

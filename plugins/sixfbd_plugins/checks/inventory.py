@@ -429,18 +429,22 @@ RULES: Final = (
         None,
         describing=("ended", "level", "severity"),
         once=('level="SOLD OUT"',),
+        action="Raise the limit if there is room, or stop what sends buyers there.",
     ),
     _rule(
         "InventoryOversold",
         "inventory_oversold_tickets > 0",
         f"🚨 OVERSOLD: {_TIER_NAME} by {{{{ $value }}}} tickets",
         Severity.HIGH,
+        impact="Buyers have paid for seats that there are not.",
+        action="Close the sale of this tier now, then find seats for these buyers or refund them.",
     ),
     _rule(
         "InventoryRoseUnexplained",
         "inventory_unexplained_rise_tickets > 0",
         f"{{{{ $value }}}} tickets of {_TIER_NAME} came back within an hour, and no refund says why",
         Severity.MEDIUM,
+        action="Ask who changed the stock by hand; if nobody did, the shop counts wrongly.",
     ),
     _rule(
         "InventorySourcesDisagree",
@@ -451,12 +455,15 @@ RULES: Final = (
         Severity.MEDIUM,
         for_s=5 * MINUTE,  # they are not read at the same moment
         describing=("check", "instance", "job", "least", "most"),
+        impact="One of the sources sells what there is not, or keeps back what there is.",
+        action="Compare both with the orders; the lower one is believed until they agree.",
     ),
     _rule(
         "InventorySelloutSoon",
         "inventory_hours_until_sellout < 24 and on (check, city) inventory_city_tickets_remaining > 0",
         '{{ $labels.city }} is sold out in {{ printf "%.1f" $value }} hours at the rate of the last 24 hours',
         Severity.MEDIUM,
+        action="Decide about more seats, or about the price, before they are gone.",
     ),
 )
 

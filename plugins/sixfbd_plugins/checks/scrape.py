@@ -334,6 +334,7 @@ RULES: Final = (
         "💀 {{ $labels.job }} is down: {{ $labels.instance }} ({{ $summary }})",
         Severity.CRITICAL,
         for_s=1 * MINUTE,
+        action="See whether it runs and answers at its address.",
     ),
 )
 

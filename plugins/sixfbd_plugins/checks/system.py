@@ -155,6 +155,8 @@ RULES: Final = (
         "🔥 High memory usage: {{ $value | humanizePercentage }}",
         for_s=5 * MINUTE,
         severity=Severity.HIGH,
+        impact="Processes will be ended for want of memory.",
+        action="Find the largest: ps -eo pid,rss,args --sort=-rss | head",
     ),
     _rule(
         "HighCPUUsage",
@@ -162,6 +164,8 @@ RULES: Final = (
         "🔥 High CPU usage: {{ $value | humanizePercentage }}",
         for_s=5 * MINUTE,
         severity=Severity.HIGH,
+        impact="Everything on this machine answers slowly.",
+        action="Find the busiest: ps -eo pid,pcpu,args --sort=-pcpu | head",
     ),
     _rule(
         "HighSwapUsage",
@@ -177,6 +181,8 @@ RULES: Final = (
         for_s=0.0,
         severity=None,
         levels=_FULL,
+        impact="On a full disk nothing can be written.",
+        action="Find the largest: du -xh {{ $labels.mountpoint }} | sort -h | tail",
     ),
     _rule(
         "InodesLow",
@@ -185,6 +191,8 @@ RULES: Final = (
         for_s=0.0,
         severity=None,
         levels=_FULL,
+        impact="No more files can be made there.",
+        action="Find where most files are: du -x --inodes {{ $labels.mountpoint }} | sort -n | tail",
     ),
     _rule(
         "FilesystemUnreadable",
@@ -192,6 +200,8 @@ RULES: Final = (
         "💽 {{ $labels.mountpoint }} cannot be read: {{ $summary }}",
         for_s=1 * MINUTE,
         severity=Severity.HIGH,
+        impact="What lies there cannot be used.",
+        action="See what the kernel says of it: dmesg | tail",
     ),
     _rule(
         "ProcessDown",
@@ -199,6 +209,8 @@ RULES: Final = (
         "💥 Process {{ $labels.process }} is not running",
         for_s=1 * MINUTE,
         severity=Severity.HIGH,
+        impact="What it does is not done.",
+        action="See why it ended (journalctl), and start it.",
     ),
 )
 

@@ -288,6 +288,8 @@ RULES: Final = (
         "🚨 {{ $labels.instance }} fails: {{ $summary }}",
         Severity.HIGH,
         for_s=1 * MINUTE,
+        impact="Who calls it meets the same.",
+        action="Call it yourself; `sixfbctl why` shows what it answered.",
     ),
     default_rule(
         "web",
@@ -299,6 +301,8 @@ RULES: Final = (
             Level(Severity.HIGH, "<= 7"),
             Level(Severity.CRITICAL, "<= 1"),
         ),
+        impact="Once it has expired, browsers refuse the page.",
+        action="Renew it, and see why its renewal did not run.",
     ),
 )
 
