@@ -299,7 +299,8 @@ def template_preview(
         thresholds=thresholds_of(bind_rules(list(known.values())).rules.values()),
     )
     rules = [rule for rule in known.values() if rule.name == rule_name]
-    all_of = list(shown(config, catalog.event_types.values(), place, rules))
+    notifiers = {plugin: entry.cls for plugin, entry in catalog.notifiers.items()}
+    all_of = list(shown(config, catalog.event_types.values(), place, rules, notifiers))
     for given, there, what in (
         (name, {one.name for one in all_of}, "message"),
         (channel, {one.channel for one in all_of}, "channel"),
@@ -316,7 +317,7 @@ def template_preview(
 def _preview_lines(one: "Shown") -> list[str]:
     by = [f"{part} by {name}.j2" for part, name in (("title", one.title_by), ("text", one.text_by)) if name]
     head = f"==== {one.name}, {one.channel or 'any channel'}: {', '.join(by) or 'as sixfbd has it'}"
-    return [head, one.title, "", *one.text.splitlines(), ""]
+    return [head, *one.shows.splitlines(), ""]
 
 
 # ---- plugins, one check ----------------------------------------------------------------------------------------------

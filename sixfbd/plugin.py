@@ -584,6 +584,12 @@ class Notifier(Generic[O]):
         """Return a receiver's address as people may see it outside the configuration: less of it, if it is private."""
         return address
 
+    @classmethod
+    def shows(cls, options: Any, notification: Notification, site: str) -> str:
+        """Return what people get to see of a message, in plain text; `sixfbd template preview` prints it."""
+        title, text = notification.title, notification.text
+        return text if text.startswith(title) else f"{title}\n\n{text}"
+
     async def deliver(self, notification: Notification) -> Receipt:
         """Try once. Raises TemporaryFailure or PermanentFailure; cancelled at `timeout`, which makes it `unknown`."""
         raise NotImplementedError(f"{type(self).__name__} has no deliver()")

@@ -3,7 +3,7 @@ shown by `sixfbd template preview`. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +11,7 @@ from msgspec import Struct
 from sixfbd.config.tables import Config
 from sixfbd.config.template_files import SUFFIX
 from sixfbd.config.text import Problem, did_you_mean
+from sixfbd.containment import described
 from sixfbd.model import (
     Alert,
     AlertKey,
@@ -29,7 +30,7 @@ from sixfbd.model import (
 from sixfbd.outbox.render import Place, render
 from sixfbd.outbox.templates import MAX_CPU_S, MessageTemplate, TemplateFailedError, TemplateRefusedError
 from sixfbd.outbox.wording import TemplateName, Templates, context_of
-from sixfbd.plugin import EventType, Notification
+from sixfbd.plugin import EventType, Notification, Notifier
 from sixfbd.rules.templates import TemplateError, compile_template
 
 AT: Final = 1_800_000_000.0
@@ -58,12 +59,16 @@ class Preview(Struct, frozen=True):
 
 
 class Shown(Struct, frozen=True):
-    """A preview with the templates that apply to it ("" where the plain message does), as `template preview` shows it."""
+    """A preview with the templates that apply to it ("" where the plain message does), as `template preview` shows it.
+
+    `shows` is what people get to see of it by that channel.
+    """
 
     name: str
     channel: str
     title: str
     text: str
+    shows: str
     title_by: str = ""
     text_by: str = ""
 
@@ -129,17 +134,26 @@ def _trials(named: TemplateName, types: Sequence[EventType]) -> Iterator[Preview
 
 
 def shown(
-    config: Config, event_types: Iterable[EventType], place: Place, rules: Sequence[Rule] = ()
+    config: Config,
+    event_types: Iterable[EventType],
+    place: Place,
+    rules: Sequence[Rule] = (),
+    notifiers: Mapping[str, type[Notifier[Any]]] | None = None,
 ) -> Iterator[Shown]:
-    """Yield how each kind of message reads in each kind of channel that a receiver has; alerts are of the rules given."""
+    """Yield how each kind of message reads in each kind of channel that a receiver has; alerts are of the rules given.
+
+    `notifiers` are the plugins' classes by name, which say what of it people get to see.
+    """
     templates = Templates(config.template_texts)
     types = [one for one in event_types if one.notice]
-    kinds = sorted({kind for channels in config.receivers.values() for kind in channels}) or [""]
+    channels = {kind: one for of in config.receivers.values() for kind, one in of.items()}
     for one in _messages(types, place, rules or (_RULE,)):
         notice = one.obligations[0].notice
         of = "" if notice is None else notice.name
-        for kind in kinds:
+        for kind in sorted(channels) or [""]:
             made = templates.apply(one.notification, one.obligations, place, kind)
+            table = config.notifiers[channels[kind].via] if kind else None
+            cls = Notifier if table is None else (notifiers or {}).get(table.plugin, Notifier)
             title = templates.find("title", made.status, of, kind)
             text = templates.find("text", made.status, of, kind)
             yield Shown(
@@ -147,9 +161,17 @@ def shown(
                 kind,
                 made.title,
                 made.text,
+                _seen(cls, None if table is None else table.options, made, place.site),
                 "" if title is None or templates.failures[title.name] else title.name,
                 "" if text is None or templates.failures[text.name] else text.name,
             )
+
+
+def _seen(cls: type[Notifier[Any]], options: Any, made: Notification, site: str) -> str:
+    try:
+        return str(cls.shows(options, made, site))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is named
+        return f"plugin {cls.__name__}: {described(error)}"
 
 
 def _messages(types: Sequence[EventType], place: Place, rules: Sequence[Rule]) -> Iterator[Preview]:

@@ -81,10 +81,16 @@ def test_the_example_templates_pass_check_config_and_read_well(tmp_path):
     shutil.copytree(EXAMPLES / "templates", tmp_path / "templates")
     config = shop_config(tmp_path)
     catalog = load_plugins(plugin_sources(tmp_path / "sixfbd.toml"))
-    found = {(one.name, one.channel): one for one in shown(config, catalog.event_types.values(), Place("workshop"))}
-    assert found["firing", "sms"].text == "workshop: 🔥 High memory usage: 93%, since 2m5s. sixfbctl ack 0123456789ab"
-    assert "Since 2027-01-15 08:00:00 UTC (2m5s), value 0.93\n" in found["firing", "slack"].text
+    notifiers = {name: entry.cls for name, entry in catalog.notifiers.items()}
+    all_of = shown(config, catalog.event_types.values(), Place("workshop"), (), notifiers)
+    found = {(one.name, one.channel): one for one in all_of}
+    sms = found["firing", "sms"]
+    assert sms.text == "workshop: 🔥 High memory usage: 93%, since 2m5s. sixfbctl ack 0123456789ab"
+    assert re.fullmatch("workshop: High memory usage: 93%, since 2m5s. sixfbctl ack 0123456789ab #[a-z0-9]+", sms.shows)
+    assert "Since 2027-01-15 08:00:00 UTC (2m5s), value 0.93\n" in found["firing", "slack"].shows
     assert found["sale", "slack"].title == "Sale: 2 × VIP dallas-2026-03, $300.00, 18 left"
+    assert found["resolved", "sms"].shows.startswith("workshop: [RESOLVED] "), "an SMS is the title"
+    assert "Labels:" not in found["resolved", "sms"].shows
 
 
 def test_the_documentation_of_templates_names_all_that_they_are_given():

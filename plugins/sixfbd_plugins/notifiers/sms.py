@@ -148,10 +148,13 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
     def show_address(cls, address: str) -> str:
         return last_digits(address)
 
+    @classmethod
+    def shows(cls, options: Any, notification: Notification, site: str) -> str:
+        return body_of(notification, site, options.max_segments)
+
     async def deliver(self, notification: Notification) -> Receipt:
         to = _receiver(notification)
-        ending = " ".join([*_link(notification), reference(notification.id, notification.attempt)])
-        body = fitted(text_of(notification, self.ctx.site), ending, self.options.max_segments)
+        body = body_of(notification, self.ctx.site, self.options.max_segments)
         await self._pace.turn()
         call = self._account.client.messages.create_async(
             to=to, body=body, **self._sender, **self._callback(notification)
@@ -219,6 +222,12 @@ def _link(notification: Notification) -> list[str]:
     """The link that acknowledges an alert that is told alone; a text has no room for more."""
     links = [alert.ack_url for alert in notification.alerts if alert.ack_url]
     return links if len(notification.alerts) == 1 else []
+
+
+def body_of(notification: Notification, site: str, max_segments: int) -> str:
+    """Return an SMS, cut to fit, with its link and the reference by which it is known again."""
+    ending = " ".join([*_link(notification), reference(notification.id, notification.attempt)])
+    return fitted(text_of(notification, site), ending, max_segments)
 
 
 def text_of(notification: Notification, site: str) -> str:
