@@ -285,6 +285,9 @@ async def _serve(running: Running, runs: trio.Nursery) -> None:
             running.schedule.add(instance, paused=name in running.judge.state.paused, before=before.get(name))
         await tasks.start(running.evaluator.run)
         await tasks.start(running.inbound.run)
+        upkeep.end_gone_checks(running)
+        upkeep.end_unwatched(running)
+        upkeep.report_once(running, view)  # or the ages that the last run told would speak in the first round
         with trio.move_on_after(FIRST_ROUND_S):
             await running.evaluator.evaluate_all()
         async with trio.open_nursery() as servers:
@@ -293,9 +296,6 @@ async def _serve(running: Running, runs: trio.Nursery) -> None:
             answer = partial(serve_control, Path(config.control.socket), methods_of(control), stop=running.stop)
             await servers.start(partial(answer, clock=running.world.clock))
             await runs.start(running.schedule.run)
-            upkeep.end_gone_checks(running)
-            upkeep.end_unwatched(running)
-            upkeep.report_once(running, view)
             upkeep.begin(running, view, tasks)
             tasks.start_soon(told.run)
             running.ready = True

@@ -110,7 +110,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole file. `says` is the sentence: what happens, who must be told when, who must not.
 
     `start` is the wall time of time 0. `messages` is how many messages there are, if that matters: one may tell of several
-    alerts. `wrong` says what is wrong with the daemon while a scenario fails for a fault that is known.
+    alerts. `pace` is how often the daemon reports on itself: of a month less often. `wrong` says what is wrong with the daemon
+    while a scenario fails for a fault that is known.
     """
 
     says: Annotated[str, Meta(min_length=20)]
@@ -120,6 +121,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     config: dict[str, Any] = {}
     at: Annotated[tuple[Step, ...], Meta(min_length=1)]
     expect: tuple[Expectation, ...] = ()
+    pace: Duration = Duration(30)
     name: str = ""
     wrong: str = ""
 

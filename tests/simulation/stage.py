@@ -42,7 +42,7 @@ from tests.simulation.scenario import Scenario, ScenarioError, Step
 ALICE: Final = Actor("uid:1000 alice")
 CHECKPOINT_EVERY: Final = 2000  # writes; a WAL that nobody copies into the file grows for ever
 BEGIN_S: Final = 60.0  # simulated; a daemon takes none of it
-OWN_EVERY_S: Final = (
+pace_s: Final = (
     30.0  # the daemon's series about itself; as often as it reports them they would take most of the time
 )
 PLACE: Final = Path("/dev/shm")
@@ -117,7 +117,7 @@ def play(scenario: Scenario) -> tuple[list[Arrival], FarSide]:
     series = [one for step in scenario.at for one in step.series]
     catalog, far_side = with_doubles(_catalog(), series)
     place = PLACE if PLACE.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="sixfbd-", dir=place) as directory, _without_threads(catalog):
+    with tempfile.TemporaryDirectory(prefix="sixfbd-", dir=place) as directory, _without_threads(catalog, scenario.pace):
         try:
             _Play(scenario, catalog, far_side, Path(directory)).run()
         except* (ScenarioError, ConfigError) as group:
@@ -130,8 +130,11 @@ def _first_of(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _without_threads(catalog: PluginCatalog) -> Iterator[None]:
-    """In line what would be in threads, as long as this lasts; a reload finds the doubles as well."""
+def _without_threads(catalog: PluginCatalog, pace_s: float) -> Iterator[None]:
+    """In line what would be in threads, as long as this lasts; a reload finds the doubles as well.
+
+    The daemon reports on itself every `pace_s` only: as often as it does it would take most of the time.
+    """
 
     async def run_sync(fn: Callable[..., Any], *args: Any, **_: Any) -> Any:
         await trio.lowlevel.checkpoint()
@@ -148,8 +151,8 @@ def _without_threads(catalog: PluginCatalog) -> Iterator[None]:
             mock.patch("sixfbd.journal.database.Writer", InlineWriter),
             mock.patch("sixfbd.reload.load_plugins", lambda sources: catalog),
             mock.patch.object(upkeep, "collect_garbage", collect_nothing),
-            mock.patch.object(upkeep, "INTERVAL_S", OWN_EVERY_S),
-            mock.patch.object(upkeep, "ALIVE_S", OWN_EVERY_S),
+            mock.patch.object(upkeep, "INTERVAL_S", pace_s),
+            mock.patch.object(upkeep, "ALIVE_S", pace_s),
             mock.patch.object(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             mock.patch.object(trio._core._run, "_r", random.Random(1)),
         ):
