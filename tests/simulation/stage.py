@@ -42,9 +42,7 @@ from tests.simulation.scenario import Scenario, ScenarioError, Step
 ALICE: Final = Actor("uid:1000 alice")
 CHECKPOINT_EVERY: Final = 2000  # writes; a WAL that nobody copies into the file grows for ever
 BEGIN_S: Final = 60.0  # simulated; a daemon takes none of it
-pace_s: Final = (
-    30.0  # the daemon's series about itself; as often as it reports them they would take most of the time
-)
+pace_s: Final = 30.0  # the daemon's series about itself; as often as it reports them they would take most of the time
 PLACE: Final = Path("/dev/shm")
 
 DEFAULTS: Final[dict[str, Any]] = {
@@ -117,7 +115,10 @@ def play(scenario: Scenario) -> tuple[list[Arrival], FarSide]:
     series = [one for step in scenario.at for one in step.series]
     catalog, far_side = with_doubles(_catalog(), series)
     place = PLACE if PLACE.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="sixfbd-", dir=place) as directory, _without_threads(catalog, scenario.pace):
+    with (
+        tempfile.TemporaryDirectory(prefix="sixfbd-", dir=place) as directory,
+        _without_threads(catalog, scenario.pace),
+    ):
         try:
             _Play(scenario, catalog, far_side, Path(directory)).run()
         except* (ScenarioError, ConfigError) as group:
