@@ -30,8 +30,9 @@ from sixfbd.alerting.inputs import (
 )
 from sixfbd.alerting.making import Making
 from sixfbd.alerting.overdue import late_at, look_at
-from sixfbd.alerting.owe import Transition, owe, owe_notice
+from sixfbd.alerting.owe import Transition, newly_named, owe, owe_again, owe_notice
 from sixfbd.alerting.policy import NotifierPolicy, Policy
+from sixfbd.alerting.routes import Routing
 from sixfbd.journal.records import (
     AlertChanged,
     Configured,
@@ -255,7 +256,7 @@ class _Round(Making):
 
         What a rule found that asks something else now is no answer to what it asks.
         """
-        before, self.policy = self.policy.rules, replaced.policy
+        routing, before, self.policy = self.policy.routing, self.policy.rules, replaced.policy
         self.doubt_all_holds()
         changed = {name for name, rule in self.policy.rules.items() if not _asks_the_same(before.get(name), rule)}
         self._found.clear()
@@ -273,7 +274,17 @@ class _Round(Making):
                 else:
                     self._change(states.retimed(self.policy.rules[name], alert, at))
                 yield from self.rest()
+        yield from self._tell_newly_named(routing, replaced.at)
         self.effects.append(Reply(replaced.slot, Outcome(True)))
+
+    def _tell_newly_named(self, before: Routing, at: float) -> Steps[None]:
+        """Whom the routes name from now on of what fires already, and nobody has taken on: nobody else would tell them."""
+        for alert in sorted(self.draft.alerts.values(), key=lambda one: one.key):
+            if alert.state is AlertState.FIRING and not alert.held and alert.acked_by is None:
+                named = newly_named(self.draft, before, self.policy, alert, at)
+                if named:
+                    self.owe(owe_again(self.draft, self.policy, alert, "fire", dict.fromkeys(named, ""), at), at)
+                yield from self.rest()
 
     def _withdraw(self, at: float) -> Steps[None]:
         """End the alerts of rules that are gone."""

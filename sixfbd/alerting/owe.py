@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sixfbd.alerting.identity import obligation_id
 from sixfbd.alerting.policy import Policy
-from sixfbd.alerting.routes import Route, Routed
+from sixfbd.alerting.routes import Route, Routed, Routing
 from sixfbd.journal.state import State
 from sixfbd.model import Alert, Notice, Obligation, ObligationKind, Severity, StoredEvent, Target
 
@@ -132,6 +132,16 @@ def owe_again(
         if not policy.calendar.kept(one, alert.severity, at):
             owed.append(_timed(state, alerting(alert, told_as, one.target, at, before), one.route))
     return owed
+
+
+def newly_named(state: State, before: Routing, policy: Policy, alert: Alert, at: float) -> list[Target]:
+    """Return whom the routes name of an alert, of receivers that they did not name before, and who knows nothing of it.
+
+    Another channel of somebody who was named is none: a reload is no reason to be told again.
+    """
+    old = {one.target.receiver for one in before.targets(alert.labels, alert.severity, at)}
+    named = (one.target for one in policy.routing.targets(alert.labels, alert.severity, at))
+    return [one for one in named if one.receiver not in old and not _is_known(state, alert, one)]
 
 
 def _is_known(state: State, alert: Alert, target: Target) -> bool:

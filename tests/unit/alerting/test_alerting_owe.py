@@ -145,6 +145,36 @@ def test_a_new_target_of_the_routes_is_not_told_the_end_of_what_it_never_heard_o
     one.check()
 
 
+def test_a_receiver_that_a_reload_routes_to_is_told_of_what_fires_and_who_was_named_before_is_not_told_again(
+    kit, ledger
+):
+    both = {name: {"hook": kit.Channel(via="hook")} for name in ("primary", "other")}
+    one = ledger(receivers=both, hook={})
+    one.see(kit.found(host="a"))
+    answer_all(one)
+    moved = kit.policy(receivers=both, route=kit.RouteTable(receiver="other"), hook={})
+    for after in (1, 2):
+        one.go(kit.Replaced(kit.START + after, moved, "h", kit.Actor("me"), None), at=kit.START + after)
+        answer_all(one)
+    assert one.states() == [("fire", "accepted"), ("fire", "accepted")]
+    assert {effect.message.target.receiver for effect in one.effects if isinstance(effect, kit.Deliver)} == set(both)
+    one.see(at=kit.START + 3)
+    assert one.states("resolve") == [("resolve", "sending"), ("resolve", "sending")]
+    one.check()
+
+
+def test_nobody_new_is_told_at_a_reload_of_what_somebody_has_taken_on(kit, ledger):
+    both = {name: {"hook": kit.Channel(via="hook")} for name in ("primary", "other")}
+    one = ledger(receivers=both, hook={})
+    one.see(kit.found(host="a"))
+    answer_all(one)
+    assert one.command(kit.Ack(one.alert().id)).ok
+    moved = kit.policy(receivers=both, route=kit.RouteTable(receiver="other"), hook={})
+    one.go(kit.Replaced(kit.START + 1, moved, "h", kit.Actor("me"), None), at=kit.START + 1)
+    assert one.states() == [("fire", "accepted")]
+    one.check()
+
+
 def test_a_level_is_told_as_a_level_to_who_knows_and_as_a_fire_to_who_does_not(kit, ledger):
     from sixfbd.model import Severity
 
