@@ -9,7 +9,7 @@ from tests.simulation.stage import play
 from tests.simulation.verdict import judged
 
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.toml"))
-MOST_PAGES = 1.1  # per incident
+MARKED = "may be a repeat"
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
@@ -20,4 +20,5 @@ def test_everybody_is_told_what_the_scenario_says_and_nothing_besides(path, requ
     arrivals, _ = play(scenario)
     verdict = judged(scenario, arrivals)
     assert verdict.is_good, f"{scenario.says}\n{verdict}"
-    assert verdict.pages <= MOST_PAGES * verdict.incidents
+    marked = sum(MARKED in one.text for one in arrivals if one.kind == "fire")
+    assert verdict.pages - verdict.incidents <= marked, "an incident was paged twice, and not as a possible repeat"
