@@ -529,6 +529,12 @@ def silence_expire(session: Session, ids: tuple[str, ...]) -> None:
         session.say(result, result)
 
 
+_wait_option = click.option(
+    "--wait", "wait_s", default=30.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0, 50),
+    help="Longest wait for what comes of it.",
+)  # fmt: skip
+
+
 @cli.group()
 def notify() -> None:
     """The way to people."""
@@ -536,10 +542,7 @@ def notify() -> None:
 
 @notify.command("test")
 @click.argument("receivers", metavar="RECEIVER...", nargs=-1)
-@click.option(
-    "--wait", "wait_s", default=30.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0, 50),
-    help="Longest wait for what comes of it.",
-)  # fmt: skip
+@_wait_option
 @json_option
 @pass_session
 @click.pass_context
@@ -548,17 +551,12 @@ def notify_test(ctx: click.Context, session: Session, receivers: tuple[str, ...]
 
     It goes the way of every other message, and is in the journal as they are. Exit code 1 unless each was taken.
     """
-    result = session.ask("notify.test", receivers=receivers, wait_s=wait_s)
-    view = session.show(result, NotifyTestView, lambda view: show.show_notify_test(view, terminal_width()))
-    ctx.exit(OK if all(one.state in ("accepted", "delivered") for one in view.targets) else FAILED)
+    ctx.exit(_try_out(session, "notify.test", receivers, wait_s))
 
 
 @cli.command()
 @click.argument("receivers", metavar="RECEIVER...", nargs=-1)
-@click.option(
-    "--wait", "wait_s", default=30.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0, 50),
-    help="Longest wait for what comes of it.",
-)  # fmt: skip
+@_wait_option
 @json_option
 @pass_session
 @click.pass_context
@@ -568,9 +566,14 @@ def drill(ctx: click.Context, session: Session, receivers: tuple[str, ...], wait
     As `notify test`, with messages that say that they are a drill; one that does not arrive is an alert (DrillFailed) until one
     has. Exit code 1 unless each was taken.
     """
-    result = session.ask("drill", receivers=receivers, wait_s=wait_s)
+    ctx.exit(_try_out(session, "drill", receivers, wait_s))
+
+
+def _try_out(session: Session, method: str, receivers: tuple[str, ...], wait_s: float) -> int:
+    """Have the way to people tried out, and print what came of it; the exit code says whether each message was taken."""
+    result = session.ask(method, receivers=receivers, wait_s=wait_s)
     view = session.show(result, NotifyTestView, lambda view: show.show_notify_test(view, terminal_width()))
-    ctx.exit(OK if all(one.state in ("accepted", "delivered") for one in view.targets) else FAILED)
+    return OK if all(one.state in ("accepted", "delivered") for one in view.targets) else FAILED
 
 
 @cli.group()

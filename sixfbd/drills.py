@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sixfbd.alerting.routes import Routing
 from sixfbd.config.tables import DrillTable
+from sixfbd.journal.records import DrillHeld
 from sixfbd.journal.state import DRILL_GROUP, State
 from sixfbd.model import Actor, HoldDrill, Sample, Target
 from sixfbd.running import Running
@@ -36,7 +37,7 @@ class Interval(Protocol):
 
 
 class FailedDrill(Struct, frozen=True):
-    """A target that the last drill of a name (\"\": by hand) did not reach."""
+    """A target that the last drill of a name ("": by hand) did not reach."""
 
     drill: str
     target: Target
@@ -91,13 +92,12 @@ def failed(state: State, routing: Routing, now: float) -> list[FailedDrill]:
         for target in state.drills[name].targets
         if target in routing.all_of(target.receiver)
         and (state.drilled.get(target) or 0.0) < state.drills[name].at
-        and (now - state.drills[name].at > ARRIVES_S or not _is_on_its_way(state, name, target))
+        and (now - state.drills[name].at > ARRIVES_S or not _is_on_its_way(state, state.drills[name], target))
     ]
 
 
-def _is_on_its_way(state: State, name: str, target: Target) -> bool:
-    subject = f"drill/{name}/{state.drills[name].at!r}"
-    if any(one.target == target for one in state.open_obligations(subject)):
+def _is_on_its_way(state: State, drill: DrillHeld, target: Target) -> bool:
+    if any(one.target == target for one in state.open_obligations(drill.subject)):
         return True
     return any(one.message.target == target and one.message.group == DRILL_GROUP for one in state.awaited.values())
 

@@ -16,7 +16,7 @@ from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import ClockStepped, Damaged
 from sixfbd.journal.salvage import MARK
-from sixfbd.model import MetricKind, Sample
+from sixfbd.model import Sample
 from sixfbd.readers.condition import budgets_left, damages
 from sixfbd.readers.for_http import HttpView
 from sixfbd.running import Running
@@ -102,7 +102,7 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
         stale_s = stale_after_s(state.interval_s, running.checks[state.name].timeout_s)
         yield from check_samples(state, stale_s)
     for parent in sorted({one for check in running.config.checks.values() for one in check.depends_on}):
-        yield Sample("sixfbd_check_is_parent", 1.0, one_label("check", parent), MetricKind.GAUGE)
+        yield gauge("sixfbd_check_is_parent", 1.0, check=parent)
     for (event_type, outcome), count in intake.event_outcomes.items():
         yield counter("sixfbd_events_total", count, type=event_type, outcome=outcome)
     yield counter("sixfbd_event_times_clamped_total", intake.clamped_times)

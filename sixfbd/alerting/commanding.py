@@ -193,10 +193,10 @@ class Commanding(Overdue):
         targets = self._all_of(command.receivers)
         if isinstance(targets, str):
             return Outcome(False, error=targets), said
-        subject = f"drill/{command.name}/{at!r}"
-        self.emit(DrillHeld(at, command.name, tuple(targets)))
-        self._try_out(targets, subject, DRILL_TEXT, at)
-        return Outcome(True, f"{len(targets)} messages of a drill are on their way", id=subject), said
+        drill = DrillHeld(at, command.name, tuple(targets))
+        self.emit(drill)
+        self._try_out(targets, drill.subject, DRILL_TEXT, at)
+        return Outcome(True, f"{len(targets)} messages of a drill are on their way", id=drill.subject), said
 
     def _all_of(self, receivers: tuple[str, ...]) -> list[Target] | str:
         """Return the targets of all channels of these receivers, of all of them if none is named; else what is wrong."""

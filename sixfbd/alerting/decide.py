@@ -279,6 +279,8 @@ class _Round(Making):
 
     def _tell_newly_named(self, before: Routing, at: float) -> Steps[None]:
         """Whom the routes name from now on of what fires already, and nobody has taken on: nobody else would tell them."""
+        if before == self.policy.routing:
+            return
         for alert in sorted(self.draft.alerts.values(), key=lambda one: one.key):
             if alert.state is AlertState.FIRING and not alert.held and alert.acked_by is None:
                 named = newly_named(self.draft, before, self.policy, alert, at)

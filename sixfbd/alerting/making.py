@@ -45,10 +45,9 @@ class Making(Commanding):
             yield from self._within_budgets(sorted(_bundles(groups), key=_urgent_first))
 
     def _within_budgets(self, bundles: Sequence[Bundle]) -> Steps[None]:
-        over: dict[Purse, list[Obligation]] = {}
+        over: dict[Purse, tuple[Budget, list[Obligation]]] = {}
         for target, group, obligations in bundles:
-            purse = _purse(target, obligations[0])
-            budget = self._budget(purse)
+            purse, budget = _purse(target, obligations[0]), self._budget(target, obligations[0])
             waits = purse in over or any(one.postponed for one in obligations)
             if budget is None:
                 self._new_message(target, group, obligations)
@@ -56,32 +55,29 @@ class Making(Commanding):
                 self.emit(Spent(self.now, *purse))
                 self._new_message(target, group, obligations)
             else:
-                over.setdefault(purse, []).extend(obligations)
+                over.setdefault(purse, (budget, []))[1].extend(obligations)
             yield from self.rest()
-        for purse, waiting in over.items():
-            yield from self._digest(purse, waiting)
+        for purse, (budget, waiting) in over.items():
+            yield from self._digest(purse, budget, waiting)
 
-    def _budget(self, purse: Purse) -> Budget | None:
-        target, notice = purse
-        if not notice:
+    def _budget(self, target: Target, obligation: Obligation) -> Budget | None:
+        """Return the budget that a message costs; what only tries out the way to people costs none."""
+        if obligation.about is not None:
             return self.policy.budgets.get(target)
-        return self.policy.notice_budget if notice in self.policy.notice_groups else None
+        return None if obligation.notice is None else self.policy.notice_budget
 
     def _has_room(self, purse: Purse, budget: Budget, *, urgent: bool) -> bool:
         return budget.has_room(self.draft.spent.get(purse) or (), self.now, urgent=urgent)
 
-    def _digest(self, purse: Purse, waiting: Sequence[Obligation]) -> Steps[None]:
+    def _digest(self, purse: Purse, budget: Budget, waiting: Sequence[Obligation]) -> Steps[None]:
         """Tell what is over a budget in one message, if it is time for one; else it waits until it is."""
-        budget = self._budget(purse)
-        assert budget is not None
         at = self._digest_at(purse, budget)
         ends_first = sorted(waiting, key=lambda one: (one.kind != "resolve", -one.severity.rank, one.at))
         if at <= self.now:
             carried, rest = ends_first[:MAX_OBLIGATIONS], ends_first[MAX_OBLIGATIONS:]
             firing = [one for one in rest if one.kind != "resolve"]
             self.emit(Spent(self.now, *purse, digest=True))
-            group = DIGEST if not purse[1] else purse[1]
-            self._new_message(purse[0], group, carried, digest=True, more=len(firing))
+            self._new_message(purse[0], purse[1] or DIGEST, carried, digest=True, more=len(firing))
             reason = f"counted in the digest {message_id(carried[0].id)}"
             for one in firing:
                 self.suppress(one, reason, self.now)

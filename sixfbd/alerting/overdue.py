@@ -70,7 +70,7 @@ class Overdue(Holding):
     def _heed_late(self, identity: MessageId) -> None:
         awaited = self.draft.awaited.get(identity)
         message = self.draft.messages[identity] if awaited is None else awaited.message
-        carried = self.draft.carried(message) if awaited is None else awaited.obligations
+        carried = self.carried_by(message)
         what = "not taken" if awaited is None else "taken, but no receipt came"
         why = f"{message.target.notifier}: {what} within {show_duration(LATE_S)}"
         self.emit(MessageLate(self.now, identity, why))

@@ -44,8 +44,7 @@ def owe(state: State, policy: Policy, alert: Alert, transition: Transition, at: 
     for target, way in targets.items():
         one = alerting(alert, _kind(state, alert, transition, target), target, at)
         one = _timed(state, one, policy.routing.route if way is None else way.route)
-        kept = "" if way is None or transition == "resolve" else policy.calendar.kept(way, alert.severity, at)
-        owed.append(replace(one, state="suppressed", reason=kept, held=True) if kept else one)
+        owed.append(one if way is None or transition == "resolve" else _unless_kept(policy, one, way))
     return sorted(owed, key=lambda one: one.state != "pending")
 
 
@@ -156,12 +155,14 @@ def owe_step(state: State, policy: Policy, alert: Alert, receiver: str, at: floa
     if not named:
         reason = f"no receiver: {receiver} has no channel that severity {alert.severity} uses"
         return [replace(alerting(alert, "escalate", NOBODY, at), state="suppressed", reason=reason)]
-    owed: list[Obligation] = []
-    for one in named:
-        made = _timed(state, alerting(alert, "escalate", one.target, at), one.route)
-        kept = policy.calendar.kept(one, alert.severity, at)
-        owed.append(replace(made, state="suppressed", reason=kept, held=True) if kept else made)
-    return owed
+    owed = ((_timed(state, alerting(alert, "escalate", one.target, at), one.route), one) for one in named)
+    return [_unless_kept(policy, made, way) for made, way in owed]
+
+
+def _unless_kept(policy: Policy, owed: Obligation, way: Routed) -> Obligation:
+    """Return what is owed by a way, suppressed if the calendar keeps its target from it for now."""
+    kept = policy.calendar.kept(way, owed.severity, owed.at)
+    return replace(owed, state="suppressed", reason=kept, held=True) if kept else owed
 
 
 def _named_by_steps(policy: Policy, alert: Alert, at: float) -> list[Routed]:

@@ -78,11 +78,6 @@ class Policy(Struct, frozen=True, kw_only=True):
     receipt_of: ReceiptOf = lambda stored: None
     notice_of: NoticeOf = lambda stored: ("", {})
 
-    @property
-    def notice_groups(self) -> frozenset[str]:
-        """The groups of notices that have a budget."""
-        return frozenset(f"notice:{name}" for name in self.notices.values())
-
     def heeds(self, event_type: str) -> bool:
         """Tell whether an event of this type is the judge's business."""
         return event_type in self.notices or event_type in self.receipts

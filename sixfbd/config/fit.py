@@ -299,10 +299,9 @@ def _warn_of_silent_channel(config: Config, path: KeyPath, walk: Walk) -> None:
 def _fit_route(route: RouteTable, path: KeyPath, receivers: frozenset[str], walk: Walk, *, root: bool) -> None:
     if root and route.matchers:
         walk.note((*path, "matchers"), "the first route takes everything", "move the matchers into [[route.routes]]")
-    if route.receiver and route.receiver not in receivers:
-        hint = did_you_mean(route.receiver, receivers) or "there is no [receivers.NAME]"
-        walk.absent((*path, "receiver"), "is not a receiver", hint, show_value(route.receiver))
-    elif root and not route.receiver and receivers:
+    if route.receiver:
+        _fit_receiver(route.receiver, (*path, "receiver"), receivers, walk)
+    elif root and receivers:
         walk.absent((*path, "receiver"), "is missing", did_you_mean("", receivers))
     _fit_matchers(route.matchers, (*path, "matchers"), walk)
     for key in ("group_wait", "group_interval", "repeat_interval"):
@@ -331,18 +330,13 @@ def _fit_matchers(matchers: Sequence[str], path: KeyPath, walk: Walk) -> None:
 
 
 def _fit_escalations(escalations: Sequence[EscalationTable], receivers: frozenset[str], walk: Walk) -> None:
-    names: set[str] = set()
+    _fit_names([one.name for one in escalations], "escalations", walk)
     for place, table in enumerate(escalations):
         path = ("escalations", place)
-        if table.name in names:
-            walk.note((*path, "name"), "is there twice", "choose another name", show_value(table.name))
-        names.add(table.name)
         _fit_matchers(table.matchers, (*path, "matchers"), walk)
         for number, step in enumerate(table.steps):
             here = (*path, "steps", number)
-            if step.receiver not in receivers:
-                hint = did_you_mean(step.receiver, receivers) or "there is no [receivers.NAME]"
-                walk.absent((*here, "receiver"), "is not a receiver", hint, show_value(step.receiver))
+            _fit_receiver(step.receiver, (*here, "receiver"), receivers, walk)
             if step.after <= 0:
                 walk.note(
                     (*here, "after"),
@@ -353,26 +347,42 @@ def _fit_escalations(escalations: Sequence[EscalationTable], receivers: frozense
 
 
 def _fit_drills(drills: Sequence[DrillTable], receivers: frozenset[str], intervals: frozenset[str], walk: Walk) -> None:
-    names: set[str] = set()
+    _fit_names([one.name for one in drills], "drills", walk)
     for place, drill in enumerate(drills):
         path = ("drills", place)
-        if drill.name in names:
-            walk.note((*path, "name"), "is there twice", "choose another name", show_value(drill.name))
-        names.add(drill.name)
         for number, name in enumerate(drill.receivers):
-            if name not in receivers:
-                hint = did_you_mean(name, receivers) or "there is no [receivers.NAME]"
-                walk.absent((*path, "receivers", number), "is not a receiver", hint, show_value(name))
-        if drill.during not in intervals:
-            hint = did_you_mean(drill.during, intervals) or "there is no [time_intervals.NAME]"
-            walk.absent((*path, "during"), "is not a time interval", hint, show_value(drill.during))
+            _fit_receiver(name, (*path, "receivers", number), receivers, walk)
+        _fit_interval(drill.during, (*path, "during"), intervals, walk)
+
+
+def _fit_receiver(name: str, path: KeyPath, known: frozenset[str], walk: Walk) -> None:
+    if name not in known:
+        hint = did_you_mean(name, known) or "there is no [receivers.NAME]"
+        walk.absent(path, "is not a receiver", hint, show_value(name))
+
+
+def _fit_interval(name: str, path: KeyPath, known: frozenset[str], walk: Walk) -> None:
+    if name not in known:
+        hint = did_you_mean(name, known) or "there is no [time_intervals.NAME]"
+        walk.absent(path, "is not a time interval", hint, show_value(name))
 
 
 def _fit_intervals(names: Sequence[str], path: KeyPath, known: frozenset[str], walk: Walk) -> None:
     for place, name in enumerate(names):
-        if name not in known:
-            hint = did_you_mean(name, known) or "there is no [time_intervals.NAME]"
-            walk.absent((*path, place), "is not a time interval", hint, show_value(name))
+        _fit_interval(name, (*path, place), known, walk)
+
+
+def _fit_names(names: Sequence[str], header: str, walk: Walk) -> None:
+    """Note each name of the tables of a list that an earlier one has."""
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            walk.note((header, place, "name"), "is there twice", "choose another name", show_value(name))
+
+
+def _note_error(error: ValueError, path: KeyPath, walk: Walk) -> None:
+    """Note what an error says: what; the mend."""
+    message, _, hint = str(error).partition("; ")
+    walk.note(path, message, hint)
 
 
 def _fit_intervals_of(route: RouteTable, path: KeyPath, known: frozenset[str], walk: Walk) -> None:
@@ -393,24 +403,19 @@ def _fit_calendar(config: Config, walk: Walk) -> None:
             try:
                 compile_interval(msgspec.structs.replace(table, intervals=(part,)), zone)
             except ValueError as error:
-                message, _, hint = str(error).partition("; ")
-                walk.note((*path, place), message, hint)
+                _note_error(error, (*path, place), walk)
         if not walk.failed(path):
             made[name] = compile_interval(table, zone)
-    names: set[str] = set()
+    _fit_names([one.name for one in config.maintenance], "maintenance", walk)
     for place, window in enumerate(config.maintenance):
         here = ("maintenance", place)
-        if window.name in names:
-            walk.note((*here, "name"), "is there twice", "choose another name", show_value(window.name))
-        names.add(window.name)
         _fit_matchers(window.matchers, (*here, "matchers"), walk)
         if walk.failed((*here, "matchers")) or walk.failed(("time_intervals", window.during)):
             continue
         try:
             compile_window(window, made.get, zone, "maintenance")
         except ValueError as error:
-            message, _, hint = str(error).partition("; ")
-            walk.note(here, message, hint)
+            _note_error(error, here, walk)
 
 
 def _fit_oncall(config: Config, receivers: frozenset[str], walk: Walk) -> None:
@@ -424,14 +429,11 @@ def _fit_oncall(config: Config, receivers: frozenset[str], walk: Walk) -> None:
             walk.note(path, f"there is a [receivers.{name}] too", "a name stands for one of them; choose another")
         stand_ins = [(("overrides", place, "member"), one.member) for place, one in enumerate(table.overrides)]
         for below, member in (*((("members", place), one) for place, one in enumerate(table.members)), *stand_ins):
-            if member not in receivers:
-                hint = did_you_mean(member, receivers) or "there is no [receivers.NAME]"
-                walk.absent((*path, *below), "is not a receiver", hint, show_value(member))
+            _fit_receiver(member, (*path, *below), receivers, walk)
         try:
             compile_rotation(table, zone)
         except ValueError as error:
-            message, _, hint = str(error).partition("; ")
-            walk.note(path, message, hint)
+            _note_error(error, path, walk)
 
 
 def _fit_parents(config: Config, known: frozenset[str], walk: Walk) -> None:

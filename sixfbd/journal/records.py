@@ -205,6 +205,11 @@ class DrillHeld(Struct, frozen=True, tag_field="r", tag="drill"):
     name: str
     targets: tuple[Target, ...]
 
+    @property
+    def subject(self) -> str:
+        """What the obligations of this drill are about."""
+        return f"drill/{self.name}/{self.at!r}"
+
 
 class Audited(Struct, frozen=True, tag_field="r", tag="audited"):
     """Who commanded what, and what came of it."""

@@ -1,11 +1,9 @@
 """The whole story of one alert, as the journal has it, with addresses as they may be shown."""
 
 from sixfbd.control.engine import Routed, StoryRecord, WhyView
-from sixfbd.journal.records import Acked, AlertChanged, Audited, MessageChanged, ObligationChanged, Owed, Postponed
+from sixfbd.journal.records import AlertChanged
 from sixfbd.readers.addresses import Addresses
 from sixfbd.running import Running
-
-TOLD = (AlertChanged, Acked, Owed, ObligationChanged, Postponed, MessageChanged, Audited)
 
 
 async def why(running: Running, alert: str, addresses: Addresses) -> WhyView | None:
@@ -22,5 +20,5 @@ async def why(running: Running, alert: str, addresses: Addresses) -> WhyView | N
     routes: dict[tuple[str, str], Routed] = {}
     for routed in running.judge.policy.routing.targets(last.labels, last.severity, running.world.clock.now()):
         routes[routed.target.receiver, routed.path] = Routed(routed.target.receiver, (routed.path,))
-    records: tuple[StoryRecord, ...] = tuple(addresses.record(one) for one in history if isinstance(one, TOLD))
+    records: tuple[StoryRecord, ...] = tuple(addresses.record(one) for one in history if isinstance(one, StoryRecord))
     return WhyView(alert=last, rule=rule, routes=tuple(routes.values()), records=records)
