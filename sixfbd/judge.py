@@ -16,7 +16,7 @@ import msgspec
 import structlog
 import trio
 
-from sixfbd.alerting.decide import EVENTS_UNJUDGED, after_start, decide, deciding
+from sixfbd.alerting.decide import EVENTS_UNJUDGED, after_start, asks_the_same, decide, deciding
 from sixfbd.alerting.inputs import (
     Answer,
     Began,
@@ -367,7 +367,10 @@ class Judge:
         self._wake = trio.Event()
 
     async def _drain(self) -> list[Input]:
-        """Take at most INPUTS_A_ROUND inputs off the queues; what is left over wakes the next round."""
+        """Take at most INPUTS_A_ROUND inputs off the queues; what is left over wakes the next round.
+
+        What the rules find after a reload was asked for waits for what comes of that: it drops it, or fails.
+        """
         inputs: list[Input] = []
         if self._events_wait():
             try:
@@ -379,8 +382,9 @@ class Judge:
             inputs.append(self._others.popleft())
         while self._asked and len(inputs) < INPUTS_A_ROUND:
             inputs.append(self._asked.popleft())
-        for rule in list(self._evaluations)[: INPUTS_A_ROUND - len(inputs)]:
-            inputs.append(self._evaluations.pop(rule))
+        until = next((one.at for one in inputs if isinstance(one, Replaced)), float("inf"))
+        waiting = [rule for rule, one in self._evaluations.items() if one.at <= until]
+        inputs += [self._evaluations.pop(rule) for rule in waiting[: INPUTS_A_ROUND - len(inputs)]]
         return inputs
 
     async def _read_events(self) -> EventsCommitted:
@@ -475,8 +479,10 @@ class Judge:
             if isinstance(one, Evaluated):
                 self._latest[one.rule] = one
         if policy is not self.policy:
+            before = self.policy.rules
+            unchanged = {name for name, rule in policy.rules.items() if asks_the_same(before.get(name), rule)}
             self.policy = policy
-            self._latest = {rule: one for rule, one in self._latest.items() if rule in policy.rules}
+            self._latest = {name: one for name, one in self._latest.items() if name in unchanged}
             self._evaluations.clear()
             for one in inputs:
                 if isinstance(one, Replaced):

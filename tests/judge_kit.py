@@ -129,7 +129,8 @@ def annotate(rule, found):
 def rule(name="Hot", **options):
     options.setdefault("severity", None if "levels" in options else Severity.HIGH)
     options.setdefault("annotations", {"summary": "it is {{ $value }}"})
-    return Rule(name=name, expr="x > 1", **options)
+    options.setdefault("expr", "x > 1")
+    return Rule(name=name, **options)
 
 
 STOCK_LEVELS = (

@@ -30,7 +30,7 @@ from sixfbd.alerting.inputs import (
 )
 from sixfbd.alerting.making import Making
 from sixfbd.alerting.overdue import late_at, look_at
-from sixfbd.alerting.owe import Transition, newly_named, owe, owe_again, owe_notice
+from sixfbd.alerting.owe import Transition, owe, owe_newly_named, owe_notice
 from sixfbd.alerting.policy import NotifierPolicy, Policy
 from sixfbd.alerting.routes import Routing
 from sixfbd.journal.records import (
@@ -258,7 +258,7 @@ class _Round(Making):
         """
         routing, before, self.policy = self.policy.routing, self.policy.rules, replaced.policy
         self.doubt_all_holds()
-        changed = {name for name, rule in self.policy.rules.items() if not _asks_the_same(before.get(name), rule)}
+        changed = {name for name, rule in self.policy.rules.items() if not asks_the_same(before.get(name), rule)}
         self._found.clear()
         self.latest = {name: one for name, one in self.latest.items() if name not in changed}
         self.emit(Configured(replaced.at, replaced.config, replaced.by.name))
@@ -282,10 +282,8 @@ class _Round(Making):
         if before == self.policy.routing:
             return
         for alert in sorted(self.draft.alerts.values(), key=lambda one: one.key):
-            if alert.state is AlertState.FIRING and not alert.held and alert.acked_by is None:
-                named = newly_named(self.draft, before, self.policy, alert, at)
-                if named:
-                    self.owe(owe_again(self.draft, self.policy, alert, "fire", dict.fromkeys(named, ""), at), at)
+            if alert.state is AlertState.FIRING and alert.acked_by is None:
+                self.owe(owe_newly_named(self.draft, before, self.policy, alert, at), at)
                 yield from self.rest()
 
     def _withdraw(self, at: float) -> Steps[None]:
@@ -444,7 +442,8 @@ class _Round(Making):
         return min((at for at in times if at is not None), default=None)
 
 
-def _asks_the_same(before: Rule | None, now: Rule) -> bool:
+def asks_the_same(before: Rule | None, now: Rule) -> bool:
+    """Tell whether what a rule found before a reload answers what it asks after it."""
     return before is not None and (before.expr, before.levels) == (now.expr, now.levels)
 
 

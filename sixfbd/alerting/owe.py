@@ -133,14 +133,22 @@ def owe_again(
     return owed
 
 
-def newly_named(state: State, before: Routing, policy: Policy, alert: Alert, at: float) -> list[Target]:
-    """Return whom the routes name of an alert, of receivers that they did not name before, and who knows nothing of it.
+def owe_newly_named(state: State, before: Routing, policy: Policy, alert: Alert, at: float) -> list[Obligation]:
+    """Return what is owed to whom the routes name of a firing alert, of receivers that they did not name before, and who
+    knows nothing of it; suppressed while a hold or the calendar keeps it back, so that its end tells them.
 
     Another channel of somebody who was named is none: a reload is no reason to be told again.
     """
     old = {one.target.receiver for one in before.targets(alert.labels, alert.severity, at)}
-    named = (one.target for one in policy.routing.targets(alert.labels, alert.severity, at))
-    return [one for one in named if one.receiver not in old and not _is_known(state, alert, one)]
+    withheld = state.withheld.get(alert.id) or {}
+    holds = "; ".join(map(str, alert.held))
+    owed: list[Obligation] = []
+    for one in policy.routing.targets(alert.labels, alert.severity, at):
+        if one.target.receiver in old or one.target in withheld or _is_known(state, alert, one.target):
+            continue
+        made = _unless_kept(policy, _timed(state, alerting(alert, "fire", one.target, at), one.route), one)
+        owed.append(replace(made, state="suppressed", reason=holds, held=True) if holds else made)
+    return owed
 
 
 def _is_known(state: State, alert: Alert, target: Target) -> bool:

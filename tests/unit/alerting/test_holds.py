@@ -2,6 +2,7 @@
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sixfbd.alerting.holds import children_of
 from sixfbd.alerting.routes import parse_matcher
@@ -199,6 +200,61 @@ def test_an_inhibition_that_a_reload_brings_or_takes_takes_effect_at_once(kit, i
     inhibited.deliver_all()
     inhibited.go(kit.Replaced(inhibited.now, plain, "hash", kit.Actor("uid:0"), None))
     assert inhibited.deliver_all() == [("primary", "fire", "high")]
+
+
+# ---- and reloads -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(kit):
+    """Two receivers of which the default route names the first; and what a reload makes of it, that names the second."""
+    both = {name: {"hook": kit.Channel(via="hook")} for name in ("primary", "other")}
+
+    def policy(receiver, **more):
+        return kit.policy(receivers=both, route=kit.RouteTable(receiver=receiver, **more), hook={})
+
+    return policy
+
+
+def test_whom_a_reload_names_during_a_silence_is_told_when_it_ends_if_it_fires_still(kit, moved):
+    ledger = kit.Ledger(moved("primary"))
+    ledger.see(kit.found(host="a"))
+    assert ledger.deliver_all() == [("primary", "fire", "high")]
+    ledger.command(kit.AddSilence(matchers=('host="a"',), duration_s=HOUR), at=kit.START + 1)
+    for after in (2, 3):
+        ledger.go(kit.Replaced(kit.START + after, moved("other"), "h", kit.Actor("me"), None), at=kit.START + after)
+    assert ledger.deliver_all() == []
+    ledger.see(kit.found(host="a"), at=kit.START + 4)
+    ledger.tick(kit.START + 2 + HOUR)
+    assert ledger.deliver_all() == [("other", "fire", "high")]
+    ledger.check()
+
+
+def test_whom_a_reload_names_during_a_silence_is_told_nothing_of_what_ends_within_it(kit, moved):
+    ledger = kit.Ledger(moved("primary"))
+    ledger.see(kit.found(host="a"))
+    ledger.deliver_all()
+    ledger.command(kit.AddSilence(matchers=('host="a"',), duration_s=HOUR), at=kit.START + 1)
+    ledger.go(kit.Replaced(kit.START + 2, moved("other"), "h", kit.Actor("me"), None), at=kit.START + 2)
+    ledger.see(at=kit.START + 3)
+    assert ledger.deliver_all() == [("primary", "resolve", "high")]
+    ledger.tick(kit.START + 2 + HOUR)
+    assert ledger.deliver_all() == []
+    ledger.check()
+
+
+def test_whom_a_reload_names_by_a_muted_route_is_told_when_that_is_over(kit, moved):
+    night = Window(kit.START, kit.START + 100)
+    calendar = kit.Calendar(intervals={"night": night})
+    ledger = kit.Ledger(moved("primary"))
+    ledger.see(kit.found(host="a"))
+    ledger.deliver_all()
+    muted = replace(moved("other", mute_time_intervals=("night",)), calendar=calendar)
+    ledger.go(kit.Replaced(kit.START + 1, muted, "h", kit.Actor("me"), None), at=kit.START + 1)
+    assert ledger.deliver_all() == []
+    ledger.tick(kit.START + 100)
+    assert ledger.deliver_all() == [("other", "fire", "high")]
+    ledger.check()
 
 
 # ---- by the calendar -------------------------------------------------------------------------------------------------

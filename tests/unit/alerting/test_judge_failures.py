@@ -143,6 +143,26 @@ async def test_evaluations_by_the_old_rules_are_not_judged_by_the_new_ones(
         assert len(judge.state.alerts) < INPUTS_A_ROUND
 
 
+async def test_what_the_old_rules_find_after_a_reload_was_asked_for_is_dropped_with_it_and_else_judged(
+    autojump_clock, kit, journal, judging, world
+):
+    """It waits in the round of the reload, though it is the newest of all that waits there."""
+    for failure in (None, kit.JournalFull("journal.db: no space left")):
+        async with judging(kit.policy(kit.rule("Hot", for_s=3600))) as judge:
+            await settled(judge)
+            journal.failure = failure
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(judge.replace, kit.policy(kit.rule("Hot", expr="x > 9")), "h2", kit.Actor("me"))
+                await trio.lowlevel.checkpoint()
+                judge.submit(kit.seen(world.clock.now() + 0.001, kit.found(host="a")))
+            await trio.sleep(1)
+            assert [str(alert.state) for alert in judge.state.alerts.values()] == (
+                [] if failure is None else ["pending"]
+            )
+            journal.failure = None
+            await trio.sleep(10)
+
+
 LOST = "journal.db: no answer from the disk within 30 s; nobody can tell whether this was written"
 
 
