@@ -66,6 +66,7 @@ class Running(Struct):
     checks: dict[CheckName, CheckInstance] = field(default_factory=dict)
     notifiers: dict[str, NotifierInstance] = field(default_factory=dict)
     beats: Beats = field(default_factory=Beats)
+    unfinished_escalations: set[tuple[str, str]] = field(default_factory=set)
     ready: bool = False
     changed: Bell = field(default_factory=Bell)
     stop: trio.Event = field(default_factory=trio.Event)

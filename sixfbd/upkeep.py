@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from sixfbd import drills, heartbeat, systemd
+from sixfbd.alerting.escalation import unfinished
 from sixfbd.intake import ENGINE_CHECK, EVENTS_CHECK, SUMMARIES_CHECK
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import ClockStepped, Damaged
@@ -110,6 +111,7 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
         yield gauge("sixfbd_outbox_messages", judge.messages_by_state()[message_state], state=message_state)
     yield gauge("sixfbd_outbox_oldest_age_seconds", judge.oldest_message_age_s())
     yield counter("sixfbd_notifications_dead_total", judge.dead)
+    yield gauge("sixfbd_escalations_unfinished", _unfinished_escalations(running))
     for (receiver, notifier), left in budgets_left(judge.policy, judge.state, running.world.clock.now()).items():
         yield gauge("sixfbd_budget_left", left, receiver=receiver, notifier=notifier)
     for (notifier, outcome), count in running.outbox.attempts.items():
@@ -140,6 +142,16 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     for (route, status), count in view.requests.items():
         yield counter("sixfbd_http_requests_total", count, route=route, status=str(status))
     yield counter("sixfbd_http_request_seconds_total", view.request_seconds)
+
+
+def _unfinished_escalations(running: Running) -> int:
+    """Audit the escalations; those that are unfinished since the last look are logged."""
+    judge = running.judge
+    found = unfinished(judge.state, judge.policy.escalations, running.world.clock.now())
+    for alert, step in sorted(found - running.unfinished_escalations):
+        log.error("escalation.unfinished", alert=alert, step=step)
+    running.unfinished_escalations = found
+    return len(found)
 
 
 def _disk_samples(running: Running) -> Iterator[Sample]:

@@ -42,6 +42,7 @@ DOCS: Final = {
     "sixfbd_check_timeouts_total": "Runs that were cut off at the timeout.",
     "sixfbd_cpu_seconds_total": "CPU time of the daemon, user and system.",
     "sixfbd_event_times_clamped_total": "Events whose claimed time was more than a minute ahead.",
+    "sixfbd_escalations_unfinished": "Steps of escalations that were due and not taken, or not told for too long.",
     "sixfbd_events_total": "Events by type and outcome.",
     "sixfbd_heartbeat_last_success_timestamp_seconds": "When the dead man's switch last took a heartbeat.",
     "sixfbd_heartbeat_withheld": "1 while no heartbeat is sent, or none is taken.",

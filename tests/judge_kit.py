@@ -9,7 +9,7 @@ import trio
 
 from sixfbd.alerting.budget import Budget, Limit
 from sixfbd.alerting.decide import after_start, decide
-from sixfbd.alerting.escalation import compile_escalations, next_step
+from sixfbd.alerting.escalation import compile_escalations
 from sixfbd.alerting.flapping import Flapping
 from sixfbd.alerting.holds import Calendar, children_of, compile_inhibitions
 from sixfbd.alerting.inputs import Absent, Answer, CommandInput, Deliver, EventsCommitted, Lookup, Lost, Replaced, Reply
@@ -371,14 +371,6 @@ def check_nobody_is_forgotten(state, policy):
 
 def waiting_for(state, incident):
     return [one.target for one in state.open_obligations(incident)]
-
-
-def check_escalations(state, policy, now):
-    """Every step of an escalation that is due was taken, unless somebody took the alert on or a hold keeps it back."""
-    for alert in state.alerts.values():
-        if alert.state == "firing" and alert.acked_by is None and not alert.held and not alert.once:
-            step = next_step(policy.escalations, alert)
-            assert step is None or step[0] > now - 1, f"{alert.key} was not escalated: {step}"
 
 
 def check_order(records):

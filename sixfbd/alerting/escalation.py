@@ -6,12 +6,17 @@ hold keeps it back for as long as it lasts. An incident takes each step once.
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec import Struct
 
 from sixfbd.alerting.routes import Matcher, all_match, parse_matchers
 from sixfbd.config.tables import EscalationTable
-from sixfbd.model import Alert
+from sixfbd.journal.state import State
+from sixfbd.model import Alert, AlertState
+
+UNFINISHED_S: Final = 60.0  # after it was due, for a step to be taken
+UNTOLD_S: Final = 600.0  # after a step was taken, for whom it names to be told or given up
 
 
 class Step(Struct, frozen=True):
@@ -62,3 +67,22 @@ def next_step(escalations: Iterable[Escalation], alert: Alert) -> tuple[float, S
         return None
     at, _, step = min(left, key=lambda one: one[:2])
     return at, step
+
+
+def unfinished(state: State, escalations: Iterable[Escalation], now: float) -> set[tuple[str, str]]:
+    """Audit all escalations: return incident and step of those that should have been finished by a time, and are not.
+
+    A step was due and was not taken, by what the configuration says and not by the timers that steps are taken by; or it
+    was taken, and whom it names has not been told, nor given up.
+    """
+    escalations = tuple(escalations)
+    found: set[tuple[str, str]] = set()
+    for alert in state.alerts.values():
+        if alert.state is AlertState.FIRING and alert.acked_by is None and not alert.held and not alert.once:
+            step = next_step(escalations, alert)
+            if step is not None and step[0] + UNFINISHED_S < now:
+                found.add((alert.id, step[1].name))
+    for one in state.obligations.values():
+        if one.kind == "escalate" and one.at + UNTOLD_S < now:
+            found.add((one.subject, f"{one.target.receiver} through {one.target.notifier}"))
+    return found

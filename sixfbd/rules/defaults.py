@@ -64,6 +64,14 @@ ENGINE_RULES: Final[tuple[Rule, ...]] = (
         "A message waits in the outbox for more than ten minutes; `sixfbctl outbox list` shows why.",
     ),
     _rule(
+        "EscalationUnfinished",
+        'sixfbd_escalations_unfinished{job=""} > 0',
+        Severity.HIGH,
+        "{{ $value | humanize }} escalations have not been finished",
+        "Somebody should have been told of what nobody acknowledges, and was not. The log names alert and step "
+        "(escalation.unfinished); `sixfbctl why ALERT` says what became of it.",
+    ),
+    _rule(
         "LoopBlocked",
         'max_over_time(sixfbd_loop_delay_seconds{job=""}[5m]) > 1 unless on() sixfbd_loop_blocked_seconds{job="",plugin!="none"}',
         Severity.MEDIUM,

@@ -20,6 +20,7 @@ import pytest
 import structlog
 import trio
 
+from sixfbd.alerting.escalation import UNFINISHED_S, unfinished
 from sixfbd.journal.records import Acked, AlertChanged, Configured, Owed, SilenceChanged, Started
 from sixfbd.journal.state import account, fold
 from sixfbd.model import Event
@@ -336,7 +337,7 @@ class History:
         await trio.sleep(130.0)  # and what no receipt came of goes by the next channel
         await self.kit.drained(judge)
         self.kit.check_nobody_is_forgotten(judge.state, judge.policy)
-        self.kit.check_escalations(judge.state, judge.policy, clock.now())
+        assert not unfinished(judge.state, judge.policy.escalations, clock.now() + UNFINISHED_S - 1)
         for rule in sorted(judge.policy.rules):
             judge.submit(self.kit.seen(clock.now(), rule=rule))
         await trio.sleep(20.0)  # what is kept firing, and what flaps, has settled by then

@@ -23,6 +23,7 @@ FAULTS = {
     ),
     "NotificationsDead": ("sixfbd_notifications_dead_total 0 0 1 1", "sixfbd_notifications_dead_total 1 1 1 1"),
     "OutboxStuck": ("sixfbd_outbox_oldest_age_seconds 0 0 0 601", "sixfbd_outbox_oldest_age_seconds 0 0 0 599"),
+    "EscalationUnfinished": ("sixfbd_escalations_unfinished 0 0 0 1", "sixfbd_escalations_unfinished 1 1 1 0"),
     "LoopBlocked": ("sixfbd_loop_delay_seconds 0 2 0 0", "sixfbd_loop_delay_seconds 0 0.5 0 0"),
     "PluginBlocks": (
         'sixfbd_loop_blocked_seconds{plugin="p",doing="check c",place="p.py:3"} _ _ _ 0.7',

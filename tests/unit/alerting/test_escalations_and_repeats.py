@@ -1,6 +1,10 @@
 """Who else is told of what nobody takes on, and who is told again; groups that wait for more of themselves."""
 
 import pytest
+from msgspec.structs import replace
+
+from sixfbd.alerting.escalation import UNFINISHED_S, UNTOLD_S, unfinished
+from sixfbd.model import Hold
 
 MINUTE = 60.0
 
@@ -44,6 +48,37 @@ def test_each_step_is_taken_once_in_order_while_nobody_takes_the_alert_on(kit, c
         "owner",
         "primary",
     ]
+
+
+def test_the_audit_finds_steps_that_were_not_taken_though_no_timer_runs_for_them(kit, critical):
+    critical.see(kit.found(host="a"))
+    critical.deliver_all()
+    alert = critical.alert()
+    due, escalations = alert.severity_at + 5 * MINUTE, critical.policy.escalations
+    assert unfinished(critical.state, escalations, due + UNFINISHED_S) == set()
+    for lost in (None, due + 7200):
+        critical.state.alerts[alert.key] = replace(alert, escalate_at=lost)
+        assert unfinished(critical.state, escalations, due + UNFINISHED_S + 1) == {(alert.id, "critical: boss")}
+    for done in (
+        replace(alert, acked_by="uid:0"),
+        replace(alert, once=True),
+        replace(alert, held=(Hold("silence", "s"),)),
+    ):
+        critical.state.alerts[alert.key] = done
+        assert unfinished(critical.state, escalations, due + 7200) == set()
+    critical.state.alerts[alert.key] = alert
+
+
+def test_the_audit_finds_steps_of_which_nobody_was_told_for_too_long(kit, critical):
+    critical.see(kit.found(host="a"))
+    critical.deliver_all()
+    at = kit.START + 5 * MINUTE
+    critical.tick(at)
+    incident, escalations = critical.alert().id, critical.policy.escalations
+    assert unfinished(critical.state, escalations, at + UNTOLD_S) == set()
+    assert unfinished(critical.state, escalations, at + UNTOLD_S + 1) >= {(incident, "boss through hook")}
+    critical.deliver_all()
+    assert (incident, "boss through hook") not in unfinished(critical.state, escalations, at + UNTOLD_S + 1)
 
 
 def test_an_acknowledgement_stops_escalation_and_repeats_until_the_incident_ends(kit, critical):
