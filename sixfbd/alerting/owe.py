@@ -193,7 +193,7 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
     """
     severity = policy.notice_severities.get(stored.event.type, Severity.LOW)
     words, further = policy.notice_of(stored)
-    notice = _notice(policy.notices[stored.event.type], stored, further, severity)
+    notice, text = as_notice(policy.notices[stored.event.type], stored, words, further, severity)
     labels = notice.labels
     named = policy.routing.targets(labels, severity, at)
     subject = f"{stored.source}/{stored.event.id}"
@@ -208,7 +208,7 @@ def owe_notice(policy: Policy, stored: StoredEvent, at: float) -> list[Obligatio
             subject=subject,
             severity=severity,
             notice=notice,
-            text=_notice_text(words, notice),
+            text=text,
             changed_at=at,
         )
 
@@ -282,7 +282,11 @@ def alerting(alert: Alert, kind: ObligationKind, target: Target, at: float, inst
     )
 
 
-def _notice(name: str, stored: StoredEvent, further: Mapping[str, str], severity: Severity) -> Notice:
+def as_notice(
+    name: str, stored: StoredEvent, words: str, further: Mapping[str, str], severity: Severity
+) -> tuple[Notice, str]:
+    """Return what an obligation keeps of an event that carries a notice, and its line: the event's type's `words`, or its
+    data. `further` are labels of its type."""
     event = stored.event
     own = {"notice": name, "type": event.type, "source": stored.source, "severity": severity.value}
     labels = {label: value[:MAX_NOTICE_VALUE] for label, value in islice(further.items(), MAX_NOTICE_VALUES) if value}
@@ -291,15 +295,13 @@ def _notice(name: str, stored: StoredEvent, further: Mapping[str, str], severity
         key: value[:MAX_NOTICE_VALUE] if isinstance(value, str) else value
         for key, value in islice(plain, MAX_NOTICE_VALUES)
     }
-    return Notice(name=name, type=event.type, source=stored.source, at=event.timestamp, labels=labels | own, data=data)
+    notice = Notice(
+        name=name, type=event.type, source=stored.source, at=event.timestamp, labels=labels | own, data=data
+    )
+    text = words or f"{name}: {', '.join(f'{key}={value}' for key, value in data.items()) or event.type}"
+    return notice, text if len(text) <= MAX_NOTICE_TEXT else text[: MAX_NOTICE_TEXT - 1] + "…"
 
 
 def _is_small(value: object) -> bool:
     """Tell whether it is a whole number, or a truth, that every reader of JSON can hold."""
     return isinstance(value, int) and abs(value) < 2**53
-
-
-def _notice_text(words: str, notice: Notice) -> str:
-    data = ", ".join(f"{name}={value}" for name, value in notice.data.items())
-    text = words or f"{notice.name}: {data or notice.type}"
-    return text if len(text) <= MAX_NOTICE_TEXT else text[: MAX_NOTICE_TEXT - 1] + "…"

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from sixfbd.alerting.owe import as_notice
 from sixfbd.config.tables import Config
 from sixfbd.config.template_files import SUFFIX
 from sixfbd.config.text import Problem, did_you_mean
@@ -16,15 +17,16 @@ from sixfbd.model import (
     Alert,
     AlertKey,
     AlertState,
+    Event,
     Evidence,
     Message,
     MessageId,
-    Notice,
     Obligation,
     ObligationKind,
     Rule,
     RuleName,
     Severity,
+    StoredEvent,
     Target,
 )
 from sixfbd.outbox.render import Place, render
@@ -237,18 +239,13 @@ def _annotation(text: str, labels: Mapping[str, str]) -> str:
 
 
 def _noticing(event_type: EventType) -> Obligation:
-    data = {name: value for name, value in event_type.example.items() if isinstance(value, str | int | float)}
-    text, labels = (
-        f"{event_type.notice}: {', '.join(f'{name}={value}' for name, value in data.items())}",
-        dict[str, str](),
-    )
+    event = Event(id="preview", type=event_type.name, timestamp=AT, data=dict(event_type.example))
+    words, further = "", dict[str, str]()
     if event_type.example:
-        decoded = msgspec.convert(event_type.example, event_type.data)
-        text = event_type.notice_text(decoded) if event_type.notice_text is not None else text
-        labels = dict(event_type.notice_labels(decoded)) if event_type.notice_labels is not None else labels
+        data = msgspec.convert(event_type.example, event_type.data)
+        words = words if event_type.notice_text is None else event_type.notice_text(data)
+        further = further if event_type.notice_labels is None else dict(event_type.notice_labels(data))
     severity = event_type.notice_severity
-    own = {"notice": str(event_type.notice), "type": event_type.name, "source": "preview", "severity": str(severity)}
-    notice = Notice(
-        name=str(event_type.notice), type=event_type.name, source="preview", at=AT, labels=labels | own, data=data
-    )
+    stored = StoredEvent(seq=1, source="preview", received_at=AT, event=event)
+    notice, text = as_notice(str(event_type.notice), stored, words, further, severity)
     return _obligation("notice", f"preview/{event_type.name}", severity, notice=notice, text=text)
