@@ -35,6 +35,7 @@ from sixfbd.quantities import show_duration
 MAX_SILENCES: Final = 1000
 MAX_MATCHERS: Final = 50
 TEST_TEXT: Final = "Test: sixfbd can reach {receiver} through {channel}. Nothing is wrong, and nothing has to be done."
+AT_ONCE: Final = "another {} began at this very moment; try again"
 DRILL_TEXT: Final = (
     "DRILL: this only tries out the way to {receiver} through {channel}. Nothing is wrong, and nobody has to act."
 )
@@ -184,6 +185,8 @@ class Commanding(Overdue):
         if isinstance(targets, str):
             return Outcome(False, error=targets), said
         subject = f"test/{at!r}"
+        if self.draft.open_obligations(subject):
+            return Outcome(False, error=AT_ONCE.format("test")), said
         self._try_out(targets, subject, TEST_TEXT, at)
         return Outcome(True, f"{len(targets)} test messages are on their way", id=subject), said
 
@@ -193,6 +196,9 @@ class Commanding(Overdue):
         targets = self._all_of(command.receivers)
         if isinstance(targets, str):
             return Outcome(False, error=targets), said
+        before = self.draft.drills.get(command.name)
+        if before is not None and before.at == at:
+            return Outcome(False, error=AT_ONCE.format("drill")), said
         drill = DrillHeld(at, command.name, tuple(targets))
         self.emit(drill)
         self._try_out(targets, drill.subject, DRILL_TEXT, at)

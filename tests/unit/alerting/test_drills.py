@@ -2,6 +2,7 @@
 
 import pytest
 
+from sixfbd import model
 from sixfbd.drills import ARRIVES_S, failed, is_due
 from sixfbd.journal.records import DrillHeld
 from sixfbd.journal.state import fold
@@ -39,6 +40,14 @@ def test_an_unknown_receiver_gets_none_and_nothing_is_noted(kit, ledger):
     outcome = ledger.command(kit.HoldDrill(("primry",), "weekly"))
     assert not outcome.ok and "primary" in outcome.error
     assert "weekly" not in ledger.state.drills
+
+
+@pytest.mark.parametrize("command", ["HoldDrill", "TestNotify"])
+def test_of_two_that_are_asked_for_at_the_same_moment_one_is_refused(kit, ledger, command):
+    """What both owe could not be told apart."""
+    assert ledger.command(getattr(model, command)(("primary",))).ok
+    second = ledger.command(getattr(model, command)(("primary",)))
+    assert not second.ok and "at this very moment" in second.error
 
 
 def test_it_has_arrived_when_a_receipt_says_so_or_when_it_is_taken_where_there_are_none(kit, ledger):
