@@ -242,7 +242,10 @@ class Reader(Protocol):
     async def query(
         self, expr: str, start: float, end: float, step: float
     ) -> Sequence[tuple[Labels, list[tuple[float, float]]]]:
-        """Evaluate PromQL from `start` to `end` (unix seconds) each `step` seconds; points are (time, value)."""
+        """Evaluate PromQL from `start` to `end` (unix seconds) each `step` seconds; points are (time, value).
+
+        Labels are sorted; the metric is one of them, `__name__`, unless the expression drops it.
+        """
         ...
 
     async def events(self, type: str, start: float, end: float) -> Sequence[Event]:  # noqa: A002 - an event's field

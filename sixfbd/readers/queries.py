@@ -92,10 +92,10 @@ class EngineReader:
         _, value = await self.evaluate(expr, start, end, step)
         return [
             (
-                labels,
+                (("__name__", name), *labels) if name else labels,
                 [(at / 1000, float(v)) for at, v, there in zip(value.steps_ms, row, present, strict=True) if there],
             )
-            for labels, row, present in zip(value.labels, value.values, value.present, strict=True)
+            for name, labels, row, present in zip(value.names, value.labels, value.values, value.present, strict=True)
         ]
 
     async def events(self, type: str, start: float, end: float) -> Sequence[Event]:  # noqa: A002 - an event's field

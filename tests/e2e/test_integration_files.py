@@ -57,6 +57,7 @@ def scraping(daemon_url: str, folder: Path, port: int) -> Iterator[str]:
     command = [
         need("prometheus", "prometheus"),
         "--config.file=prometheus.yml",
+        "--storage.tsdb.path=data",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     with (folder / "log").open("w") as log:

@@ -88,12 +88,13 @@ def reader(snapshot_of):
     return EngineReader(FakeWindow(snapshot_of('up{job="a"} 1 2 3\nup{job="b"} 1 _ stale')), FakeEvents(), list)
 
 
-async def test_a_query_gives_points_where_there_is_a_value(reader):
+async def test_a_query_gives_points_where_there_is_a_value_and_the_metric_where_there_is_one(reader):
     found = await reader.query("up", 0, 120, 60)
     assert dict(found) == {
-        (("job", "a"),): [(0.0, 1.0), (60.0, 2.0), (120.0, 3.0)],
-        (("job", "b"),): [(0.0, 1.0), (60.0, 1.0)],
+        (("__name__", "up"), ("job", "a")): [(0.0, 1.0), (60.0, 2.0), (120.0, 3.0)],
+        (("__name__", "up"), ("job", "b")): [(0.0, 1.0), (60.0, 1.0)],
     }
+    assert dict(await reader.query("sum(up)", 60, 60, 60)) == {(): [(60.0, 3.0)]}
 
 
 async def test_a_query_that_would_read_too_much_is_refused_with_the_numbers(reader, monkeypatch):

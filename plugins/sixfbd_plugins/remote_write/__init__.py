@@ -1,0 +1,1 @@
+"""Sending samples on to Prometheus and what speaks its remote write."""

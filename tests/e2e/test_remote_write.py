@@ -1,0 +1,108 @@
+"""Two daemons that send to one Prometheus, which is away for a while: afterwards it has every sample, once."""
+
+import itertools
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Daemon, wait_for
+from tests.e2e.test_measurement_to_notification import need
+
+AWAY_S = 12
+
+
+@contextmanager
+def taking(folder: Path, port: int) -> Iterator[str]:
+    """A Prometheus that takes remote write; its data stay in the folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "prometheus.yml").write_text("global: {}\n")
+    command = [
+        need("prometheus", "prometheus"),
+        "--config.file=prometheus.yml",
+        "--storage.tsdb.path=data",  # Debian's own default is /var/lib
+        "--web.enable-remote-write-receiver",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (folder / "log").open("a") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def points(prometheus: str, query: str) -> dict[str, list[float]]:
+    """Return the times of the samples of a range selector, by label `site`."""
+    answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": query}, timeout=10)
+    return {one["metric"]["site"]: [float(at) for at, _ in one["values"]] for one in answer.json()["data"]["result"]}
+
+
+def sends(daemon: Daemon, site: str, port: int) -> None:
+    daemon.add(
+        "60-central.toml",
+        f"""
+[checks.central]
+plugin = "remote_write"
+url = "http://127.0.0.1:{port}/api/v1/write"
+external_labels = {{ site = "{site}" }}
+step = "1s"
+interval = "1s"
+timeout = "900ms"
+""",
+    )
+
+
+def is_behind(daemon: Daemon) -> bool:
+    [check] = [one for one in daemon.ctl("checks") if one["name"] == "central"]
+    return bool(check["status"] == "unhealthy")
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path / "second")
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.stop()
+
+
+def test_after_an_outage_and_a_kill_prometheus_has_every_sample_of_both_once(
+    daemon, second, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    port, folder = free_port(), tmp_path / "prometheus"
+    for one, site in ((daemon, "dallas"), (second, "atlanta")):
+        sends(one, site, port)
+    query = "sixfbd_start_time_seconds[10m]"
+    with taking(folder, port) as prometheus:
+        daemon.start()
+        second.start()
+        wait_for("samples of both arrive", lambda: len(points(prometheus, query)) == 2)
+    wait_for("the daemons notice", lambda: is_behind(daemon) and is_behind(second))
+    second.kill()
+    second.start()
+    behind_s = lag_of(daemon)
+    wait_for("they have waited", lambda: lag_of(daemon) > max(behind_s, AWAY_S), 60.0)
+    assert is_behind(second)
+    with taking(folder, port) as prometheus:
+        wait_for("all is sent", lambda: max(lag_of(daemon), lag_of(second)) < 5, 60.0)
+        found = points(prometheus, query)
+    for times in found.values():
+        assert len(times) > AWAY_S - 5, "what was measured while it was away"
+        assert [b - a for a, b in itertools.pairwise(times)] == [1.0] * (len(times) - 1)
+    for one in (daemon, second):
+        assert value(one, "remote_write_samples_dropped_total") == 0
+
+
+def lag_of(daemon: Daemon) -> float:
+    return value(daemon, "remote_write_lag_seconds")
+
+
+def value(daemon: Daemon, metric: str) -> float:
+    answer: dict[str, Any] = httpx.get(f"{daemon.url}/api/v1/query", params={"query": metric}, timeout=10).json()
+    [one] = answer["data"]["result"]
+    return float(one["value"][1])
