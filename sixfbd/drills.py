@@ -5,10 +5,10 @@ it arrived is known from receipts where there are some; what did not is an alert
 """
 
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Final, Protocol
 
 import structlog
-import trio
 from msgspec import Struct
 
 from sixfbd.alerting.routes import Routing
@@ -19,7 +19,6 @@ from sixfbd.model import Actor, HoldDrill, Sample, Target
 from sixfbd.running import Running
 from sixfbd.vitals import gauge
 
-LOOK_S: Final = 1.0
 RETRY_S: Final = 60.0  # when one could not be held, as while the journal takes no writes
 ARRIVES_S: Final = 600.0  # within which a drill has to arrive
 MOST_CHANGES: Final = 1000  # of an interval since the last drill, that are looked at
@@ -51,15 +50,24 @@ class FailedDrill(Struct, frozen=True):
 async def hold(running: Running) -> None:
     """Hold each drill when it is due, for as long as it is let; `[[drills]]` may change by reloads."""
     while True:
-        pause_s = LOOK_S
+        generation, pause_s = running.reloaded.generation, inf
         for drill in running.config.drills:
+            pause_s = min(pause_s, _begins_in_s(running, drill))
             if not _is_due_now(running, drill):
                 continue
             outcome = await running.judge.command(HoldDrill(drill.receivers, drill.name), BY)
             if not outcome.ok:
                 log.warning("drill.not_held", drill=drill.name, error=outcome.error)
-                pause_s = RETRY_S
-        await trio.sleep(pause_s)
+                pause_s = min(pause_s, RETRY_S)
+        await running.reloaded.wait_at_most(generation, pause_s)
+
+
+def _begins_in_s(running: Running, drill: DrillTable) -> float:
+    """Return after how many seconds the drill's interval begins or ends next."""
+    intervals: Mapping[str, Interval] = running.judge.policy.calendar.intervals
+    interval, now = intervals.get(drill.during), running.world.clock.now()
+    change_at = None if interval is None else interval.next_change(now)
+    return inf if change_at is None else max(0.0, change_at - now)
 
 
 def _is_due_now(running: Running, drill: DrillTable) -> bool:

@@ -27,7 +27,6 @@ LATE_FACTOR: Final = 2.0  # a check that has not run for so many intervals does 
 LATE_S: Final = 60.0  # and this much longer
 MOST_NAMED: Final = 3
 STUCK_S: Final = 900.0
-LOOK_S: Final = 1.0  # how long another configuration may go unnoticed
 
 log = structlog.get_logger("sixfbd.heartbeat")
 
@@ -39,7 +38,7 @@ async def beat(running: Running) -> None:
         settings = running.config.heartbeat
         if settings.url is None:
             beats.withheld = ""
-            await trio.sleep(LOOK_S)
+            await running.reloaded.wait(running.reloaded.generation)
             continue
         began = trio.current_time()
         withheld = await what_does_not_work(running)
@@ -49,8 +48,8 @@ async def beat(running: Running) -> None:
 
 async def _sleep_until(running: Running, settings: Heartbeat, at: float) -> None:
     """Return at a time of trio's, or when the configuration says something else."""
-    while (left_s := at - trio.current_time()) > 0 and running.config.heartbeat == settings:  # noqa: ASYNC110 - nobody tells
-        await trio.sleep(min(LOOK_S, left_s))
+    while (left_s := at - trio.current_time()) > 0 and running.config.heartbeat == settings:
+        await running.reloaded.wait_at_most(running.reloaded.generation, left_s)
 
 
 def _note(beats: Beats, withheld: str) -> None:

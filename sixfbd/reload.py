@@ -426,6 +426,7 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     place = place_of(plan.config, plan.bound, running.url, running.outbox.place.links)
     running.outbox.replace(plan.notifiers, place, templates_of(plan.config))
     running.changed.ring()
+    running.reloaded.ring()
     return ending
 
 

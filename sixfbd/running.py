@@ -69,6 +69,7 @@ class Running(Struct):
     unfinished_escalations: set[tuple[str, str]] = field(default_factory=set)
     ready: bool = False
     changed: Bell = field(default_factory=Bell)
+    reloaded: Bell = field(default_factory=Bell)  # rung when another configuration is in effect
     stop: trio.Event = field(default_factory=trio.Event)
     reloading: trio.Lock = field(default_factory=trio.Lock)
 

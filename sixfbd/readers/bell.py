@@ -21,3 +21,8 @@ class Bell:
         while self.generation <= generation:
             await self._waiting.park()
         return self.generation
+
+    async def wait_at_most(self, generation: int, wait_s: float) -> None:
+        """Return once the generation is above the given one, or after so many seconds."""
+        with trio.move_on_after(wait_s):
+            await self.wait(generation)

@@ -14,6 +14,7 @@ from sixfbd.journal.records import DrillHeld
 from sixfbd.journal.state import State, apply
 from sixfbd.model import CheckName, CheckState, Target
 from sixfbd.quantities import Duration, Secret
+from sixfbd.readers.bell import Bell
 from sixfbd.running import Beats
 from sixfbd.world import EngineClock, RealWorld
 
@@ -62,6 +63,7 @@ class Parts:
         self.probes = 0
         self.config = self.judge = self.journal = self.schedule = self
         self.heartbeat = settings
+        self.reloaded = Bell()
         self.state = State()
         self.policy = self
         self.routing = Routing(
@@ -111,7 +113,6 @@ async def test_beats_come_while_all_works_and_cease_when_something_does_not(swit
         running.failure = None
         await until(lambda: len(switch.asked) > count)
         assert running.beats.withheld == ""
-        running.heartbeat = Heartbeat()
         nursery.cancel_scope.cancel()
 
 

@@ -14,7 +14,7 @@ from sixfbd.host import CheckEntry, NotifierEntry, PluginCatalog
 from sixfbd.model import Report, Sample, Status
 from sixfbd.plugin import Check, Gauge, Metric, Notification, Notifier, PermanentFailure, Receipt, TemporaryFailure
 from sixfbd.quantities import SECOND, Duration
-from tests.simulation.scenario import Step, parse_series
+from tests.simulation.scenario import ScenarioError, Step, parse_series
 
 RETRY_AFTER_S = 30.0  # what "throttle" asks for
 
@@ -88,7 +88,10 @@ class FarSide:
             script.samples.pop(series, None)
         for series, value in step.series.items():
             name, labels = parse_series(series)
-            script.samples[series] = self.metrics[name](value, **labels)
+            try:
+                script.samples[series] = self.metrics[name](value, **labels)
+            except TypeError as error:
+                raise ScenarioError(f"at {step.time}: {error}") from None
 
     # ---- providers ----
 

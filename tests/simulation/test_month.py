@@ -1,4 +1,4 @@
-"""A month of five cities in a minute or two: the timeline of messages is the expected one, over restarts and the clocks' change."""
+"""A month of five cities in half a minute: the timeline of messages is the expected one, over restarts and the clocks' change."""
 
 from pathlib import Path
 

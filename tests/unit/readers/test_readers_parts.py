@@ -23,7 +23,7 @@ from sixfbd.readers.queries import EngineReader, selector_matchers
 
 
 async def test_the_bell_wakes_all_who_wait_and_whoever_comes_late_need_not_wait(autojump_clock):
-    bell, woken = Bell(), []
+    bell, woken, began = Bell(), [], trio.current_time()
 
     async def wait():
         woken.append(await bell.wait(0))
@@ -38,6 +38,9 @@ async def test_the_bell_wakes_all_who_wait_and_whoever_comes_late_need_not_wait(
     assert woken == [1, 1]
     with trio.fail_after(1):
         assert await bell.wait(0) == 2
+        await bell.wait_at_most(1, 60)
+    await bell.wait_at_most(2, 60)
+    assert trio.current_time() - began == 61, "nothing rang"
 
 
 def test_a_token_is_found_by_its_secret_and_never_kept():
