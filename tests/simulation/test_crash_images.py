@@ -487,7 +487,7 @@ async def test_from_every_image_it_drains_and_the_account_balances(autojump_cloc
         error.add_note(f"replay: SIXFBD_SIMULATE_SEED={seed} ./run simulate --seeds 1")
         raise
     totals.seeds += 1
-    assert len(images) > 3 * STEPS, "hardly anything happened in this history"
+    assert len(images) > STEPS, "hardly anything happened in this history"
 
 
 async def test_a_seed_replays_to_the_letter(autojump_clock, kit, seeded):
