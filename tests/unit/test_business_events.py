@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from sixfbd.plugin import PluginConfig, Sample
+from sixfbd.rules import bind_rules
 from sixfbd_plugins.business import events
 from sixfbd_plugins.business.events import (
     INVENTORY_LOW,
@@ -16,6 +17,7 @@ from sixfbd_plugins.business.events import (
     TicketSale,
 )
 from sixfbd_plugins.money import major_units, show_money
+from tests import rules_kit
 
 SALE = {
     "orderId": "o-1",
@@ -46,6 +48,7 @@ def test_a_sale_counts_its_quantity_by_type_and_its_amount_in_major_units():
         ("workshop_tickets_sold_total", (("type", "ga"),)): 2,
         ("workshop_revenue_total", (("currency", "USD"),)): 199.98,
         ("workshop_city_tickets_sold_total", (("city", "dallas-2026-03"), ("type", "ga"))): 2,
+        ("workshop_orders_total", (("city", "dallas-2026-03"),)): 1,
     }
 
 
@@ -124,7 +127,10 @@ def test_every_metric_that_an_event_may_make_is_declared():
 
 def test_the_module_brings_its_event_types_under_the_users_names():
     brought = events.sixfbd_events(config=PluginConfig())
-    assert [event_type.name for event_type in brought] == ["ticket_sale", "refund", "inventory_low", "request"]
+    assert [event_type.name for event_type in brought] == [
+        "ticket_sale", "refund", "inventory_low", "request", "payment_failed", "system_error", "checkout_started",
+        "registration", "membership_conversion",
+    ]  # fmt: skip
     summary = next(metric for metric in REQUEST.metrics if metric.name == "http_request_duration_seconds")
     assert summary.quantiles == (0.5, 0.95)
 
@@ -167,3 +173,39 @@ def test_routes_tell_sales_apart_by_city_and_tier():
 )  # fmt: skip
 def test_money_is_shown_exactly_with_the_digits_of_its_currency(amount, currency, text):
     assert show_money(amount, currency) == text
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data", "counted"),
+    [
+        (events.PAYMENT_FAILED, {"orderId": "o", "reason": "card declined", "amount": 5, "currency": "usd"},
+         {("workshop_payments_failed_total", ()): 1}),
+        (events.SYSTEM_ERROR, {"message": "no connection", "service": "database"},
+         {("workshop_system_errors_total", (("component", "database"),)): 1}),
+        (events.CHECKOUT_STARTED, {}, {("workshop_checkouts_started_total", ()): 1}),
+        (events.REGISTRATION, {"customerId": "c-1"}, {("workshop_registrations_total", ()): 1}),
+        (events.MEMBERSHIP_CONVERSION, {"plan": "gold"}, {("workshop_membership_conversions_total", ()): 1}),
+    ],
+)  # fmt: skip
+def test_what_else_happens_in_the_shop_is_counted(event_type, data, counted):
+    assert found(event_type.counts(msgspec.convert(data, event_type.data))) == counted
+    assert event_type in events.sixfbd_events(PluginConfig())
+
+
+@pytest.mark.parametrize(
+    ("series", "value"),
+    [
+        ("_ _ _ 1", 1),
+        ("1 1 1 3", 2.25),
+        ("1 1 1 1", None),
+    ],
+)
+def test_an_error_that_the_shop_reports_is_told_the_first_of_a_service_too(snapshot_of, series, value):
+    bound = bind_rules(events.RULES)
+    assert not bound.errors
+    at = 60.0 * 3 if series.startswith("_") else 60.0 * 3 + 600
+    whole = series if series.startswith("_") else " ".join(["1"] * 10) + " " + series
+    snapshot = snapshot_of(f'workshop_system_errors_total{{component="database"}} {whole}')
+    told = rules_kit.found(bound, "SystemErrorReported", snapshot, at)
+    assert len(told) == (0 if value is None else 1)
+    assert all(severity == "medium" and "errors of database in ten minutes" in text for _, severity, text in told)

@@ -1,6 +1,6 @@
 """The shop's events (SEED S16) and the metrics counted from them (SEED S20).
 
-Owns the forms of `ticket_sale`, `refund`, `inventory_low` and `request`. Keeps nothing: sums are the engine's step series,
+Owns their forms, and the rule of what the shop reports as an error. Keeps nothing: sums are the engine's step series,
 quantiles its sketches.
 """
 
@@ -9,7 +9,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from sixfbd.plugin import Counter, EventType, Gauge, PluginConfig, Sample, Summary, hookimpl
+from sixfbd.plugin import Counter, EventType, Gauge, PluginConfig, Rule, Sample, Severity, Summary, hookimpl
+from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.money import major_units, show_money
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -26,11 +27,24 @@ SOLD_IN_CITY = Counter("workshop_city_tickets_sold_total", "Tickets sold, by cit
 REFUNDED_IN_CITY = Counter(
     "workshop_city_tickets_refunded_total", "Tickets that came back by a refund, by city and type.", ("city", "type")
 )
+ORDERS = Counter("workshop_orders_total", "Orders that were sold, by city.", labels=("city",))
+CHECKOUTS = Counter("workshop_checkouts_started_total", "Checkouts that were begun.")
+REGISTRATIONS = Counter("workshop_registrations_total", "Customers who registered.")
+CONVERSIONS = Counter("workshop_membership_conversions_total", "Customers who became members.")
+PAYMENTS_FAILED = Counter(
+    "workshop_payments_failed_total", "Payments that failed, as the shop says; Stripe's word is payments_failed_total."
+)
+ERRORS = Counter(
+    "workshop_system_errors_total",
+    "Errors that the shop reports, by the service that they name.",
+    labels=("component",),
+)
 REQUESTS = Counter("http_requests_total", "Requests that the shop answered.", labels=("method", "status"))
 REQUEST_DURATION = Summary("http_request_duration_seconds", "How long the shop took to answer.", quantiles=(0.5, 0.95))
 
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 Count = Annotated[int, Meta(ge=0)]
+Currency = Annotated[str, Meta(pattern="^[A-Za-z]{3}$", description="ISO 4217 code.")]
 
 
 class TicketSale(Struct, frozen=True, rename="camel"):
@@ -41,7 +55,7 @@ class TicketSale(Struct, frozen=True, rename="camel"):
     tier: Text
     quantity: Annotated[int, Meta(ge=1)]
     amount: Count
-    currency: Annotated[str, Meta(pattern="^[A-Za-z]{3}$", description="ISO 4217 code.")]
+    currency: Currency
     remaining_inventory: dict[Text, Count] | None = None
     customer_id: str | None = None
     payment_method: str | None = None
@@ -55,6 +69,46 @@ class Refund(Struct, frozen=True, rename="camel"):
     city_id: Text | None = None
     tier: Text | None = None
     quantity: Count = 0
+
+
+class PaymentFailed(Struct, frozen=True, rename="camel"):
+    """A payment of an order failed, for a reason in words. `amount` in minor units of `currency`."""
+
+    order_id: Text
+    reason: Annotated[str, Meta(max_length=500)]
+    amount: Count = 0
+    currency: Currency | None = None
+
+
+class ReportedError(Struct, frozen=True, rename="camel"):
+    """Something broke in the shop: where, and what."""
+
+    message: Annotated[str, Meta(max_length=2000)]
+    service: Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class CheckoutStarted(Struct, frozen=True, rename="camel"):
+    """Somebody began to buy; sales divided by these is the conversion rate."""
+
+    order_id: Text | None = None
+    city_id: Text | None = None
+    tier: Text | None = None
+    quantity: Count = 0
+    customer_id: str | None = None
+
+
+class Registration(Struct, frozen=True, rename="camel"):
+    """A customer registered."""
+
+    customer_id: str | None = None
+    city_id: Text | None = None
+
+
+class MembershipConversion(Struct, frozen=True, rename="camel"):
+    """A customer became a member."""
+
+    customer_id: str | None = None
+    plan: Text | None = None
 
 
 class InventoryLow(Struct, frozen=True, rename="camel"):
@@ -81,6 +135,7 @@ def _sold(sale: TicketSale) -> Sequence[Sample]:
         TICKETS_SOLD(sale.quantity, type=sale.tier),
         REVENUE(major_units(sale.amount, currency), currency=currency),
         SOLD_IN_CITY(sale.quantity, city=sale.city_id, type=sale.tier),
+        ORDERS(1, city=sale.city_id),
     )
 
 
@@ -116,7 +171,7 @@ TICKET_SALE = EventType(
     TicketSale,
     counts=_sold,
     sets=lambda sale: _remaining(sale.city_id, sale.remaining_inventory),
-    metrics=(TICKETS_SOLD, REVENUE, SOLD_IN_CITY, TICKETS_REMAINING),
+    metrics=(TICKETS_SOLD, REVENUE, SOLD_IN_CITY, ORDERS, TICKETS_REMAINING),
     notice="sale",
     notice_text=_sale_text,
     notice_labels=lambda sale: {"city": sale.city_id, "tier": sale.tier},
@@ -145,6 +200,41 @@ INVENTORY_LOW = EventType(
     metrics=(TICKETS_REMAINING,),
     doc="Few tickets are left; feeds the alert of the stock, as the sale does that says so.",
 )
+PAYMENT_FAILED = EventType(
+    "payment_failed",
+    PaymentFailed,
+    counts=lambda failed: (PAYMENTS_FAILED(1),),
+    metrics=(PAYMENTS_FAILED,),
+    doc="A payment failed.",
+)
+SYSTEM_ERROR = EventType(
+    "system_error",
+    ReportedError,
+    counts=lambda error: (ERRORS(1, component=error.service),),
+    metrics=(ERRORS,),
+    doc="Something broke in the shop; raises SystemErrorReported.",
+)
+CHECKOUT_STARTED = EventType(
+    "checkout_started",
+    CheckoutStarted,
+    counts=lambda started: (CHECKOUTS(1),),
+    metrics=(CHECKOUTS,),
+    doc="Somebody began to buy.",
+)
+REGISTRATION = EventType(
+    "registration",
+    Registration,
+    counts=lambda registered: (REGISTRATIONS(1),),
+    metrics=(REGISTRATIONS,),
+    doc="A customer registered.",
+)
+MEMBERSHIP_CONVERSION = EventType(
+    "membership_conversion",
+    MembershipConversion,
+    counts=lambda converted: (CONVERSIONS(1),),
+    metrics=(CONVERSIONS,),
+    doc="A customer became a member.",
+)
 REQUEST = EventType(
     "request",
     Request,
@@ -155,6 +245,36 @@ REQUEST = EventType(
 )
 
 
+_ERRORS: Final = "workshop_system_errors_total"
+RULES: Final = (
+    default_rule(
+        "web",
+        "SystemErrorReported",
+        # The first error of a service makes its series, which shows no increase.
+        f"(increase({_ERRORS}[10m]) > 0) or ({_ERRORS} unless {_ERRORS} offset 10m)",
+        "The shop reports {{ $value | humanize }} errors of {{ $labels.component }} in ten minutes",
+        Severity.MEDIUM,
+        impact="What the service does for buyers may fail.",
+        action="See what it said: sixfbctl events --type system_error",
+    ),
+)
+
+
 @hookimpl
 def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
-    return (TICKET_SALE, REFUND, INVENTORY_LOW, REQUEST)
+    return (
+        TICKET_SALE,
+        REFUND,
+        INVENTORY_LOW,
+        REQUEST,
+        PAYMENT_FAILED,
+        SYSTEM_ERROR,
+        CHECKOUT_STARTED,
+        REGISTRATION,
+        MEMBERSHIP_CONVERSION,
+    )
+
+
+@hookimpl
+def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
+    return RULES
