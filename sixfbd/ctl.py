@@ -234,6 +234,11 @@ def _complete_token(ctx: click.Context, param: click.Parameter, incomplete: str)
     return [CompletionItem(t["name"]) for t in tokens if t["name"].startswith(incomplete)]
 
 
+def _complete_report(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    reports = _offered(ctx, "report.list", incomplete)
+    return [CompletionItem(one["name"], help=one["doc"]) for one in reports if one["name"].startswith(incomplete)]
+
+
 def _complete_kept_out(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     names = [one["name"] for one in _offered(ctx, "plugins", incomplete) if "kept out" in one["error"]]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -435,6 +440,24 @@ def ack(session: Session, alert: str, comment: str) -> None:
     """
     result = session.ask("ack", alert=alert, comment=comment)
     session.say(result, result)
+
+
+@cli.command()
+@click.argument("name", required=False, shell_complete=_complete_report)
+@click.option("--timeframe", metavar="DURATION", help="How far back, such as 7d; each report has a default.")
+@click.option("--check", default="", help="Only what this check measured.", shell_complete=_complete_check)
+@json_option
+@pass_session
+def report(session: Session, name: str | None, timeframe: str | None, check: str) -> None:
+    """A report, such as business or payments; which there are, without NAME.
+
+    What nobody knows is shown as -, and why at the end.
+    """
+    if name is None:
+        session.show(session.ask("report.list"), list[dict[str, Any]], show.show_reports)
+        return
+    seconds = None if timeframe is None else _duration(timeframe)
+    session.show(session.ask("report", name=name, timeframe_s=seconds, check=check), dict[str, Any], show.show_report)
 
 
 @cli.command("why-not")

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pluggy
 
 from sixfbd.model import Rule
-from sixfbd.plugin import Check, EventType, FromEnvironment, Inbound, Notifier, PluginConfig
+from sixfbd.plugin import Check, EventType, FromEnvironment, Inbound, Notifier, PluginConfig, ReportType
 
 hookspec: Final = pluggy.HookspecMarker("sixfbd")
 
@@ -44,3 +44,8 @@ def sixfbd_inbound(config: PluginConfig) -> Mapping[str, type[Inbound[Any]]]:  #
 @hookspec
 def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:  # type: ignore[empty-body]  # a hook specification has no body
     """Return what `sixfbd init --from-env` makes of variables of the environment by which shops name their accounts."""
+
+
+@hookspec
+def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Return the plugin's reports, each served at /api/monitoring/NAME and shown by `sixfbctl report NAME`."""

@@ -33,7 +33,18 @@ from sixfbd.config.text import did_you_mean
 from sixfbd.containment import described, kind_of
 from sixfbd.kept_out import Note, check_stand_ins, inbound_stand_ins, notifier_stand_ins, read_notes
 from sixfbd.model import Rule
-from sixfbd.plugin import ANY, Check, EventType, FromEnvironment, Inbound, Metric, Metrics, Notifier, PluginConfig
+from sixfbd.plugin import (
+    ANY,
+    Check,
+    EventType,
+    FromEnvironment,
+    Inbound,
+    Metric,
+    Metrics,
+    Notifier,
+    PluginConfig,
+    ReportType,
+)
 from sixfbd.rules.defaults import ENGINE_RULES
 
 ENTRY_POINTS: Final = "sixfbd.plugins"
@@ -68,6 +79,7 @@ class PluginInfo(Struct, frozen=True, kw_only=True):
     inbound: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     event_types: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
     problem: str | None = None
     kept_out: bool = False  # because it blocked the daemon (kept_out.py)
 
@@ -80,6 +92,7 @@ class PluginInfo(Struct, frozen=True, kw_only=True):
             "inbound": self.inbound,
             "rules": self.rules,
             "events": self.event_types,
+            "reports": self.reports,
         }
         return tuple(kind for kind, names in brought.items() if names)
 
@@ -111,6 +124,13 @@ class InboundEntry(Struct, frozen=True):
     kept_out: bool = False  # a stand-in: its plugin is kept out
 
 
+class ReportEntry(Struct, frozen=True):
+    """A report by its name; `plugin` brought it."""
+
+    type: ReportType
+    plugin: str
+
+
 class PluginCatalog(Struct, frozen=True):
     """What may be configured. `rules` are the default rules, the engine's own first; `metrics` all declared metrics."""
 
@@ -121,6 +141,7 @@ class PluginCatalog(Struct, frozen=True):
     event_types: Mapping[str, EventType] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     environment: tuple[FromEnvironment, ...] = ()
+    reports: Mapping[str, ReportEntry] = field(default_factory=dict)
     plugins: tuple[PluginInfo, ...] = ()
 
     @property
@@ -154,6 +175,7 @@ class _Brought(Struct):
     event_types: dict[str, EventType] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
     environment: tuple[FromEnvironment, ...] = ()
+    reports: dict[str, ReportType] = field(default_factory=dict)
 
 
 class _Shelf(Struct):
@@ -166,6 +188,7 @@ class _Shelf(Struct):
     event_types: dict[str, EventType] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
     environment: list[FromEnvironment] = field(default_factory=list)
+    reports: dict[str, ReportEntry] = field(default_factory=dict)
     owners: dict[tuple[str, str], str] = field(
         default_factory=lambda: {("rule", r.name): "engine" for r in ENGINE_RULES}
     )
@@ -206,6 +229,7 @@ def load_plugins(sources: PluginSources) -> PluginCatalog:
         event_types=shelf.event_types,
         metrics=shelf.metrics,
         environment=tuple(shelf.environment),
+        reports=shelf.reports,
         plugins=tuple(shelf.plugins.values()),
     )
 
@@ -315,6 +339,7 @@ def _take(found: _Found, info: PluginInfo, config: PluginConfig, shelf: _Shelf) 
         inbound=tuple(brought.inbound),
         rules=tuple(str(rule.name) for rule in brought.rules),
         event_types=tuple(brought.event_types),
+        reports=tuple(brought.reports),
     )
 
 
@@ -451,6 +476,8 @@ def _validated(results: Mapping[str, object]) -> _Brought:
         _event_type(event_type, brought)
         _declare(brought.metrics, event_type.metrics, f"event type {event_type.name}")
     brought.environment = tuple(_sequence(results, "sixfbd_environment", FromEnvironment))
+    for report in _sequence(results, "sixfbd_reports", ReportType):
+        _report_type(report, brought)
     brought.rules = tuple(_sequence(results, "sixfbd_rules", Rule))
     for rule in brought.rules:
         _check_rule(rule)
@@ -631,6 +658,16 @@ def _event_type(event_type: EventType, brought: _Brought) -> None:
     brought.event_types[name] = event_type
 
 
+def _report_type(report: ReportType, brought: _Brought) -> None:
+    if not isinstance(report.name, str) or not _NAME.fullmatch(report.name):
+        raise _BrokenError(f"{report.name!r} is not the name of a report: letters, digits, _ and -, at most 64")
+    if not inspect.iscoroutinefunction(report.make):
+        raise _BrokenError(f"report {report.name}: what makes it is {kind_of(report.make)}, not an async function")
+    if report.name in brought.reports:
+        raise _BrokenError(f"sixfbd_reports() returned two reports called {report.name}")
+    brought.reports[report.name] = report
+
+
 def _check_rule(rule: Rule) -> None:
     if not rule.name or not isinstance(rule.name, str):
         raise _BrokenError("sixfbd_rules() returned a rule without a name")
@@ -679,6 +716,7 @@ def _names(brought: _Brought) -> Iterator[tuple[str, str]]:
     yield from (("inbound kind", name) for name in brought.inbound)
     yield from (("rule", rule.name) for rule in brought.rules)
     yield from (("event type", name) for name in brought.event_types)
+    yield from (("report", name) for name in brought.reports)
 
 
 def _refuse_taken(brought: _Brought, shelf: _Shelf) -> None:
@@ -700,5 +738,6 @@ def _put(brought: _Brought, plugin: str, shelf: _Shelf) -> None:
     for metric in brought.metrics.values():
         shelf.metrics.setdefault(metric.name, metric)
     shelf.environment += brought.environment
+    shelf.reports.update({name: ReportEntry(report, plugin) for name, report in brought.reports.items()})
     for rule in brought.rules:
         shelf.rules[rule.name] = msgspec.structs.replace(rule, origin=rule.origin or f"plugin {plugin}")

@@ -25,7 +25,7 @@ own plugins to that as well). A check is one class::
         return {"queue": QueueCheck}
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from importlib.util import find_spec
@@ -96,6 +96,8 @@ __all__ = [
     "Reader",
     "Receipt",
     "Report",
+    "ReportRequest",
+    "ReportType",
     "Rule",
     "RuleName",
     "Sample",
@@ -105,6 +107,7 @@ __all__ = [
     "Status",
     "Summary",
     "TemporaryFailure",
+    "Unknown",
     "hookimpl",
     "installed",
     "labels_of",
@@ -250,6 +253,14 @@ class Reader(Protocol):
 
     async def events(self, type: str, start: float, end: float) -> Sequence[Event]:  # noqa: A002 - an event's field
         """Return the events of one type with `start <= timestamp < end`, oldest first, at most 10,000."""
+        ...
+
+    async def quantile(self, metric: str, q: float, start: float, end: float) -> float | None:
+        """Return a quantile of what a Summary observed in the minutes from `start` to `end`, within 1 %; None of nothing."""
+        ...
+
+    async def recent_alerts(self, matchers: Mapping[str, str], limit: int) -> Sequence[Alert]:
+        """Return the last form of the incidents with these labels that changed last, over or not, latest first."""
         ...
 
     async def alerts(self, matchers: Mapping[str, str]) -> Sequence[Alert]:
@@ -730,3 +741,52 @@ class EventType:
         self.receipt = receipt
         self.shared = shared
         self.doc = doc
+
+
+# ---- reports -----------------------------------------------------------------------------------------------------------
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """In a report, the value of what cannot be known: it is shown as null, and why among the report's `unknown`."""
+
+    reason: str
+
+
+class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report is asked for: how it was from `start` to `end` (unix seconds).
+
+    `check` names the only instance that is asked for, "" asks for all. `checks` and `notifiers` are the plugins of those that
+    are configured, by name; `addresses` how many there are, by kind of channel.
+    """
+
+    read: Reader
+    start: float
+    end: float
+    check: str = ""
+    timezone: str = "UTC"
+    checks: Mapping[str, str] = {}
+    notifiers: Mapping[str, str] = {}
+    addresses: Mapping[str, int] = {}
+
+
+A_DAY: Final = Duration(DAY)
+
+
+class ReportType:
+    """A report at /api/monitoring/NAME: `make` returns what can be written as JSON, with `Unknown` for what nobody knows.
+
+    Keys are camelCase. `timeframe` is how far back it looks if nobody says. Cut off after 10 s.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[ReportRequest], Awaitable[Mapping[str, Any]]],
+        *,
+        doc: str,
+        timeframe: Duration = A_DAY,
+    ) -> None:
+        self.name = name
+        self.make = make
+        self.doc = doc
+        self.timeframe = timeframe

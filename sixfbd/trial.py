@@ -59,6 +59,12 @@ class _NothingToRead:
     async def events(self, type: str, start: float, end: float) -> Sequence[Event]:  # noqa: A002 - an event's field
         return []
 
+    async def quantile(self, metric: str, q: float, start: float, end: float) -> float | None:
+        return None
+
+    async def recent_alerts(self, matchers: Mapping[str, str], limit: int) -> Sequence[Alert]:
+        return []
+
     async def alerts(self, matchers: Mapping[str, str]) -> Sequence[Alert]:
         return []
 

@@ -131,6 +131,15 @@ class WhyNotParams(_Params, frozen=True, forbid_unknown_fields=True):
     at: Annotated[Time | None, Meta(description="Unix seconds; now if left out.")] = None
 
 
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class ReportParams(_Params, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[Name, Meta(description="Name of a report.")]
+    timeframe_s: Annotated[Positive | None, Meta(description="Seconds; the report's own if left out.")] = None
+    check: Annotated[str, Meta(max_length=200, description='Only what this check measured; "": all.')] = ""
+
+
 class EmitParams(_Params, frozen=True, forbid_unknown_fields=True):
     type: Annotated[Name, Meta(description="Such as ticket_sale.")]
     data: dict[str, Any] = {}
@@ -232,6 +241,8 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
             WhyNotParams,
             lambda p, _: engine.why_not(p.rule, p.labels, p.at),
         ),
+        "report.list": _method("The reports that there are.", Nothing, lambda p, _: engine.reports()),
+        "report": _method("One report.", ReportParams, lambda p, _: engine.report(p.name, p.timeframe_s, p.check)),
         "silence.list": _method("Silences that are not over.", Nothing, lambda p, _: engine.silences()),
         "silence.preview": _method(
             "The alerts that matchers match.", MatchersParams, lambda p, _: engine.preview_silence(p.matchers)

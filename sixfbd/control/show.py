@@ -1,7 +1,7 @@
 """How the daemon's answers look to people: one function per answer, values to lines. Pure; sixfbctl prints them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
@@ -589,3 +589,43 @@ def _timeline(entries: Iterable[tuple[float, list[str]]]) -> list[str]:
         lines.append(f"  {clock_time(at)}  {plain(words[0])}")
         lines += [" " * 16 + plain(more) for more in words[1:]]
     return lines
+
+
+# ---- reports -------------------------------------------------------------------------------------------------------------
+
+
+def show_reports(reports: list[dict[str, Any]]) -> list[str]:
+    """Return the reports that there are."""
+    rows = [(one["name"], one["timeframe"], one["doc"]) for one in reports]
+    return table(("report", "timeframe", "says"), rows, "no plugin brings a report")
+
+
+def show_report(report: dict[str, Any]) -> list[str]:
+    """Return a report as an outline, lists of one form as tables; at the end why some of it is not known."""
+    unknown = report.get("unknown", {})
+    lines = [line for key, value in report.items() if key != "unknown" for line in _outlined(key, value, 0)]
+    return lines + ([""] + [f"- {path}: {reason}" for path, reason in unknown.items()] if unknown else [])
+
+
+def _outlined(key: str, value: Any, depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    if isinstance(value, dict) and value:
+        yield f"{indent}{key}"
+        for name, one in value.items():
+            yield from _outlined(str(name), one, depth + 1)
+    elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        yield f"{indent}{key}"
+        heads = list(dict.fromkeys(name for one in value for name in one))
+        for line in table(heads, [[_brief(one.get(name)) for name in heads] for one in value]):
+            yield f"{indent}  {line}"
+    else:
+        yield f"{indent}{key:<{max(26 - len(indent), 1)}} {_brief(value)}"
+
+
+def _brief(value: Any) -> str:
+    """One value in a few words; what is within it as JSON."""
+    if value is None:
+        return "-"
+    if isinstance(value, str | bool):
+        return str(value)
+    return shown_value(value) if isinstance(value, int | float) else msgspec.json.encode(value).decode()

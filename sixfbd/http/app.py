@@ -24,7 +24,7 @@ from sixfbd.config import Http, HttpPublic
 from sixfbd.containment import leaves
 from sixfbd.http import openapi
 from sixfbd.http.answers import Ready, Refusal, refused
-from sixfbd.http.api import acknowledge, alerts, events, health, metrics, query, silences, webhooks, why
+from sixfbd.http.api import acknowledge, alerts, events, health, metrics, monitoring, query, silences, webhooks, why
 from sixfbd.http.asked import AppRequest, Asked, Body
 from sixfbd.http.dashboard import page
 from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
@@ -69,6 +69,7 @@ def all_routes() -> Sequence[Route]:
         *silences.ROUTES,
         *events.ROUTES,
         *query.ROUTES,
+        *monitoring.ROUTES,
     )
     return (*routes, openapi.route_of(routes))
 

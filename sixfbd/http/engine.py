@@ -40,6 +40,19 @@ class EngineUnavailable(Exception):  # noqa: N818 - says what became of the requ
     """The daemon cannot write or read its journal now (volatile mode, stopping); the text says why and what to do."""
 
 
+class ReportFailed(Exception):  # noqa: N818 - says what became of the report, as TemporaryFailure does
+    """A plugin's report failed or took too long; the text names the plugin."""
+
+
+class ReportInfo(Struct, frozen=True, rename="camel"):
+    """A report that there is."""
+
+    name: str
+    doc: str
+    timeframe: str
+    path: str
+
+
 class ResultSeries(Struct, frozen=True):
     """One series of a query's answer. `labels` include `__name__` where PromQL keeps it."""
 
@@ -229,6 +242,17 @@ class HttpEngine(Protocol):
     async def why_not(self, rule: str, labels: Mapping[str, str], at: float | None) -> Mapping[str, Any] | None:
         """Return why a rule does not fire for labels, now or at a time, as `sixfbctl why-not --json` shows it; None if there
         is no such rule. Raises as `query` does."""
+        ...
+
+    def reports(self) -> Sequence[ReportInfo]:
+        """Return the reports that there are, by name."""
+        ...
+
+    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+        """Return a report ready for JSON; None: as far back as it looks by itself. `check` "" is every check.
+
+        Raises KeyError if there is no such report, ReportFailed if its plugin fails, EngineUnavailable.
+        """
         ...
 
     def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,7 @@ from sixfbd.control.engine import (
 )
 from sixfbd.control.plugin_list import plugin_views
 from sixfbd.control.protocol import Refused
+from sixfbd.http.engine import ReportFailed, ReportInfo
 from sixfbd.intake import Refused as EventRefused
 from sixfbd.journal.errors import JournalError
 from sixfbd.journal.event_log import Duplicate
@@ -89,6 +90,7 @@ from sixfbd.readers import tokens
 from sixfbd.readers.addresses import Addresses
 from sixfbd.readers.check_run import check_run
 from sixfbd.readers.condition import blind_before_start_s, heartbeat_words, nobody_told, problems, spent_budgets
+from sixfbd.readers.reports import listed, report
 from sixfbd.readers.routing import matched, on_call_view, route_of
 from sixfbd.readers.why import why
 from sixfbd.readers.why_not import why_not
@@ -381,6 +383,21 @@ class ControlView:
             hint = did_you_mean(rule, known) or "`sixfbd rules` lists them"
             raise Refused(f'there is no rule "{rule}"; {hint}') from None
         except (PromQLError, QueryError, QueryStopped) as error:
+            raise Refused(str(error)) from error
+
+    async def reports(self) -> Sequence[ReportInfo]:
+        await trio.lowlevel.checkpoint()
+        return listed(self._running)
+
+    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+        known = self._running.catalog.reports
+        if name not in known:
+            raise Refused(f'there is no report "{name}"; {did_you_mean(name, known) or "`sixfbctl report` lists them"}')
+        if check and check not in self._running.checks:
+            raise Refused(f'there is no check "{check}"; sixfbctl checks lists them')
+        try:
+            return await report(self._running, name, timeframe_s, check)
+        except ReportFailed as error:
             raise Refused(str(error)) from error
 
     # ---- events ------------------------------------------------------------------------------------------------------------

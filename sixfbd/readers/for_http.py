@@ -20,6 +20,7 @@ from sixfbd.http.engine import (
     QueryFailed,
     QueryRefused,
     QueryTooLong,
+    ReportInfo,
     ResultSeries,
     TokenInfo,
     WebhookTaken,
@@ -37,6 +38,7 @@ from sixfbd.readers.exposition import Exposition
 from sixfbd.readers.families import metric_families
 from sixfbd.readers.health import health_body, iso_time
 from sixfbd.readers.queries import selector_matchers
+from sixfbd.readers.reports import listed, report
 from sixfbd.readers.why import why
 from sixfbd.readers.why_not import why_not
 from sixfbd.running import Running
@@ -244,6 +246,13 @@ class HttpView:
         with _no_answer():
             found: Mapping[str, Any] = msgspec.to_builtins(await why_not(self._running, rule, labels, at))
         return found
+
+    def reports(self) -> Sequence[ReportInfo]:
+        return listed(self._running)
+
+    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+        with _unavailable():
+            return await report(self._running, name, timeframe_s, check)
 
     def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
         return self._running.outbox.place.links.is_genuine(alert, receiver, signature)

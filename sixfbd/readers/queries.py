@@ -19,6 +19,7 @@ MAX_POINTS: Final = 20_000_000  # samples that one query may read
 QUERY_THREADS: Final = 2
 MAX_EVENTS: Final = 10_000  # events that a plugin's read returns at most
 MAX_MESSAGES: Final = 10_000
+MAX_ALERTS: Final = 200  # incidents that are looked through for those with certain labels
 
 Latest: TypeAlias = Sequence[tuple[Series, int, float, str]]
 
@@ -28,6 +29,7 @@ class Window(Protocol):
 
     def snapshot(self) -> Snapshot: ...
     def latest(self, matchers: Sequence[Matcher] = ()) -> Latest: ...
+    def quantile_of(self, metric: str, q: float, lo_ms: int, hi_ms: int) -> float | None: ...
 
 
 class Journal(Protocol):
@@ -45,6 +47,7 @@ class Journal(Protocol):
     ) -> list[StoredEvent]: ...
     async def messages(self, notifier: str, start: float, end: float, limit: int) -> list[Message]: ...
     async def history(self, alert_id: str) -> list[Record]: ...
+    async def recent_alerts(self, limit: int) -> list[Alert]: ...
 
 
 class EngineReader:
@@ -105,6 +108,14 @@ class EngineReader:
     async def alerts(self, matchers: Mapping[str, str]) -> Sequence[Alert]:
         await trio.lowlevel.checkpoint()
         return [alert for alert in self._alerts() if matchers.items() <= alert.labels.items()]
+
+    async def quantile(self, metric: str, q: float, start: float, end: float) -> float | None:
+        span = (round(start * 1000), round(end * 1000))
+        return await self.offload(lambda: self._window.quantile_of(metric, q, *span))
+
+    async def recent_alerts(self, matchers: Mapping[str, str], limit: int) -> Sequence[Alert]:
+        found = await self._journal.recent_alerts(MAX_ALERTS)
+        return [alert for alert in found if matchers.items() <= alert.labels.items()][:limit]
 
     async def messages(self, notifier: str, start: float, end: float) -> Sequence[Message]:
         return await self._journal.messages(notifier, start, end, MAX_MESSAGES)

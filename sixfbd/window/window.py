@@ -405,13 +405,19 @@ class Window:
         It is the nearest rank's: the least value that a share of at least `q` does not exceed. A sketch by itself rounds
         the rank down, which would make p95 of two values the smaller one. Threads and the disk as in `sketch`.
         """
-        sketch = self.sketch(series, lo_ms, hi_ms)
-        if sketch is None:
-            return None
-        rank = max(math.ceil(q * sketch.count) - 1, 0)
-        asked = min((rank + 0.5) / max(sketch.count - 1, 1), 1.0)  # in the rank's middle: no rounding leaves it
-        value: float | None = sketch.get_quantile_value(asked)
-        return value
+        return _at_rank(self.sketch(series, lo_ms, hi_ms), q)
+
+    def quantile_of(self, metric: str, q: float, lo_ms: int, hi_ms: int) -> float | None:
+        """Return the quantile of the values of all series of a metric, as `quantile` does of one."""
+        whole: Sketch | None = None
+        for series in self.sketched():
+            if series.metric != metric or (found := self.sketch(series, lo_ms, hi_ms)) is None:
+                continue
+            if whole is None:
+                whole = found
+            else:
+                whole.merge(found)
+        return _at_rank(whole, q)
 
     # ---- reading ----------------------------------------------------------------------------------------------------------
 
@@ -587,3 +593,12 @@ class Window:
         for entry in (*self._entries.values(), *(step.entry for step in self._steps.all())):
             index.add(entry)
         self._index = index
+
+
+def _at_rank(sketch: Sketch | None, q: float) -> float | None:
+    if sketch is None:
+        return None
+    rank = max(math.ceil(q * sketch.count) - 1, 0)
+    asked = min((rank + 0.5) / max(sketch.count - 1, 1), 1.0)  # in the rank's middle: no rounding leaves it
+    value: float | None = sketch.get_quantile_value(asked)
+    return value

@@ -572,3 +572,45 @@ def test_a_file_whose_name_is_no_plugin_name_is_left_out(tmp_path):
 
 def test_every_default_rule_compiles(load):
     assert bind_rules(load().rules).errors == ()
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        ("[ReportType('a b', make, doc='')]", "'a b' is not the name of a report"),
+        ("[ReportType('stock', lambda request: {}, doc='')]", "not an async function"),
+        ("[ReportType('stock', make, doc=''), ReportType('stock', make, doc='')]", "two reports called stock"),
+        ("[ReportType('business', make, doc='')]", "the report business is registered already, by plugin business"),
+        ("{'stock': make}", "sixfbd_reports() returned"),
+    ],
+)
+def test_a_report_that_cannot_be_one_leaves_its_plugin_out(load, returned: str, says: str) -> None:
+    catalog = load(
+        odd=f"""
+        async def make(request):
+            return {{}}
+
+        @hookimpl
+        def sixfbd_reports(config):
+            return {returned}
+        """
+    )
+    [failed] = catalog.failed
+    assert failed.name == "odd" and says in (failed.problem or "")
+    assert set(catalog.reports) == {"sms", "inventory", "payments", "performance", "system", "business"}
+
+
+def test_a_report_is_listed_with_its_plugin(load) -> None:
+    catalog = load(
+        odd="""
+        async def make(request):
+            return {}
+
+        @hookimpl
+        def sixfbd_reports(config):
+            return [ReportType("stock", make, doc="What is there.")]
+        """
+    )
+    assert catalog.failed == () and catalog.reports["stock"].plugin == "odd"
+    [info] = [one for one in catalog.plugins if one.name == "odd"]
+    assert (info.reports, info.kinds) == (("stock",), ("reports",))

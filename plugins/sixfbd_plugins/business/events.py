@@ -9,12 +9,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from sixfbd.plugin import Counter, EventType, Gauge, PluginConfig, Rule, Sample, Severity, Summary, hookimpl
+from sixfbd.plugin import Counter, EventType, Gauge, PluginConfig, ReportType, Rule, Sample, Severity, hookimpl
+from sixfbd_plugins.business import reports, requests
 from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.money import major_units, show_money
-
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-"""Methods of RFC 9110 section 9 and RFC 5789; any other is counted as "other", so that no client makes series at will."""
 
 TICKETS_SOLD = Counter("workshop_tickets_sold_total", "Tickets sold, by type.", labels=("type",))
 REVENUE = Counter(
@@ -28,6 +26,13 @@ REFUNDED_IN_CITY = Counter(
     "workshop_city_tickets_refunded_total", "Tickets that came back by a refund, by city and type.", ("city", "type")
 )
 ORDERS = Counter("workshop_orders_total", "Orders that were sold, by city.", labels=("city",))
+CITY_REVENUE = Counter(
+    "workshop_city_revenue_total",
+    "Revenue in major units of its currency, by city and type.",
+    labels=("city", "type", "currency"),
+)
+PAID_BY = Counter("workshop_payment_methods_total", "Orders by how they were paid, as the shop says.", ("method",))
+DISCOUNTED = Counter("workshop_discounted_orders_total", "Orders with a discount code, by code.", ("code",))
 CHECKOUTS = Counter("workshop_checkouts_started_total", "Checkouts that were begun.")
 REGISTRATIONS = Counter("workshop_registrations_total", "Customers who registered.")
 CONVERSIONS = Counter("workshop_membership_conversions_total", "Customers who became members.")
@@ -39,8 +44,6 @@ ERRORS = Counter(
     "Errors that the shop reports, by the service that they name.",
     labels=("component",),
 )
-REQUESTS = Counter("http_requests_total", "Requests that the shop answered.", labels=("method", "status"))
-REQUEST_DURATION = Summary("http_request_duration_seconds", "How long the shop took to answer.", quantiles=(0.5, 0.95))
 
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 Count = Annotated[int, Meta(ge=0)]
@@ -58,8 +61,8 @@ class TicketSale(Struct, frozen=True, rename="camel"):
     currency: Currency
     remaining_inventory: dict[Text, Count] | None = None
     customer_id: str | None = None
-    payment_method: str | None = None
-    discount_code: str | None = None
+    payment_method: Annotated[str, Meta(max_length=100)] | None = None
+    discount_code: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class Refund(Struct, frozen=True, rename="camel"):
@@ -118,17 +121,6 @@ class InventoryLow(Struct, frozen=True, rename="camel"):
     remaining: dict[Text, Count]
 
 
-class Request(Struct, frozen=True, rename="camel"):
-    """A request that the shop answered; `duration` in milliseconds."""
-
-    path: Annotated[str, Meta(min_length=1, max_length=2000)]
-    method: Text
-    status_code: Annotated[int, Meta(ge=100, le=599)]
-    duration: Annotated[float, Meta(ge=0)]
-    user_agent: str | None = None
-    ip: str | None = None
-
-
 def _sold(sale: TicketSale) -> Sequence[Sample]:
     currency = sale.currency.upper()
     return (
@@ -136,6 +128,9 @@ def _sold(sale: TicketSale) -> Sequence[Sample]:
         REVENUE(major_units(sale.amount, currency), currency=currency),
         SOLD_IN_CITY(sale.quantity, city=sale.city_id, type=sale.tier),
         ORDERS(1, city=sale.city_id),
+        CITY_REVENUE(major_units(sale.amount, currency), city=sale.city_id, type=sale.tier, currency=currency),
+        PAID_BY(1, method=sale.payment_method or "unknown"),
+        *([DISCOUNTED(1, code=sale.discount_code)] if sale.discount_code else []),
     )
 
 
@@ -157,21 +152,12 @@ def _refunded(refund: Refund) -> Sequence[Sample]:
     return (REFUNDED_IN_CITY(refund.quantity, city=refund.city_id, type=refund.tier),)
 
 
-def _answered(request: Request) -> Sequence[Sample]:
-    method = request.method.upper()
-    return (REQUESTS(1, method=method if method in METHODS else "other", status=str(request.status_code)),)
-
-
-def _took(request: Request) -> Sequence[Sample]:
-    return (REQUEST_DURATION(request.duration / 1000),)
-
-
 TICKET_SALE = EventType(
     "ticket_sale",
     TicketSale,
     counts=_sold,
     sets=lambda sale: _remaining(sale.city_id, sale.remaining_inventory),
-    metrics=(TICKETS_SOLD, REVENUE, SOLD_IN_CITY, ORDERS, TICKETS_REMAINING),
+    metrics=(TICKETS_SOLD, REVENUE, SOLD_IN_CITY, ORDERS, CITY_REVENUE, PAID_BY, DISCOUNTED, TICKETS_REMAINING),
     notice="sale",
     notice_text=_sale_text,
     notice_labels=lambda sale: {"city": sale.city_id, "tier": sale.tier},
@@ -235,14 +221,6 @@ MEMBERSHIP_CONVERSION = EventType(
     metrics=(CONVERSIONS,),
     doc="A customer became a member.",
 )
-REQUEST = EventType(
-    "request",
-    Request,
-    counts=_answered,
-    observes=_took,
-    metrics=(REQUESTS, REQUEST_DURATION),
-    doc="The shop answered a request.",
-)
 
 
 _ERRORS: Final = "workshop_system_errors_total"
@@ -266,7 +244,7 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
         TICKET_SALE,
         REFUND,
         INVENTORY_LOW,
-        REQUEST,
+        requests.REQUEST,
         PAYMENT_FAILED,
         SYSTEM_ERROR,
         CHECKOUT_STARTED,
@@ -277,4 +255,9 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
 
 @hookimpl
 def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
-    return RULES
+    return (*RULES, *requests.RULES)
+
+
+@hookimpl
+def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:
+    return reports.REPORTS

@@ -30,6 +30,7 @@ from sixfbd.plugin import (
     OptionFaults,
     PluginConfig,
     Report,
+    ReportType,
     Rule,
     Sample,
     Severity,
@@ -53,6 +54,7 @@ from sixfbd_plugins.inventory.levels import (
     oversold,
     unexplained,
 )
+from sixfbd_plugins.inventory.report import REPORTS
 from sixfbd_plugins.inventory.sales import Hourly, hourly_sales, velocity
 from sixfbd_plugins.inventory.series import EventsSource, PrometheusSource, counted
 from sixfbd_plugins.inventory.sql import SqlSource
@@ -484,3 +486,8 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
 def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
     """The default rules of stock."""
     return RULES
+
+
+@hookimpl
+def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:
+    return REPORTS

@@ -32,6 +32,7 @@ from sixfbd.plugin import (
     OptionFaults,
     PluginConfig,
     Report,
+    ReportType,
     Rule,
     Sample,
     Severity,
@@ -43,6 +44,7 @@ from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.stripe import events, payments, position, webhooks
 from sixfbd_plugins.stripe.account import PUBLIC_URL, Account, AccountOptions, Refused
 from sixfbd_plugins.stripe.position import LATE_S, SPAN_S, Position
+from sixfbd_plugins.stripe.report import REPORTS
 from sixfbd_plugins.stripe.webhooks import Endpoint, Missing
 
 API_PAGES: Final = 10  # of the list of events, in one page of ours
@@ -700,3 +702,8 @@ def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
     table = {"plugin": "payments", "api_key": {"env": "STRIPE_SECRET_KEY"}}
     missed = "payments are not watched"
     return (FromEnvironment(names=("STRIPE_SECRET_KEY",), tables={"checks": {"payments": table}}, missed=missed),)
+
+
+@hookimpl
+def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:
+    return REPORTS

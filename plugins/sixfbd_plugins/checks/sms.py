@@ -37,6 +37,7 @@ from sixfbd.plugin import (
     OptionFaults,
     PluginConfig,
     Report,
+    ReportType,
     Rule,
     Sample,
     Secret,
@@ -61,6 +62,7 @@ from sixfbd_plugins.twilio.account import (
 )
 from sixfbd_plugins.twilio.numbers import E164, normalized, normalized_sender
 from sixfbd_plugins.twilio.records import Sent, read_records
+from sixfbd_plugins.twilio.report import REPORTS
 from sixfbd_plugins.twilio.texts import reference
 
 PAGE_SIZE: Final = 500  # messages; at three events each, a page is well below what a report may bring
@@ -583,3 +585,8 @@ def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:
     """An account by the names that Twilio's own examples use."""
     table = {"plugin": "sms", **ACCOUNT_FROM_ENVIRONMENT}
     return (FromEnvironment(names=ENVIRONMENT, tables={"checks": {"sms": table}}, missed="SMS are not watched"),)
+
+
+@hookimpl
+def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:
+    return REPORTS

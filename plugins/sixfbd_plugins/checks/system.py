@@ -23,6 +23,7 @@ from sixfbd.plugin import (
     Level,
     PluginConfig,
     Report,
+    ReportType,
     Rule,
     Sample,
     Severity,
@@ -34,6 +35,7 @@ from sixfbd_plugins.checks.machine import mounts, processes, readings
 from sixfbd_plugins.checks.machine.patience import NoAnswerError, Patience
 from sixfbd_plugins.checks.machine.processes import Chosen
 from sixfbd_plugins.checks.machine.readings import Globs
+from sixfbd_plugins.checks.machine.report import REPORTS
 from sixfbd_plugins.checks.targets import run_deadline
 
 FIRST_CPU_SAMPLE_S: Final = 0.1  # what "usage" spans where there is no earlier run to count from
@@ -225,3 +227,8 @@ def sixfbd_checks(config: PluginConfig) -> Mapping[str, type[Check[Any]]]:
 def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
     """The default rules of this machine."""
     return RULES
+
+
+@hookimpl
+def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:
+    return REPORTS

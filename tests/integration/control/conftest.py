@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ from sixfbd.control.engine import (
 from sixfbd.control.methods import methods_of
 from sixfbd.control.protocol import Refused
 from sixfbd.control.server import Limits, serve_control
+from sixfbd.http.engine import ReportInfo
 from sixfbd.journal.records import Acked, AlertChanged, MessageChanged, Owed
 from sixfbd.model import (
     Actor,
@@ -335,6 +336,13 @@ class PlayedEngine:
                 Acked(STARTED_AT + 60, "inc-1", "uid:1000 alice", "on it"),
             ),
         )
+
+    async def reports(self) -> Sequence[Any]:
+        return [ReportInfo("sales", "What was sold.", "1d", "/api/monitoring/sales")]
+
+    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+        self.calls.append(("report", name, timeframe_s, check))
+        return {"sold": {"tickets": 3, "money": None}, "unknown": {"sold.money": "nobody counts"}}
 
     async def why_not(self, rule: str, labels: dict[str, str], at: float | None) -> WhyNotView:
         if rule != "ProbeFailed":

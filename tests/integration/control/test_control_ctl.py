@@ -115,6 +115,15 @@ def test_why_not_says_the_answer_first_and_then_what_it_is_from(ctl: Any, served
     assert ctl("why-not", "ProbeFailed", "check").exit_code == 2
 
 
+def test_a_report_is_an_outline_and_ends_with_why_something_is_not_known(ctl: Any, served: Any) -> None:
+    said = ctl("report", "sales", "--timeframe", "7d", "--check", "shop")
+    assert said.stdout.splitlines() == [
+        "sold", "  tickets                  3", "  money                    -", "", "- sold.money: nobody counts",
+    ]  # fmt: skip
+    assert served.engine.calls[-1] == ("report", "sales", 604_800.0, "shop")
+    assert "What was sold." in ctl("report").stdout
+
+
 def test_the_way_to_people_is_tried_out_and_the_exit_code_says_whether_all_were_reached(ctl: Any, served: Any) -> None:
     reached = ctl("notify", "test")
     assert reached.exit_code == 0
@@ -183,6 +192,7 @@ JSON_COMMANDS = [
     (["notify", "test"], "targets"),
     (["drill"], "targets"),
     (["why-not", "ProbeFailed"], "verdict"),
+    (["report", "sales"], "sold"),
     (["route", "test", "severity=critical"], "routes"),
     (["oncall"], 0),
     (["events"], 0),

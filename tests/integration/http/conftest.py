@@ -23,6 +23,8 @@ from sixfbd.http.engine import (
     QueryFailed,
     QueryRefused,
     QueryTooLong,
+    ReportFailed,
+    ReportInfo,
     ResultSeries,
     TokenInfo,
 )
@@ -244,6 +246,16 @@ class EngineInMemory:
         if rule == "Many":
             raise QueryFailed("many to many")
         return {"rule": rule, "labels": dict(labels), "at": at} if rule == "Down" else None
+
+    def reports(self) -> Sequence[ReportInfo]:
+        return [ReportInfo(name, "Of the tests.", "1d", f"/api/monitoring/{name}") for name in ("broken", "sales")]
+
+    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+        if name == "broken":
+            raise ReportFailed("report broken of plugin tests: ValueError: no")
+        if name != "sales":
+            raise KeyError(name)
+        return {"sold": None, "timeframe_s": timeframe_s, "check": check, "unknown": {"sold": "nobody counts"}}
 
     def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
         return signature == "right"

@@ -1,0 +1,133 @@
+"""The shop's requests (SEED S12): counted by path, and told when they are very slow or fail.
+
+Owns how paths are grouped: `/orders/123` is no series of its own. Keeps nothing but which groups there are.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from sixfbd.plugin import MINUTE, Counter, EventType, Gauge, Sample, Severity, Summary
+from sixfbd_plugins.checks.default_rules import default_rule
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""Methods of RFC 9110 section 9 and RFC 5789; any other is counted as "other", so that no client makes series at will."""
+SLOW_S: Final = 2.0
+MOST_GROUPS: Final = 200
+MOST_SEGMENTS: Final = 6
+LONGEST_SEGMENT: Final = 40
+OTHER: Final = "other"
+
+REQUESTS = Counter("http_requests_total", "Requests that the shop answered.", labels=("method", "status"))
+REQUEST_DURATION = Summary("http_request_duration_seconds", "How long the shop took to answer.", quantiles=(0.5, 0.95))
+PATH_REQUESTS = Counter(
+    "http_path_requests_total",
+    "Requests by the group of their path and the first digit of their status.",
+    ("path", "class"),
+)
+PATH_SECONDS = Counter(
+    "http_path_request_seconds_total", "Time that requests took, by the group of their path.", ("path",)
+)
+SLOW_REQUESTS = Counter("http_slow_requests_total", "Requests that took longer than 2 s.", ("path",))
+SLOW_SECONDS = Gauge(
+    "http_slow_request_seconds", "How long the last request that took longer than 2 s took.", ("path",)
+)
+
+_VARIES: Final = re.compile(
+    r"""\d+                                     # a number
+      | [0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}
+      | (?=[^/]*\d)[0-9a-zA-Z_-]{16,}           # a hash, an id with digits in it
+      | .*[^\w.~-].*                            # what is encoded, or no word at all
+      | [a-z]{2,5}[_-][0-9a-zA-Z]{8,}           # a provider's id, such as pi_3NXyz
+    """,
+    re.VERBOSE,
+)
+"""What is another one in each request."""
+
+
+class Paths:
+    """The groups of paths that there are; more than `most` are "other", so that nobody makes series at will."""
+
+    def __init__(self, most: int = MOST_GROUPS) -> None:
+        self._most = most
+        self._groups: set[str] = set()
+
+    def group(self, path: str) -> str:
+        """Return the group of a path: `/orders/123?x=1` is in `/orders/:id`."""
+        plain = path.partition("?")[0].partition("#")[0]
+        segments = [part for part in plain.split("/") if part]
+        named = [":id" if _VARIES.fullmatch(part) or len(part) > LONGEST_SEGMENT else part for part in segments]
+        group = "/" + "/".join(named[:MOST_SEGMENTS]) + ("/..." if len(named) > MOST_SEGMENTS else "")
+        if group not in self._groups:
+            if len(self._groups) >= self._most:
+                return OTHER
+            self._groups.add(group)
+        return group
+
+
+class Request(Struct, frozen=True, rename="camel"):
+    """A request that the shop answered; `duration` in milliseconds."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=2000)]
+    method: Annotated[str, Meta(min_length=1, max_length=200)]
+    status_code: Annotated[int, Meta(ge=100, le=599)]
+    duration: Annotated[float, Meta(ge=0)]
+    user_agent: str | None = None
+    ip: str | None = None
+
+
+paths: Final = Paths()
+
+
+def _counted(request: Request) -> Sequence[Sample]:
+    method, path = request.method.upper(), paths.group(request.path)
+    counted = [
+        REQUESTS(1, method=method if method in METHODS else OTHER, status=str(request.status_code)),
+        PATH_REQUESTS(1, path=path, **{"class": f"{request.status_code // 100}xx"}),
+        PATH_SECONDS(request.duration / 1000, path=path),
+    ]
+    return [*counted, SLOW_REQUESTS(1, path=path)] if request.duration > SLOW_S * 1000 else counted
+
+
+def _slow(request: Request) -> Sequence[Sample]:
+    seconds = request.duration / 1000
+    return [SLOW_SECONDS(seconds, path=paths.group(request.path))] if seconds > SLOW_S else []
+
+
+REQUEST: Final = EventType(
+    "request",
+    Request,
+    counts=_counted,
+    observes=lambda request: (REQUEST_DURATION(request.duration / 1000),),
+    sets=_slow,
+    metrics=(REQUESTS, REQUEST_DURATION, PATH_REQUESTS, PATH_SECONDS, SLOW_REQUESTS, SLOW_SECONDS),
+    doc="The shop answered a request.",
+)
+RULES: Final = (
+    default_rule(
+        "web",
+        "VerySlowResponse",
+        # What was slow once is no news five minutes later: its gauge stays, its count does not grow.
+        "max by (path) (max_over_time(http_slow_request_seconds[5m])) * 1000 > 4000"
+        " and on(path) (sum by (path) (increase(http_slow_requests_total[5m])) > 0"
+        " or sum by (path) (http_slow_requests_total unless http_slow_requests_total offset 5m))",
+        'Very slow API response: {{ $labels.path }} took {{ printf "%.0f" $value }}ms',
+        Severity.HIGH,
+        keep_firing_for_s=5 * MINUTE,
+        impact="Buyers leave before the page is there.",
+        action="See what the shop does for it: sixfbctl events --type request",
+    ),
+    default_rule(
+        "web",
+        "HighHTTPErrorRate",
+        'sum(increase(http_requests_total{status=~"5.."}[5m])) / sum(increase(http_requests_total[5m])) > 0.01'
+        " and sum(increase(http_requests_total[5m])) >= 100",
+        "High error rate: {{ $value | humanizePercentage }} of the shop's requests failed",
+        Severity.MEDIUM,
+        for_s=MINUTE,
+        impact="What these requests were for did not happen.",
+        action="See which paths fail: sixfbctl report performance",
+    ),
+)
