@@ -175,7 +175,19 @@ def _seconds(ctx: click.Context, option: click.Parameter, given: float) -> float
     return given
 
 
-@click.group(cls=QuietGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class ReportsAsCommands(QuietGroup):
+    """`sixfbctl NAME` is `sixfbctl report NAME` where no command and a report of the daemon's has that name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.get_command(ctx, args[0]) is not None
+        if not known and any(one["name"] == args[0] for one in _offered(ctx, "report.list", "")):
+            return "report", self.commands["report"], args
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=ReportsAsCommands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--socket", "socket_path", metavar="PATH", help="The daemon's control socket.")
 @click.option(
     "--timeout",
@@ -444,20 +456,26 @@ def ack(session: Session, alert: str, comment: str) -> None:
 
 @cli.command()
 @click.argument("name", required=False, shell_complete=_complete_report)
+@click.argument("about", default="")
 @click.option("--timeframe", metavar="DURATION", help="How far back, such as 7d; each report has a default.")
 @click.option("--check", default="", help="Only what this check measured.", shell_complete=_complete_check)
 @json_option
 @pass_session
-def report(session: Session, name: str | None, timeframe: str | None, check: str) -> None:
+def report(session: Session, name: str | None, about: str, timeframe: str | None, check: str) -> None:
     """A report, such as business or payments; which there are, without NAME.
 
-    What nobody knows is shown as -, and why at the end.
+    ABOUT is what it is about, such as an order of the ledger. What nobody knows is shown as -, and why at the end.
+    `sixfbctl NAME` is the same, where no command has that name.
     """
     if name is None:
         session.show(session.ask("report.list"), list[dict[str, Any]], show.show_reports)
         return
     seconds = None if timeframe is None else _duration(timeframe)
-    session.show(session.ask("report", name=name, timeframe_s=seconds, check=check), dict[str, Any], show.show_report)
+    session.show(
+        session.ask("report", name=name, timeframe_s=seconds, check=check, about=about),
+        dict[str, Any],
+        show.show_report,
+    )
 
 
 @cli.command("why-not")

@@ -237,6 +237,8 @@ def _checks(catalog: PluginCatalog) -> list[str]:
     if (entry := catalog.checks.get("scrape")) is not None:
         values = {"plugin": "scrape", "targets": [f"http://{_LISTEN}/metrics"]}
         sections.append(_example("checks.own-metrics", CheckKeys, entry.cls, values))
+    if (entry := catalog.checks.get("ledger")) is not None:
+        sections.append(_example("checks.ledger", CheckKeys, entry.cls, {"plugin": "ledger"}))
     if (entry := catalog.checks.get("remote_write")) is not None:
         central = {"url": "https://prometheus.example.com/api/v1/write", "external_labels": {"site": "shop-1"}}
         sections.append(_example("checks.central", CheckKeys, entry.cls, {"plugin": "remote_write", **central}))

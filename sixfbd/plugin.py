@@ -755,7 +755,8 @@ class Unknown(msgspec.Struct, frozen=True):
 class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a report is asked for: how it was from `start` to `end` (unix seconds).
 
-    `check` names the only instance that is asked for, "" asks for all. `checks` and `notifiers` are the plugins of those that
+    `check` names the only instance that is asked for, "" asks for all; `about` what it is about, such as an
+    order. `checks` and `notifiers` are the plugins of those that
     are configured, by name; `addresses` how many there are, by kind of channel.
     """
 
@@ -763,6 +764,7 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
     start: float
     end: float
     check: str = ""
+    about: str = ""
     timezone: str = "UTC"
     checks: Mapping[str, str] = {}
     notifiers: Mapping[str, str] = {}

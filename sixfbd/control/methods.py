@@ -138,6 +138,7 @@ class ReportParams(_Params, frozen=True, forbid_unknown_fields=True):
     name: Annotated[Name, Meta(description="Name of a report.")]
     timeframe_s: Annotated[Positive | None, Meta(description="Seconds; the report's own if left out.")] = None
     check: Annotated[str, Meta(max_length=200, description='Only what this check measured; "": all.')] = ""
+    about: Annotated[str, Meta(max_length=200, description='What it is about, such as an order; "": everything.')] = ""
 
 
 class EmitParams(_Params, frozen=True, forbid_unknown_fields=True):
@@ -242,7 +243,9 @@ def _reading(engine: ControlEngine) -> dict[str, Method]:
             lambda p, _: engine.why_not(p.rule, p.labels, p.at),
         ),
         "report.list": _method("The reports that there are.", Nothing, lambda p, _: engine.reports()),
-        "report": _method("One report.", ReportParams, lambda p, _: engine.report(p.name, p.timeframe_s, p.check)),
+        "report": _method(
+            "One report.", ReportParams, lambda p, _: engine.report(p.name, p.timeframe_s, p.check, p.about)
+        ),
         "silence.list": _method("Silences that are not over.", Nothing, lambda p, _: engine.silences()),
         "silence.preview": _method(
             "The alerts that matchers match.", MatchersParams, lambda p, _: engine.preview_silence(p.matchers)

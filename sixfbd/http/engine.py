@@ -248,8 +248,9 @@ class HttpEngine(Protocol):
         """Return the reports that there are, by name."""
         ...
 
-    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
-        """Return a report ready for JSON; None: as far back as it looks by itself. `check` "" is every check.
+    async def report(self, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
+        """Return a report ready for JSON; None: as far back as it looks by itself. `check` "" is every check, `about`
+        what it is about, such as an order, "" everything.
 
         Raises KeyError if there is no such report, ReportFailed if its plugin fails, EngineUnavailable.
         """

@@ -389,14 +389,14 @@ class ControlView:
         await trio.lowlevel.checkpoint()
         return listed(self._running)
 
-    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+    async def report(self, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
         known = self._running.catalog.reports
         if name not in known:
             raise Refused(f'there is no report "{name}"; {did_you_mean(name, known) or "`sixfbctl report` lists them"}')
         if check and check not in self._running.checks:
             raise Refused(f'there is no check "{check}"; sixfbctl checks lists them')
         try:
-            return await report(self._running, name, timeframe_s, check)
+            return await report(self._running, name, timeframe_s, check, about)
         except ReportFailed as error:
             raise Refused(str(error)) from error
 

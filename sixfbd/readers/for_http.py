@@ -250,9 +250,9 @@ class HttpView:
     def reports(self) -> Sequence[ReportInfo]:
         return listed(self._running)
 
-    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+    async def report(self, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
         with _unavailable():
-            return await report(self._running, name, timeframe_s, check)
+            return await report(self._running, name, timeframe_s, check, about)
 
     def is_ack_link(self, alert: str, receiver: str, signature: str) -> bool:
         return self._running.outbox.place.links.is_genuine(alert, receiver, signature)

@@ -29,7 +29,7 @@ def listed(running: Running) -> list[ReportInfo]:
     ]
 
 
-async def report(running: Running, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+async def report(running: Running, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
     """Return a report ready for JSON. Raises KeyError for a name that there is not, ReportFailed with what failed."""
     entry = running.catalog.reports[name]
     end = running.world.clock.now()
@@ -39,6 +39,7 @@ async def report(running: Running, name: str, timeframe_s: float | None, check: 
         start=end - span_s,
         end=end,
         check=check,
+        about=about,
         timezone=running.config.site.timezone,
         checks={name: table.plugin for name, table in running.config.checks.items() if table.enabled},
         notifiers={name: table.plugin for name, table in running.config.notifiers.items()},

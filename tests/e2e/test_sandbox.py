@@ -20,7 +20,7 @@ def test_at_first_sight_all_is_well_and_the_shop_sells(daemon, sandbox, wait):
     def all_is_well() -> bool:
         return {one["name"]: one["status"] for one in daemon.ctl("checks")} == {
             "storefront": "healthy", "sms": "healthy", "system": "healthy", "email": "healthy", "inventory": "healthy",
-            "payments": "healthy",
+            "payments": "healthy", "ledger": "healthy",
         }  # fmt: skip
 
     wait("the checks are healthy", all_is_well, START_LIMIT_S)

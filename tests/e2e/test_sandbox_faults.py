@@ -71,6 +71,9 @@ CASES = (
     Case(("stripe endpoint=disabled",), "StripeWebhookDisabled", "critical", "payments"),
     Case(("stripe webhooks=lost", "shop rush=30"), "StripeWebhookFailures", "critical", "payments"),
     Case(("shop declines=60%", "shop rush=30"), "HighPaymentFailureRate", "high", "payments"),
+    Case(("shop unticketed=50%", "shop rush=30"), "PaidWithoutTicket", "high", "payments"),
+    Case(("shop unpaid=50%", "shop rush=30"), "TicketWithoutPayment", "high", "payments"),
+    Case(("shop unconfirmed=50%", "shop rush=30"), "ConfirmationMissing", "medium", "payments"),
     Case(("stripe payouts=fail",), "StripePayoutFailed", "high", "payments"),
     Case(("stripe disputes=5%",), "StripeDisputeDue", "high", "payments"),
 )
@@ -82,6 +85,12 @@ enabled = false
 window = "20s"
 final_after = "5s"
 undelivered_after = "10s"
+[checks.ledger]
+interval = "2s"
+timeout = "2s"
+ticket_within = "10s"
+payment_within = "20s"
+confirmation_within = "10s"
 [checks.storefront]
 interval = "4s"
 timeout = "4s"

@@ -597,7 +597,7 @@ def test_a_report_that_cannot_be_one_leaves_its_plugin_out(load, returned: str, 
     )
     [failed] = catalog.failed
     assert failed.name == "odd" and says in (failed.problem or "")
-    assert set(catalog.reports) == {"sms", "inventory", "payments", "performance", "system", "business"}
+    assert set(catalog.reports) == {"sms", "inventory", "payments", "performance", "system", "business", "ledger"}
 
 
 def test_a_report_is_listed_with_its_plugin(load) -> None:

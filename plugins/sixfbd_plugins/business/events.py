@@ -5,7 +5,7 @@ quantiles its sketches.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -36,6 +36,7 @@ DISCOUNTED = Counter("workshop_discounted_orders_total", "Orders with a discount
 CHECKOUTS = Counter("workshop_checkouts_started_total", "Checkouts that were begun.")
 REGISTRATIONS = Counter("workshop_registrations_total", "Customers who registered.")
 CONVERSIONS = Counter("workshop_membership_conversions_total", "Customers who became members.")
+CONFIRMATIONS = Counter("workshop_confirmations_total", "Confirmations of orders, by what became of them.", ("state",))
 PAYMENTS_FAILED = Counter(
     "workshop_payments_failed_total", "Payments that failed, as the shop says; Stripe's word is payments_failed_total."
 )
@@ -112,6 +113,14 @@ class MembershipConversion(Struct, frozen=True, rename="camel"):
 
     customer_id: str | None = None
     plan: Text | None = None
+
+
+class Confirmation(Struct, frozen=True, rename="camel"):
+    """A buyer was told of an order, or could not be."""
+
+    order_id: Text
+    channel: Annotated[str, Meta(max_length=40)] = ""
+    state: Literal["sent", "delivered", "failed"] = "delivered"
 
 
 class InventoryLow(Struct, frozen=True, rename="camel"):
@@ -207,6 +216,13 @@ CHECKOUT_STARTED = EventType(
     metrics=(CHECKOUTS,),
     doc="Somebody began to buy.",
 )
+CONFIRMATION = EventType(
+    "confirmation",
+    Confirmation,
+    counts=lambda told: (CONFIRMATIONS(1, state=told.state),),
+    metrics=(CONFIRMATIONS,),
+    doc="A buyer was told of an order; the ledger misses those that never are.",
+)
 REGISTRATION = EventType(
     "registration",
     Registration,
@@ -248,6 +264,7 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
         PAYMENT_FAILED,
         SYSTEM_ERROR,
         CHECKOUT_STARTED,
+        CONFIRMATION,
         REGISTRATION,
         MEMBERSHIP_CONVERSION,
     )

@@ -439,7 +439,7 @@ RULES: Final = (
         f"🚨 OVERSOLD: {_TIER_NAME} by {{{{ $value }}}} tickets",
         Severity.HIGH,
         impact="Buyers have paid for seats that there are not.",
-        action="Close the sale of this tier now, then find seats for these buyers or refund them.",
+        action="Close the sale of this tier now, then find seats for the last buyers (sixfbctl ledger) or refund them.",
     ),
     _rule(
         "InventoryRoseUnexplained",

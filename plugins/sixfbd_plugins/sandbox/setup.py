@@ -252,6 +252,13 @@ def config_text(listen: Mapping[str, str], public: str, twilio_sid: str) -> str:
                 "http": {"url": f"{url['shop']}/internal/inventory"},
             },
             "email": {"plugin": "email", "interval": "15s", **mail},
+            "ledger": {
+                "plugin": "ledger",
+                "interval": "15s",
+                "ticket_within": "30s",  # shorter than the defaults, so that faults show soon
+                "payment_within": "1m",
+                "confirmation_within": "30s",
+            },
             "payments": {
                 "plugin": "payments",
                 "interval": "15s",

@@ -69,8 +69,9 @@ class Order(msgspec.Struct, kw_only=True):
     amount_minor: int
     customer: str
     at: float
-    state: Literal["reserved", "failed", "paid", "ticketed", "refunded"] = "reserved"
+    state: Literal["reserved", "failed", "paid", "ticketed", "forgotten", "refunded"] = "reserved"
     reference: str = ""
+    confirmed: bool = False
     due_at: float | None = None  # the ticket, then the refund; None: nothing is
 
 
@@ -91,6 +92,9 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     technical: float = 0.0
     refunds: float = 0.002
     oversell: bool = False
+    unticketed: float = 0.0
+    unpaid: float = 0.0
+    unconfirmed: float = 0.0
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -169,7 +173,23 @@ class Shop:
             elif trade.refunds < self.trade.refunds and self._rng.random() >= trade.refunds / self.trade.refunds:
                 order.due_at = None
         self.trade = trade
+        self._make_good(now)
         self._visit_at = now + self._pause_s()
+
+    def _make_good(self, now: float) -> None:
+        """Somebody makes up for what was forgotten, once nothing is any more."""
+        for order in list(self.state.orders.values()):
+            if order.state == "forgotten" and not self.trade.unticketed:
+                order.state, order.due_at = "paid", now
+            if order.state == "ticketed" and not order.reference and not self.trade.unpaid:
+                order.reference = self._charge(order, "good").reference
+            if order.state == "ticketed" and not order.confirmed and not self.trade.unconfirmed:
+                self._tell_buyer(order)
+
+    def _tell_buyer(self, order: Order) -> None:
+        order.confirmed = True
+        self._confirm(order)
+        self._tell("confirmation", f"{order.id}-confirmed", orderId=order.id, channel="email", state="delivered")
 
     def _pause_s(self) -> float:
         """Return how long it is until the next visitor comes: most come in the evening."""
@@ -202,6 +222,9 @@ class Shop:
 
     def _ticket(self, order: Order) -> None:
         """The till's word has come: the ticket is made, told, and the sale is known."""
+        if self._rng.random() < self.trade.unticketed:
+            order.state, order.due_at = "forgotten", None
+            return
         city = self.state.cities.get(order.city)
         order.state = "ticketed"
         wants_back = self._rng.random() < self.trade.refunds
@@ -212,7 +235,8 @@ class Shop:
         self.state.taken_minor += order.amount_minor
         left = {} if city is None else {"remainingInventory": _available(city)}
         self._tell("ticket_sale", f"{order.id}-sale", **_told(order), paymentMethod="card", **left)
-        self._confirm(order)
+        if self._rng.random() >= self.trade.unconfirmed:
+            self._tell_buyer(order)
 
     def _refund(self, order: Order) -> None:
         if not self._repay(order):
@@ -310,7 +334,8 @@ class Shop:
         self.state.orders[order.id] = order
         tier.reserved += order.quantity
         self._tell("checkout_started", f"{order.id}-checkout", orderId=order.id, cityId=order.city, tier=order.tier)
-        outcome = self._charge(order, wish.card)
+        is_free = self._rng.random() < self.trade.unpaid
+        outcome = Outcome("succeeded") if is_free else self._charge(order, wish.card)
         order.reference = outcome.reference
         if outcome.state == "succeeded":
             order.state, order.due_at = "paid", self._now() + TICKET_AFTER_S

@@ -48,6 +48,7 @@ class SandboxPayment(msgspec.Struct, kw_only=True):
     tries: tuple[Try, ...] = ()
     bare: bool = False
     charge: str = ""
+    metadata: dict[str, str] = {}
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -107,13 +108,26 @@ class StripeDouble:
     # ---- what happens ----------------------------------------------------------------------------------------------------
 
     def pay(
-        self, amount: int, currency: str, tries: Sequence[Try], *, at: float | None = None, bare: bool = False
+        self,
+        amount: int,
+        currency: str,
+        tries: Sequence[Try],
+        *,
+        at: float | None = None,
+        bare: bool = False,
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
         """Begin a payment; return its id. A bare one is a charge of its own, with one try."""
         name = self.new_id("ch" if bare else "pi")
         begun_at = self._now() if at is None else at
         payment = SandboxPayment(
-            id=name, amount=amount, currency=currency, begun_at=begun_at, tries=tuple(tries), bare=bare
+            id=name,
+            amount=amount,
+            currency=currency,
+            begun_at=begun_at,
+            tries=tuple(tries),
+            bare=bare,
+            metadata=dict(metadata or {}),
         )
         self.payments[name] = payment
         if payment.tries:
@@ -234,6 +248,8 @@ class StripeDouble:
             currency=payment.currency, created=int(payment.begun_at), latest_charge=payment.charge or None,
             status=status.get(step.becomes, step.becomes), client_secret=f"{payment.id}_secret_x",
         )  # fmt: skip
+        if payment.metadata:
+            intent["metadata"] = dict(payment.metadata)
         if step.becomes == "failed":
             intent["last_payment_error"] = _error(step)
         return intent

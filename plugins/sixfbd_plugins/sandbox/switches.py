@@ -130,6 +130,9 @@ WORDS: Final[Mapping[str, Word]] = {
     "technical": Word("this part of the payments fails for technical reasons", _ratio, ("shop",)),
     "refunds": Word("this part of those who have tickets wants the money back", _ratio, ("shop",)),
     "oversell": Word("more tickets are sold than there are", None, ("shop",)),
+    "unticketed": Word("this part of the buyers pays and gets no ticket", _ratio, ("shop",)),
+    "unpaid": Word("this part of the tickets is never paid", _ratio, ("shop",)),
+    "unconfirmed": Word("this part of the buyers gets no confirmation", _ratio, ("shop",)),
 }
 _REQUESTS: Final = ("error", "latency", "lost", "hang", "down")
 _LIMITS: Final = ("code", "retry_after", "method", "path")

@@ -211,7 +211,8 @@ class Town:
             return Outcome("failed", "api_error")
         reason = {"good": "", "declined": self._rng.choice(DECLINES), "broken": "processing_error"}[card]
         step = Try(PAID_AFTER_S, "failed", reason) if reason else Try(PAID_AFTER_S, "succeeded")
-        reference = self.stripe.pay(order.amount_minor, CURRENCY.lower(), (step,))
+        written = {"orderId": order.id, "cityId": order.city, "tier": order.tier}
+        reference = self.stripe.pay(order.amount_minor, CURRENCY.lower(), (step,), metadata=written)
         if card == "good":
             return Outcome("succeeded", reference=reference)
         return Outcome("declined" if card == "declined" else "failed", reason, reference)

@@ -2,7 +2,7 @@
 
 Owns the event types `stripe_event`, `stripe_payment`, `stripe_dispute` and `stripe_delivery`. Knows nothing of how an event
 came, by the list or by a webhook, in any order, once or often: it is known by Stripe's id. No name, address, card or text
-of a customer is kept; of the metadata that a shop writes on its payments, `cityId` and `tier` are.
+of a customer is kept; of the metadata that a shop writes on its payments, `cityId`, `tier` and `orderId` are.
 """
 
 import re
@@ -117,6 +117,7 @@ class StripeEvent(Struct, frozen=True, omit_defaults=True):
     currency: str = ""
     cityId: str = ""  # noqa: N815 - keys of events are camelCase
     tier: str = ""
+    orderId: str = ""  # noqa: N815
 
 
 class PaymentEnded(Struct, frozen=True, omit_defaults=True):
@@ -201,8 +202,10 @@ def _said(kind: str, thing: Object) -> StripeEvent:
         return StripeEvent(kind, payment, "processing")
     if payment and kind in _SUCCESSES:
         paid, currency = _paid(kind, thing), currency_of(thing.get("currency"))
-        city, tier = (_written(thing, key) for key in ("cityId", "tier"))
-        return StripeEvent(kind, payment, "succeeded", amount=paid, currency=currency, cityId=city, tier=tier)
+        city, tier, order = (_written(thing, key) for key in ("cityId", "tier", "orderId"))
+        return StripeEvent(
+            kind, payment, "succeeded", amount=paid, currency=currency, cityId=city, tier=tier, orderId=order
+        )
     if family in ("refund", "payout") and (name := _id(thing.get("id"))):
         amount = _amount(thing.get("amount"))
         return StripeEvent(kind, object=name, amount=amount, currency=currency_of(thing.get("currency")))

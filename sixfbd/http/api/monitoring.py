@@ -12,7 +12,7 @@ from sixfbd.http.engine import ReportFailed
 from sixfbd.http.routes import Answer, Parameter, Room, Route
 
 OBJECT: Final[dict[str, Any]] = {"type": "object"}
-FIELDS: Final = ("timeframe", "check")
+FIELDS: Final = ("timeframe", "check", "about")
 
 
 async def reports(room: Room) -> Response:
@@ -31,7 +31,7 @@ async def report(room: Room, name: str) -> Response:
             404, "no_such_check", f"there is no check {check!r:.80}; /api/health and `sixfbctl checks` list them"
         )
     try:
-        found = await room.engine.report(name, timeframe, check)
+        found = await room.engine.report(name, timeframe, check, values.get("about", ""))
     except KeyError:
         known = [one.name for one in room.engine.reports()]
         hint = did_you_mean(name, known) or "GET /api/monitoring lists them"
@@ -61,6 +61,9 @@ ROUTES: Final = (
         parameters=(
             Parameter("name", "path", "The report's name.", required=True),
             Parameter("timeframe", "query", "How far back, such as `24h` or `30d`; each report has a default."),
+            Parameter(
+                "about", "query", "What it is about, such as an order's id, where a report can be about one thing."
+            ),
             Parameter("check", "query", "Only what this check measured, where several instances do; all if left out."),
         ),
     ),

@@ -340,7 +340,7 @@ class PlayedEngine:
     async def reports(self) -> Sequence[Any]:
         return [ReportInfo("sales", "What was sold.", "1d", "/api/monitoring/sales")]
 
-    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+    async def report(self, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
         self.calls.append(("report", name, timeframe_s, check))
         return {"sold": {"tickets": 3, "money": None}, "unknown": {"sold.money": "nobody counts"}}
 

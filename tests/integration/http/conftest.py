@@ -250,7 +250,7 @@ class EngineInMemory:
     def reports(self) -> Sequence[ReportInfo]:
         return [ReportInfo(name, "Of the tests.", "1d", f"/api/monitoring/{name}") for name in ("broken", "sales")]
 
-    async def report(self, name: str, timeframe_s: float | None, check: str) -> Mapping[str, Any]:
+    async def report(self, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
         if name == "broken":
             raise ReportFailed("report broken of plugin tests: ValueError: no")
         if name != "sales":

@@ -27,7 +27,7 @@ async def test_a_report_says_what_is_known_and_why_something_is_not(client):
         ("/api/monitoring/xyz", 404, "known: broken, sales"),
         ("/api/monitoring/sales?timeframe=0", 400, "timeframe"),
         ("/api/monitoring/sales?timeframe=soon", 400, "timeframe"),
-        ("/api/monitoring/sales?timefame=1h", 400, "is no parameter of a report; there are timeframe, check"),
+        ("/api/monitoring/sales?timefame=1h", 400, "is no parameter of a report; there are timeframe, check, about"),
         ("/api/monitoring/sales?check=nobody", 404, "there is no check 'nobody'"),
         ("/api/monitoring/broken", 503, "report broken of plugin tests"),
     ],

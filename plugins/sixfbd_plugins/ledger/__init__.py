@@ -1,0 +1,1 @@
+"""The ledger: tickets taken from stock, payments that succeeded and confirmations that arrived, matched by order."""

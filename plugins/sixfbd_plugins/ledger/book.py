@@ -1,0 +1,148 @@
+"""What is known of each order, and what of it does not add up. Pure: events in, mismatches out, in whatever order they come.
+
+A ticket is a `ticket_sale`, a payment a `stripe_event` whose payment's metadata name the order, a confirmation a
+`confirmation`. What no source tells of is not missed: a shop that sends no confirmations misses none.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from sixfbd.plugin import Event
+from sixfbd_plugins.figures import iso
+from sixfbd_plugins.money import show_money
+
+Kind: TypeAlias = Literal["paid_without_ticket", "ticket_without_payment", "confirmation_missing"]
+
+TYPES: Final = ("ticket_sale", "refund", "stripe_event", "confirmation")
+SAID_OF: Final[Mapping[Kind, str]] = {
+    "paid_without_ticket": "paid, and no ticket was made",
+    "ticket_without_payment": "a ticket was made, and no payment succeeded",
+    "confirmation_missing": "no confirmation has arrived",
+}
+
+
+class Patience(Struct, frozen=True):
+    """How long each part may come later than the one before it, in seconds."""
+
+    ticket_s: float = 300.0
+    payment_s: float = 900.0
+    confirmation_s: float = 600.0
+
+
+class Entry(Struct):
+    """One order; times are unix seconds, None for what has not happened. Money in minor units."""
+
+    order: str
+    city: str = ""
+    tier: str = ""
+    quantity: int = 0
+    currency: str = ""
+    sold_at: float | None = None
+    amount: int = 0
+    paid_at: float | None = None
+    paid: int = 0
+    confirmed_at: float | None = None
+    unconfirmed: str = ""
+    refunded_at: float | None = None
+
+    @property
+    def first_at(self) -> float:
+        """When it was first heard of."""
+        times = (self.sold_at, self.paid_at, self.confirmed_at, self.refunded_at)
+        return min((at for at in times if at is not None), default=0.0)
+
+    def history(self) -> str:
+        """Return what happened to it in one line, oldest first."""
+        tickets = f"{self.quantity} × {self.tier.upper()} {self.city}" if self.quantity else "a ticket"
+        parts = [
+            (self.paid_at, f"paid {show_money(self.paid, self.currency)}"),
+            (self.sold_at, f"{tickets} for {show_money(self.amount, self.currency)}"),
+            (self.confirmed_at, "confirmed"),
+            (self.refunded_at, "refunded"),
+        ]
+        said = [f"{iso(at)[11:19]} {what}" for at, what in sorted((at, what) for at, what in parts if at is not None)]
+        return f"{self.order}: " + "; ".join([*said, *([self.unconfirmed] if self.unconfirmed else [])])
+
+
+class Mismatch(Struct, frozen=True):
+    """An order that does not add up, since when."""
+
+    kind: Kind
+    entry: Entry
+    since: float
+
+
+class Book:
+    """Every order of which an event was taken. `knows_payments` and `knows_confirmations`: whether their source tells."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.knows_payments = False
+        self.knows_confirmations = False
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Note events; those that name no order, and those that were noted before, change nothing."""
+        for event in events:
+            data = event.data
+            order = data.get("orderId")
+            if not isinstance(order, str) or not order:
+                continue
+            match event.type:
+                case "ticket_sale":
+                    self._sold(self._of(order), event.timestamp, data)
+                case "refund":
+                    self._of(order).refunded_at = event.timestamp
+                case "stripe_event" if data.get("state") == "succeeded":
+                    self._paid(self._of(order), event.timestamp, data)
+                case "confirmation":
+                    self._confirmed(self._of(order), event.timestamp, data)
+
+    def _of(self, order: str) -> Entry:
+        return self.entries.setdefault(order, Entry(order))
+
+    def _sold(self, entry: Entry, at: float, data: Mapping[str, Any]) -> None:
+        entry.sold_at = at
+        entry.city, entry.tier = str(data.get("cityId", "")), str(data.get("tier", ""))
+        entry.quantity, entry.amount = int(data.get("quantity", 0)), int(data.get("amount", 0))
+        entry.currency = entry.currency or str(data.get("currency", ""))
+
+    def _paid(self, entry: Entry, at: float, data: Mapping[str, Any]) -> None:
+        self.knows_payments = True
+        entry.paid_at = at if entry.paid_at is None else min(at, entry.paid_at)
+        entry.paid = max(entry.paid, int(data.get("amount", 0)))
+        entry.currency = entry.currency or str(data.get("currency", ""))
+
+    def _confirmed(self, entry: Entry, at: float, data: Mapping[str, Any]) -> None:
+        self.knows_confirmations = True
+        if data.get("state") == "failed":
+            entry.unconfirmed = f"{data.get('channel', 'its confirmation')} did not arrive"
+        else:
+            entry.confirmed_at, entry.unconfirmed = at, ""
+
+    def mismatches(self, now: float, patience: Patience) -> list[Mismatch]:
+        """Return what does not add up at a time, oldest first. What was refunded is settled."""
+        found = [
+            Mismatch(kind, entry, since)
+            for entry in self.entries.values()
+            if entry.refunded_at is None
+            for kind, since, wait_s in self._missing(entry, patience)
+            if now - since > wait_s
+        ]
+        return sorted(found, key=lambda one: (one.since, one.entry.order))
+
+    def _missing(self, entry: Entry, patience: Patience) -> Iterable[tuple[Kind, float, float]]:
+        if entry.sold_at is None:
+            if entry.paid_at is not None:
+                yield "paid_without_ticket", entry.paid_at, patience.ticket_s
+            return
+        if entry.paid_at is None and self.knows_payments and entry.amount:
+            yield "ticket_without_payment", entry.sold_at, patience.payment_s
+        if entry.confirmed_at is None and self.knows_confirmations:
+            yield "confirmation_missing", entry.sold_at, patience.confirmation_s
+
+    def forget(self, before: float) -> None:
+        """Let go of orders that were first heard of before a time."""
+        for order in [one.order for one in self.entries.values() if one.first_at < before]:
+            del self.entries[order]

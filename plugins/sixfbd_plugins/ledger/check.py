@@ -1,0 +1,235 @@
+"""The `ledger` check and report: is every order paid, ticketed and confirmed? What is not, is told with its history.
+
+Rebuilds its book from the journal's events at the start, and reads what came since; keeps nothing that a restart would lose.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from sixfbd.plugin import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    Check,
+    Context,
+    Duration,
+    Event,
+    Gauge,
+    Json,
+    PluginConfig,
+    Reader,
+    Report,
+    ReportRequest,
+    ReportType,
+    Rule,
+    Severity,
+    Status,
+    hookimpl,
+)
+from sixfbd_plugins.checks.default_rules import default_rule
+from sixfbd_plugins.figures import iso, latest
+from sixfbd_plugins.ledger.book import SAID_OF, TYPES, Book, Kind, Patience
+
+PAGE: Final = 10_000  # events that a read returns at most
+OVERLAP_S: Final = HOUR  # what comes later than that, comes at the next start or with an order that is watched
+SHOWN: Final = 5  # orders in the text of an alert
+MOST_ORDERS: Final = 100_000
+RECENT: Final = 20
+
+ORDERS = Gauge("ledger_orders", "Orders within the window, by whether they add up.", ("state",))
+MISMATCHES = Gauge("ledger_mismatches", "Orders within the window that do not add up, by what is missing.", ("kind",))
+DETAIL = Gauge(
+    "ledger_mismatch_detail", "As ledger_mismatches, with what happened to some of them.", ("kind", "history")
+)
+
+LIMITS = Gauge("ledger_limit_seconds", "How long a part of an order may be missing.", ("part",))
+
+
+class LedgerOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Options of a `ledger` check."""
+
+    window: Annotated[
+        Duration, Meta(description="How old an order may be to be looked at.", ge=3600, le=7 * 86_400)
+    ] = Duration(DAY)
+    ticket_within: Annotated[Duration, Meta(description="From the payment to the ticket.", gt=0)] = Duration(5 * MINUTE)
+    payment_within: Annotated[Duration, Meta(description="From the ticket to the word of the payment.", gt=0)] = (
+        Duration(15 * MINUTE)
+    )
+    confirmation_within: Annotated[Duration, Meta(description="From the ticket to its confirmation.", gt=0)] = Duration(
+        10 * MINUTE
+    )
+
+    @property
+    def patience(self) -> Patience:
+        """The limits as the book takes them."""
+        return Patience(float(self.ticket_within), float(self.payment_within), float(self.confirmation_within))
+
+
+class LedgerCheck(Check[LedgerOptions]):
+    """Orders that are paid without a ticket, ticketed without a payment, or not confirmed."""
+
+    Options = LedgerOptions
+    metrics = (ORDERS, MISMATCHES, DETAIL, LIMITS)
+    interval = Duration(30 * SECOND)
+    timeout = Duration(25 * SECOND)
+
+    def __init__(self, options: LedgerOptions, ctx: Context) -> None:
+        super().__init__(options, ctx)
+        self._book = Book()
+        self._read_until: float | None = None
+
+    async def run(self, cursor: Json | None) -> Report:
+        """Read what came, and say what does not add up. Degraded while anything does not."""
+        now, book = self.ctx.clock.now(), self._book
+        oldest = now - float(self.options.window)
+        since = oldest if self._read_until is None else max(oldest, self._since())
+        book.take(await read(self.ctx.read, since, now + MINUTE))
+        self._read_until = now
+        book.forget(oldest)
+        patience = self.options.patience
+        found = book.mismatches(now, patience)
+        wrong = {one.entry.order for one in found}
+        by_kind: dict[Kind, list[str]] = {kind: [] for kind in SAID_OF}
+        for one in found:
+            by_kind[one.kind].append(one.entry.history())
+        samples = [
+            LIMITS(patience.ticket_s, part="ticket"),
+            LIMITS(patience.payment_s, part="payment"),
+            LIMITS(patience.confirmation_s, part="confirmation"),
+            ORDERS(len(book.entries) - len(wrong), state="matched"),
+            ORDERS(len(wrong), state="mismatched"),
+            *(MISMATCHES(len(orders), kind=kind) for kind, orders in by_kind.items()),
+            *(DETAIL(len(orders), kind=kind, history=_some(orders)) for kind, orders in by_kind.items() if orders),
+        ]
+        said = [f"{len(orders)} {SAID_OF[kind]}" for kind, orders in by_kind.items() if orders]
+        summary = "; ".join(said) or f"{len(book.entries)} orders add up"
+        return Report(Status.DEGRADED if said else Status.HEALTHY, summary, tuple(samples))
+
+    def _since(self) -> float:
+        """From when on to read: some time before the last look, and from the oldest order on that waits for something."""
+        assert self._read_until is not None
+        waiting = [one.since for one in self._book.mismatches(self._read_until, Patience(0.0, 0.0, 0.0))]
+        return min([self._read_until - OVERLAP_S, *waiting])
+
+
+async def read(reader: Reader, start: float, end: float) -> list[Event]:
+    """Return the ledger's events of a span, whole however many there are, up to MOST_ORDERS of each type."""
+    found: list[Event] = []
+    for kind in TYPES:
+        spans, most = [(start, end)], len(found) + MOST_ORDERS
+        while spans and len(found) < most:
+            first, last = spans.pop()
+            page = await reader.events(kind, first, last)
+            if len(page) < PAGE or last - first < 1.0:
+                found += page
+            else:
+                middle = (first + last) / 2
+                spans += [(first, middle), (middle, last)]
+    return found
+
+
+def _some(orders: Sequence[str]) -> str:
+    more = f"; and {len(orders) - SHOWN} more" if len(orders) > SHOWN else ""
+    return " | ".join(orders[:SHOWN]) + more
+
+
+async def ledger(request: ReportRequest) -> Mapping[str, Any]:
+    """Orders of the timeframe: how many add up, those that do not with their histories; with `about`, that order's."""
+    book = Book()
+    book.take(await read(request.read, request.start, request.end + MINUTE))
+    limits = {part: seconds for (part,), seconds in (await latest(request, "ledger_limit_seconds", ("part",))).items()}
+    usual = Patience()
+    patience = Patience(
+        limits.get("ticket", usual.ticket_s),
+        limits.get("payment", usual.payment_s),
+        limits.get("confirmation", usual.confirmation_s),
+    )
+    found = book.mismatches(request.end, patience)
+    if request.about:
+        entry = book.entries.get(request.about)
+        return {
+            "order": request.about,
+            "history": None if entry is None else entry.history(),
+            "missing": [SAID_OF[one.kind] for one in found if one.entry.order == request.about],
+        }
+    wrong = {one.entry.order for one in found}
+    return {
+        "orders": len(book.entries),
+        "matched": len(book.entries) - len(wrong),
+        "sources": {"payments": book.knows_payments, "confirmations": book.knows_confirmations},
+        "mismatches": [
+            {
+                "order": one.entry.order,
+                "missing": SAID_OF[one.kind],
+                "since": iso(one.since),
+                "history": one.entry.history(),
+            }
+            for one in found
+        ],
+        "lastOrders": [
+            entry.history()
+            for entry in sorted(book.entries.values(), key=lambda one: one.first_at, reverse=True)[:RECENT]
+        ],
+    }
+
+
+def _rule(name: str, kind: Kind, severity: Severity, summary: str, impact: str, action: str) -> Rule:
+    return default_rule(
+        "payments",
+        name,
+        f'ledger_mismatch_detail{{kind="{kind}"}} > 0',
+        summary,
+        severity,
+        describing=("history",),
+        impact=impact,
+        action=f"{action} {{{{ $labels.history }}}}",
+    )
+
+
+RULES: Final = (
+    _rule(
+        "PaidWithoutTicket",
+        "paid_without_ticket",
+        Severity.HIGH,
+        "Orders that are paid and have no ticket: {{ $value | humanize }}",
+        "Buyers have paid for nothing, and will ask their banks for the money.",
+        "Make the tickets or refund them; sixfbctl ledger ORDER says more.",
+    ),
+    _rule(
+        "TicketWithoutPayment",
+        "ticket_without_payment",
+        Severity.HIGH,
+        "Orders that have tickets and are not paid: {{ $value | humanize }}",
+        "Seats are given away.",
+        "See at the provider whether the money came; sixfbctl ledger ORDER says more.",
+    ),
+    _rule(
+        "ConfirmationMissing",
+        "confirmation_missing",
+        Severity.MEDIUM,
+        "Orders whose buyers have no confirmation: {{ $value | humanize }}",
+        "They do not know whether they have a seat, and buy again or call.",
+        "Send it again; sixfbctl ledger ORDER says more.",
+    ),
+)
+
+
+@hookimpl
+def sixfbd_checks(config: PluginConfig) -> Mapping[str, type[Check[Any]]]:
+    """The check `ledger`."""
+    return {"ledger": LedgerCheck}
+
+
+@hookimpl
+def sixfbd_rules(config: PluginConfig) -> Sequence[Rule]:
+    """The default rules of the ledger."""
+    return RULES
+
+
+@hookimpl
+def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:
+    """The report `ledger`."""
+    return (ReportType("ledger", ledger, doc="Orders: paid, ticketed and confirmed, and those that are not."),)

@@ -1,0 +1,87 @@
+"""The `ledger` check over a real journal: late parts, restarts, and more events than a read returns."""
+
+import pytest
+
+from sixfbd.plugin import DAY, PluginConfig, ReportRequest, Status
+from sixfbd_plugins.business.events import sixfbd_events
+from sixfbd_plugins.ledger import check as ledger_check
+from sixfbd_plugins.ledger.check import LedgerCheck, LedgerOptions, ledger
+from sixfbd_plugins.stripe.events import EVENT
+from tests.provider_kit import Engine, ManualClock, PluginContext
+from tests.unit.ledger.test_book import T, confirmed, paid, refund, sale
+
+
+@pytest.fixture
+async def engine(tmp_path):
+    made = Engine(tmp_path, ManualClock(T + 60), [*sixfbd_events(config=PluginConfig()), EVENT], "ledger", LedgerCheck)
+    async with made.running():
+        yield made
+
+
+def check_of(engine, **options):
+    return LedgerCheck(LedgerOptions(**options), PluginContext(None, engine.clock, engine.read))
+
+
+async def tell(engine, *events):
+    answers = await engine.intake.events("shop", list(events))
+    assert all(type(one).__name__ in ("Accepted", "Duplicate") for one in answers), answers
+
+
+def values(report):
+    return {(one.metric, *(value for _, value in one.labels)): one.value for one in report.samples}
+
+
+async def test_what_does_not_add_up_is_counted_and_told_with_its_history_until_it_does(engine):
+    check = check_of(engine)
+    await tell(engine, sale("whole"), paid("whole"), confirmed("whole"), paid("odd", T + 10))
+    assert (await check.run(None)).status is Status.HEALTHY
+    engine.clock.at = T + 400
+    report = await check.run(None)
+    assert report.status is Status.DEGRADED and report.summary == "1 paid, and no ticket was made"
+    found = values(report)
+    assert found["ledger_mismatches", "paid_without_ticket"] == 1 and found["ledger_orders", "matched"] == 1
+    assert found["ledger_mismatch_detail", "odd: 08:00:10 paid $50.00", "paid_without_ticket"] == 1
+    await engine.report(report)
+    await tell(engine, sale("odd", T + 390), confirmed("odd", T + 391))
+    assert (await check.run(None)).status is Status.HEALTHY
+
+
+async def test_a_part_that_comes_hours_later_is_found_by_the_order_that_waits_for_it(engine):
+    check = check_of(engine)
+    await tell(engine, sale("whole"), paid("whole"), confirmed("whole"), sale("late"), confirmed("late"))
+    engine.clock.at = T + 5 * 3600
+    assert (await check.run(None)).summary == "1 a ticket was made, and no payment succeeded"
+    await tell(engine, paid("late", T + 2))  # as its provider says, hours ago
+    assert (await check.run(None)).status is Status.HEALTHY
+
+
+async def test_a_restart_finds_the_same(engine):
+    await tell(engine, sale("whole"), paid("whole"), confirmed("whole"), paid("odd"), sale("back"), refund("back"))
+    engine.clock.at = T + 3600
+    before = values(await check_of(engine).run(None))
+    assert values(await check_of(engine).run(None)) == before
+    assert before["ledger_mismatches", "paid_without_ticket"] == 1
+
+
+async def test_more_events_than_a_read_returns_are_all_read(engine, monkeypatch):
+    monkeypatch.setattr(ledger_check, "PAGE", 40)
+    real = engine.read.events
+
+    async def few(kind, start, end):
+        return (await real(kind, start, end))[:40]
+
+    engine.read.events = few
+    await tell(engine, *(one for n in range(300) for one in (sale(f"o{n}", T - n), paid(f"o{n}", T - n))))
+    found = values(await check_of(engine).run(None))
+    assert found["ledger_orders", "matched"] == 300
+
+
+async def test_the_report_is_of_all_orders_or_of_one(engine):
+    await tell(engine, sale("whole"), paid("whole"), confirmed("whole"), paid("odd"))
+    asked = ReportRequest(read=engine.read, start=T - DAY, end=T + 3600)
+    report = await ledger(asked)
+    assert (report["orders"], report["matched"]) == (2, 1)
+    [odd] = report["mismatches"]
+    assert (odd["order"], odd["missing"]) == ("odd", "paid, and no ticket was made")
+    one = await ledger(ReportRequest(read=engine.read, start=T - DAY, end=T + 3600, about="odd"))
+    assert one == {"order": "odd", "history": "odd: 08:00:00 paid $50.00", "missing": ["paid, and no ticket was made"]}

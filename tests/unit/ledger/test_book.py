@@ -1,0 +1,114 @@
+"""The ledger's book: whatever order events come in, the same orders add up, and the others are named with their history."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sixfbd.plugin import Event
+from sixfbd_plugins.ledger.book import Book, Patience
+
+T = 1_800_000_000.0
+PATIENCE = Patience(ticket_s=300, payment_s=900, confirmation_s=600)
+
+
+def sale(order, at=T, **more):
+    data = {"orderId": order, "cityId": "dallas", "tier": "ga", "quantity": 2, "amount": 5000, "currency": "USD"}
+    return Event(f"{order}-sale", "ticket_sale", at, data | more)
+
+
+def paid(order, at=T):
+    kind = {"type": "payment_intent.succeeded", "payment": "pi", "state": "succeeded"}
+    data = {**kind, "orderId": order, "amount": 5000, "currency": "USD"}
+    return Event(f"{order}-paid", "stripe_event", at, data)
+
+
+def confirmed(order, at=T, state="delivered"):
+    return Event(f"{order}-mail", "confirmation", at, {"orderId": order, "channel": "email", "state": state})
+
+
+def refund(order, at=T):
+    return Event(f"{order}-back", "refund", at, {"orderId": order})
+
+
+WHOLE = (sale("whole"), paid("whole"), confirmed("whole"))
+
+
+def missing(*events, at=T + 3600):
+    book = Book()
+    book.take([*WHOLE, *events])
+    return [(one.entry.order, one.kind) for one in book.mismatches(at, PATIENCE)]
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        ((paid("a"),), [("a", "paid_without_ticket")]),
+        ((sale("a"), confirmed("a")), [("a", "ticket_without_payment")]),
+        ((sale("a"), paid("a")), [("a", "confirmation_missing")]),
+        ((sale("a"), paid("a"), confirmed("a", state="failed")), [("a", "confirmation_missing")]),
+        ((sale("a"),), [("a", "ticket_without_payment"), ("a", "confirmation_missing")]),
+        ((sale("a", amount=0), confirmed("a")), []),  # a free ticket
+        ((sale("a"), refund("a")), []),
+        ((paid("a"), refund("a")), []),
+        ((confirmed("a"),), []),
+    ],
+)
+def test_each_part_that_is_missing_is_named(events, found):
+    assert missing(*events) == found
+
+
+@pytest.mark.parametrize(
+    ("events", "wait_s"), [((paid("a"),), 300), ((sale("a"), confirmed("a")), 900), ((sale("a"), paid("a")), 600)]
+)
+def test_nothing_is_missed_before_its_time(events, wait_s):
+    assert missing(*events, at=T + wait_s) == []
+    assert len(missing(*events, at=T + wait_s + 1)) == 1
+
+
+def test_what_no_source_tells_of_is_not_missed():
+    book = Book()
+    book.take([sale("a"), sale("b")])
+    assert book.mismatches(T + 1e6, PATIENCE) == []
+
+
+@given(st.integers(0, 10_000))
+def test_order_and_repeats_of_events_make_no_difference(seed):
+    draw = random.Random(seed)
+    events = [
+        make(f"o{number}", T + draw.random() * 100)
+        for number in range(8)
+        for make in (sale, paid, confirmed, refund)
+        if draw.random() < 0.6
+    ]
+    once = Book()
+    once.take(events)
+    mixed = Book()
+    twice = events + draw.sample(events, len(events) // 2)
+    draw.shuffle(twice)
+    for event in twice:
+        mixed.take([event])
+    assert mixed.mismatches(T + 3600, PATIENCE) == once.mismatches(T + 3600, PATIENCE)
+
+
+def test_the_history_of_an_order_is_one_line_in_order_of_time():
+    book = Book()
+    book.take([sale("a", T + 5), paid("a", T), confirmed("a", T + 9, state="failed"), refund("a", T + 60)])
+    assert book.entries["a"].history() == (
+        "a: 08:00:00 paid $50.00; 08:00:05 2 × GA dallas for $50.00; 08:01:00 refunded; email did not arrive"
+    )
+
+
+def test_old_orders_are_let_go():
+    book = Book()
+    book.take([sale("old", T), sale("new", T + 10)])
+    book.forget(T + 5)
+    assert set(book.entries) == {"new"}
+
+
+@pytest.mark.parametrize("data", [{}, {"orderId": 7}, {"orderId": ""}])
+def test_events_that_name_no_order_change_nothing(data):
+    book = Book()
+    book.take([Event("x", "stripe_event", T, data | {"state": "succeeded"})])
+    assert book.entries == {} and not book.knows_payments
