@@ -237,6 +237,8 @@ def _checks(catalog: PluginCatalog) -> list[str]:
     if (entry := catalog.checks.get("scrape")) is not None:
         values = {"plugin": "scrape", "targets": [f"http://{_LISTEN}/metrics"]}
         sections.append(_example("checks.own-metrics", CheckKeys, entry.cls, values))
+    if (entry := catalog.checks.get("sales")) is not None:
+        sections.append(_example("checks.sales", CheckKeys, entry.cls, {"plugin": "sales", "false_alarms": 0.2}))
     if (entry := catalog.checks.get("ledger")) is not None:
         sections.append(_example("checks.ledger", CheckKeys, entry.cls, {"plugin": "ledger"}))
     if (entry := catalog.checks.get("remote_write")) is not None:

@@ -34,7 +34,9 @@ from tests.bench import (
     memory,
     pages,
     probes,
+    reports,
     rules,
+    sales,
     starts,
 )
 from tests.bench.passes import NOT_REACHED, REACHED, BenchError, Effort, Row, table
@@ -57,6 +59,8 @@ PARTS: Final[Mapping[str, Callable[[Path, Effort], Sequence[Row]]]] = {
     "memory": memory.rows,
     "rules": rules.rows,
     "design-point": design_point.rows,
+    "reports": reports.rows,
+    "sales": sales.rows,
 }
 
 

@@ -17,6 +17,13 @@ ROWS = (
     *("durable, 1 a commit", "durable, 10 a commit", "durable, 100 a commit", "durable, 1,000 a commit"),
     *("start to ready .* 400 series, CPU", "start to ready .* 200 series, CPU"),
     *("idle memory", "1 value changed → decided, p99"),
+    *("report business, .* p95", "report performance, .* p95", "report inventory, .* p95", "report payments, .* p95"),
+    *(
+        "report sms, .* p95",
+        "report system, .* p95",
+        "5 sales a day, tail: false pages",
+        "500 sales a day, checkouts: false",
+    ),
     *("a second, 10 rules, loop delay p99.9", "alerts at once meanwhile, loop delay p99.9"),
 )
 """Each with a goal, as regular expressions."""
