@@ -777,7 +777,9 @@ A_DAY: Final = Duration(DAY)
 class ReportType:
     """A report at /api/monitoring/NAME: `make` returns what can be written as JSON, with `Unknown` for what nobody knows.
 
-    Keys are camelCase. `timeframe` is how far back it looks if nobody says. Cut off after 10 s.
+    Keys are camelCase. `timeframe` is how far back it looks if nobody says. Cut off after 10 s. It has a page too, at
+    /reports/NAME, called `title`; `units` says by the names of keys what their numbers are: "ratio" (0 to 1), "ms", "seconds",
+    "bytes", "money" or "count", which is what all others are.
     """
 
     def __init__(
@@ -787,8 +789,12 @@ class ReportType:
         *,
         doc: str,
         timeframe: Duration = A_DAY,
+        title: str = "",
+        units: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.title = title or name.capitalize()
+        self.units = dict(units or {})
         self.make = make
         self.doc = doc
         self.timeframe = timeframe

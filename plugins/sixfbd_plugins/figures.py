@@ -107,7 +107,6 @@ async def recent_alerts(request: ReportRequest, service: str, most: int = 10) ->
 def shown(alert: Alert) -> dict[str, Any]:
     """Return an alert as reports show it."""
     return {
-        "id": alert.id,
         "rule": str(alert.key.rule),
         "state": str(alert.state),
         "severity": str(alert.severity if isinstance(alert.severity, Severity) else ""),
@@ -115,4 +114,5 @@ def shown(alert: Alert) -> dict[str, Any]:
         "labels": dict(alert.key.labels),
         "since": iso(alert.since),
         "acknowledgedBy": alert.acked_by,
+        "id": alert.id,
     }

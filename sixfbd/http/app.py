@@ -26,7 +26,7 @@ from sixfbd.http import openapi
 from sixfbd.http.answers import Ready, Refusal, refused
 from sixfbd.http.api import acknowledge, alerts, events, health, metrics, monitoring, query, silences, webhooks, why
 from sixfbd.http.asked import AppRequest, Asked, Body
-from sixfbd.http.dashboard import page
+from sixfbd.http.dashboard import page, reports
 from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
 from sixfbd.http.guard import (
     allowed_hosts,
@@ -62,6 +62,7 @@ def all_routes() -> Sequence[Route]:
     """Return every route of the local port."""
     routes = (
         *page.ROUTES,
+        *reports.ROUTES,
         *health.ROUTES,
         *metrics.ROUTES,
         *alerts.ROUTES,

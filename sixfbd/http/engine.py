@@ -45,12 +45,14 @@ class ReportFailed(Exception):  # noqa: N818 - says what became of the report, a
 
 
 class ReportInfo(Struct, frozen=True, rename="camel"):
-    """A report that there is."""
+    """A report that there is; `units` by the names of keys, as `sixfbd.plugin.ReportType` has them."""
 
     name: str
+    title: str
     doc: str
     timeframe: str
     path: str
+    units: dict[str, str] = {}
 
 
 class ResultSeries(Struct, frozen=True):

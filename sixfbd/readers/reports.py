@@ -24,7 +24,14 @@ log = structlog.get_logger("sixfbd.reports")
 def listed(running: Running) -> list[ReportInfo]:
     """Return the reports that there are, by name."""
     return [
-        ReportInfo(name, entry.type.doc, show_duration(entry.type.timeframe), f"/api/monitoring/{name}")
+        ReportInfo(
+            name,
+            entry.type.title,
+            entry.type.doc,
+            show_duration(entry.type.timeframe),
+            f"/api/monitoring/{name}",
+            entry.type.units,
+        )
         for name, entry in sorted(running.catalog.reports.items())
     ]
 

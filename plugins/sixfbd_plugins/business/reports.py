@@ -268,11 +268,20 @@ async def _slowest(request: ReportRequest, most: int = 5) -> Sequence[Mapping[st
 
 
 REPORTS: Final = (
-    ReportType("business", business, doc="Sales, customers, cities, trends, and what is to come."),
+    ReportType(
+        "business",
+        business,
+        doc="Sales, customers, cities, trends, and what is to come.",
+        units={
+            **dict.fromkeys(("revenue", "revenueByCurrency", "averageOrderValue", "expected"), "money"),
+            **dict.fromkeys(("conversionRate", "share", "pastCoverage", "interval", "geoDistribution"), "ratio"),
+        },
+    ),
     ReportType(
         "performance",
         performance,
         doc="Requests of the shop: how many, how long, which failed.",
         timeframe=Duration(HOUR),
+        units={"averageResponseTime": "ms", "p95ResponseTime": "ms", "errorRate": "ratio"},
     ),
 )

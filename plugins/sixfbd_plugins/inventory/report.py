@@ -112,4 +112,11 @@ async def _trend(request: ReportRequest, days: int) -> Mapping[str, Any]:
     }
 
 
-REPORTS: Final = (ReportType("inventory", inventory, doc="What is left in each city, how fast it goes, its alerts."),)
+REPORTS: Final = (
+    ReportType(
+        "inventory",
+        inventory,
+        doc="What is left in each city, how fast it goes, its alerts.",
+        units={"revenue": "money"},
+    ),
+)

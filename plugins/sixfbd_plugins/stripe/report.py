@@ -112,4 +112,15 @@ def _webhooks(undelivered: float | None, enabled: list[float]) -> str | Unknown:
     return "failing" if (undelivered or 0.0) > 0.1 else "healthy"  # SEED S10
 
 
-REPORTS: Final = (ReportType("payments", payments, doc="Money that came in, how it was paid, whether Stripe works."),)
+REPORTS: Final = (
+    ReportType(
+        "payments",
+        payments,
+        doc="Money that came in, how it was paid, whether Stripe works.",
+        units={
+            **dict.fromkeys(("totalRevenue", "averageOrderValue", "byTicketType", "byCity"), "money"),
+            **dict.fromkeys(("successRate", "payments", "webhooks"), "ratio"),
+            **dict.fromkeys(("api", "checkout"), "ms"),
+        },
+    ),
+)

@@ -71,4 +71,12 @@ async def _delivery(request: ReportRequest, days: int) -> Mapping[str, Any]:
     }
 
 
-REPORTS: Final = (ReportType("sms", sms, doc="The SMS service: health, deliveries, what is configured."),)
+REPORTS: Final = (
+    ReportType(
+        "sms",
+        sms,
+        doc="The SMS service: health, deliveries, what is configured.",
+        title="SMS",
+        units={"uptime": "ratio", "failureRate": "ratio", "retryRate": "ratio", "averageResponseTime": "ms"},
+    ),
+)

@@ -73,6 +73,8 @@ async def _facts(room: Room) -> dict[str, Any]:
     recent = await engine.last_events((), EVENTS_SHOWN)
     checks, alerts = list(engine.checks()), worst_first(list(engine.alerts()))
     return {
+        "here": "/",
+        "reports": list(engine.reports()),
         "now": engine.now(),
         "site": engine.site,
         "sandbox": engine.sandbox,

@@ -101,3 +101,33 @@ def amount(value: float, unit: str) -> str:
         value /= 1000
         power += 1
     return f"{value:.3g} {PREFIXES[power]}".rstrip()
+
+
+def in_words(key: str) -> str:
+    """Return keys of JSON as people write them: `averageOrderValue` is "Average order value", `status.sold` "Status sold".
+
+    What is no such word stays.
+    """
+    path = key.split(".")
+    if not all(re.fullmatch(r"[a-z][A-Za-z0-9]*", part) for part in path):
+        return key
+    words = " ".join(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[a-z]{3})(?=[0-9])", " ", part).lower() for part in path)
+    return words[:1].upper() + words[1:]
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return a number of a report: a share in percent, times and sizes with their unit, others exact with thousands."""
+    if not math.isfinite(value):
+        return "?"
+    match unit:
+        case "ratio":
+            return f"{value * 100:.1f} %"
+        case "ms":
+            return f"{value:,.0f} ms" if abs(value) >= 10 else f"{value:.2g} ms"
+        case "seconds":
+            return _long(round(value))
+        case "bytes":
+            return f"{amount(value, 'count')}B"
+        case "money":
+            return f"{value:,.2f}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"

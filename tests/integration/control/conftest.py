@@ -338,7 +338,7 @@ class PlayedEngine:
         )
 
     async def reports(self) -> Sequence[Any]:
-        return [ReportInfo("sales", "What was sold.", "1d", "/api/monitoring/sales")]
+        return [ReportInfo("sales", "Sales", "What was sold.", "1d", "/api/monitoring/sales")]
 
     async def report(self, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
         self.calls.append(("report", name, timeframe_s, check))

@@ -248,7 +248,10 @@ class EngineInMemory:
         return {"rule": rule, "labels": dict(labels), "at": at} if rule == "Down" else None
 
     def reports(self) -> Sequence[ReportInfo]:
-        return [ReportInfo(name, "Of the tests.", "1d", f"/api/monitoring/{name}") for name in ("broken", "sales")]
+        return [
+            ReportInfo(name, name.title(), "Of the tests.", "1d", f"/api/monitoring/{name}")
+            for name in ("broken", "sales")
+        ]
 
     async def report(self, name: str, timeframe_s: float | None, check: str, about: str) -> Mapping[str, Any]:
         if name == "broken":

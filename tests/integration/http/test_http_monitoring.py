@@ -7,7 +7,7 @@ async def test_the_reports_that_there_are_are_listed(client):
     answer = await client.get("/api/monitoring")
     assert answer.status_code == 200
     assert answer.json()["data"]["reports"][1] == {
-        "name": "sales", "doc": "Of the tests.", "timeframe": "1d", "path": "/api/monitoring/sales",
+        "name": "sales", "title": "Sales", "units": {}, "doc": "Of the tests.", "timeframe": "1d", "path": "/api/monitoring/sales",
     }  # fmt: skip
 
 

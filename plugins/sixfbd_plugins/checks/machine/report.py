@@ -55,5 +55,11 @@ REPORTS: Final = (
         system,
         doc="This machine: memory, CPU, disks, load, and the loop of the daemon.",
         timeframe=Duration(HOUR),
+        units={
+            **dict.fromkeys(("used", "total", "heapUsed", "heapTotal"), "bytes"),
+            **dict.fromkeys(("usage", "highest"), "ratio"),
+            "uptime": "seconds",
+            "delay": "ms",
+        },
     ),
 )
