@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfbd.model import Series
-from sixfbd.window.sketches import KEPT_MINUTES, LARGEST, pack, unpack
+from sixfbd.window.sketches import KEPT_MINUTES, LARGEST, merged, merged_packed, new_sketch, pack, unpack
 from sixfbd.window.window import Window
 from sixfbd.window.writes import NewSeries, SketchMinute
 
@@ -149,3 +149,27 @@ def test_a_daemon_without_summaries_does_without_protobuf():
     code = "import sys, sixfbd.daemon; print('google.protobuf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+VALUES = st.lists(st.floats(-1e12, 1e12).filter(lambda value: value == 0 or abs(value) > 1e-9), max_size=30)
+
+
+@given(st.lists(VALUES, max_size=6))
+def test_sketches_from_the_disk_are_added_up_as_if_they_were_merged_one_by_one(minutes):
+    sketches = []
+    for values in minutes:
+        sketch = new_sketch()
+        for value in values:
+            sketch.add(value)
+        sketches.append(sketch)
+    packed = [pack(one) for one in sketches]
+    fast, slow = merged_packed(packed), merged(unpack(one) for one in packed)
+    assert fast.count == slow.count
+    if fast.count:
+        for q in (0.0, 0.1, 0.5, 0.95, 1.0):
+            assert fast.get_quantile_value(q) == pytest.approx(slow.get_quantile_value(q), rel=1e-9)
+
+
+def test_what_is_no_sketch_is_refused_among_others():
+    with pytest.raises(ValueError, match="not a sketch"):
+        merged_packed([pack(new_sketch()), b"\xff\xff"])
