@@ -26,7 +26,7 @@ from sixfbd.http import openapi
 from sixfbd.http.answers import Ready, Refusal, refused
 from sixfbd.http.api import acknowledge, alerts, events, health, metrics, monitoring, query, silences, webhooks, why
 from sixfbd.http.asked import AppRequest, Asked, Body
-from sixfbd.http.dashboard import page, reports
+from sixfbd.http.dashboard import actions, page, reports
 from sixfbd.http.engine import Answered, EngineUnavailable, HttpEngine
 from sixfbd.http.guard import (
     allowed_hosts,
@@ -63,6 +63,7 @@ def all_routes() -> Sequence[Route]:
     routes = (
         *page.ROUTES,
         *reports.ROUTES,
+        *actions.ROUTES,
         *health.ROUTES,
         *metrics.ROUTES,
         *alerts.ROUTES,
@@ -165,7 +166,7 @@ class App(QuartTrio):
         check_host(asked.all_headers(b"host"), self._allowed, "; add it to `hosts` in [http] if it is" if local else "")
         if route is None or failed is not None:
             raise failed or NotFound
-        check_scope(self._room.engine, route.scope, asked)
+        check_scope(self._room.engine, route.scope, asked, self._room.sessions)
         if route.body is not None and asked.method == "POST":
             check_encoding(asked.header(b"content-encoding"))
             await asked.body.wait(self.config["BODY_TIMEOUT"])  # kept for the view

@@ -13,6 +13,7 @@ from sixfbd.http.answers import Refusal
 from sixfbd.http.asked import Asked
 from sixfbd.http.engine import HttpEngine, TokenInfo
 from sixfbd.http.routes import Scope
+from sixfbd.http.sessions import Sessions, session_of
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 NOT_LISTENED_TO: Final = ("0.0.0.0", "[::]")  # nobody calls these: no Host header may have them
@@ -90,8 +91,10 @@ def is_direct(client: str | None, header_names: Iterable[str]) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def check_scope(engine: HttpEngine, scope: Scope, asked: Asked) -> None:
-    """Raise Refusal unless a request may do what needs `scope`; notes whose token it came with."""
+def check_scope(engine: HttpEngine, scope: Scope, asked: Asked, sessions: Sessions | None = None) -> None:
+    """Raise Refusal unless a request may do what needs `scope`; notes whose token it came with. Who is logged in may read."""
+    if scope == "read" and sessions is not None and session_of(sessions, engine, asked) is not None:
+        return
     if scope == "open" or (
         scope == "read" and is_direct(asked.client, (name.decode("latin-1") for name, _ in asked.headers))
     ):

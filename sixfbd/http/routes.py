@@ -12,6 +12,7 @@ from sixfbd.http.asked import Asked
 from sixfbd.http.dashboard.sparkline import Chart
 from sixfbd.http.engine import HttpEngine
 from sixfbd.http.recent import Recent
+from sixfbd.http.sessions import Sessions
 
 METRICS_KEEP_S: Final = 1.0
 PAGE_KEEP_S: Final = 1.0
@@ -28,6 +29,7 @@ class Room:
         self.pages: Recent[str] = Recent(PAGE_KEEP_S)
         self.charts: Recent[list[Chart]] = Recent(CHARTS_KEEP_S)
         self.streams = 0
+        self.sessions = Sessions()
 
 
 View: TypeAlias = Callable[..., Awaitable[Response | Ready]]

@@ -14,12 +14,14 @@ import msgspec
 import trio
 from quart import Response, request
 
-from sixfbd.http.answers import Refusal, show_time
+from sixfbd.http.answers import SECURITY_HEADERS, Refusal, show_time
 from sixfbd.http.api.alerts import worst_first
+from sixfbd.http.asked import Asked
 from sixfbd.http.dashboard.charts import sparks_of
 from sixfbd.http.dashboard.sparkline import HEIGHT, WIDTH, Chart, draw
 from sixfbd.http.dashboard.wording import TONES, age, glance, shown
 from sixfbd.http.routes import Answer, Parameter, Room, Route
+from sixfbd.http.sessions import session_of
 from sixfbd.http.streams import CONTENT_TYPE, leaving, news, stream
 
 FOLDER: Final = Path(__file__).parent
@@ -34,6 +36,8 @@ EVENTS_SHOWN: Final = 12
 MAX_DATA: Final = 160  # characters of an event's data on the page
 CHARTS_WAIT_S: Final = 2.0  # the page is for the moment of trouble: it does not wait for its charts
 CHANGES_APART_S: Final = 1.0
+POLICY: Final = SECURITY_HEADERS["Content-Security-Policy"].replace("form-action 'none'", "form-action 'self'")
+"""As of every answer, and forms may be sent to us."""
 
 TEMPLATES: Final = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER / "templates"),
@@ -55,15 +59,19 @@ def asset(name: str) -> str:
 TEMPLATES.globals["asset"] = asset
 
 
-async def index(room: Room) -> Response:
+async def index(room: Room, asked: Asked) -> Response:
+    found = session_of(room.sessions, room.engine, asked)
+    own = {"word": "" if found is None else found[0].word, "who": "" if found is None else found[1].name}
+
     async def render() -> str:
-        facts = await _facts(room)
+        facts = await _facts(room) | own
         return await trio.to_thread.run_sync(lambda: TEMPLATES.get_template("index.html").render(facts))
 
     generation = await room.engine.wait_changed(
         -1
     )  # a page made before a change is not the answer to a request after it
-    return Response(await room.pages.get(str(generation), render), content_type="text/html; charset=utf-8")
+    page = await room.pages.get(f"{generation} {own['word']}", render)
+    return Response(page, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
 
 
 async def _facts(room: Room) -> dict[str, Any]:
@@ -136,7 +144,7 @@ async def _pieces(room: Room, left: trio.Event) -> AsyncIterator[bytes]:
 
 
 ROUTES: Final = (
-    Route("/", index, "The page for people.", {200: Answer("", {"type": "string"}, "text/html")}),
+    Route("/", index, "The page for people.", {200: Answer("", {"type": "string"}, "text/html")}, plain=True),
     Route(
         "/static/<name>",
         static,

@@ -6,19 +6,23 @@ What holds only figures becomes cards, a list of alike things a table, a list of
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import trio
 from msgspec import Struct
-from quart import Response, request
+from quart import Response
+from werkzeug.datastructures import MultiDict
 
 from sixfbd.config.text import did_you_mean
 from sixfbd.http import parameters
 from sixfbd.http.answers import Refusal
-from sixfbd.http.dashboard.page import TEMPLATES
+from sixfbd.http.asked import Asked
+from sixfbd.http.dashboard.page import POLICY, TEMPLATES
 from sixfbd.http.dashboard.wording import in_words, quantity
 from sixfbd.http.engine import ReportFailed, ReportInfo
 from sixfbd.http.parameters import read_time
 from sixfbd.http.routes import Answer, Parameter, Room, Route
+from sixfbd.http.sessions import session_of
 
 SPANS: Final = ("1h", "24h", "7d", "30d")
 MOST_ROWS: Final = 50
@@ -196,14 +200,16 @@ def _bars(title: str, rows: Sequence[Mapping[str, Any]], units: Units) -> Bars:
     return Bars(title, said, f"{begins} UTC", f"{ends} UTC", "".join(parts), spoken)
 
 
-async def show(room: Room, name: str) -> Response:
+async def show(room: Room, asked: Asked, name: str) -> Response:
+    values = MultiDict(parse_qsl(asked.query.decode("latin-1")))
+    session = session_of(room.sessions, room.engine, asked)
     engine, reports = room.engine, list(room.engine.reports())
     found = next((one for one in reports if one.name == name), None)
     if found is None:
         hint = did_you_mean(name, [one.name for one in reports]) or "GET /api/monitoring lists them"
         raise Refusal(404, "no_such_report", f"there is no report {name!r:.80}; {hint}")
-    timeframe = request.args.get("timeframe", "")
-    seconds = parameters.span(request.args, "timeframe") if timeframe else None
+    timeframe = values.get("timeframe", "")
+    seconds = parameters.span(values, "timeframe") if timeframe else None
     report: Mapping[str, Any] = {}
     failed = ""
     try:
@@ -216,6 +222,8 @@ async def show(room: Room, name: str) -> Response:
         "sandbox": engine.sandbox,
         "version": engine.version,
         "reports": reports,
+        "word": "" if session is None else session[0].word,
+        "who": "" if session is None else session[1].name,
         "here": name,
         "report": found,
         "spans": SPANS,
@@ -224,7 +232,7 @@ async def show(room: Room, name: str) -> Response:
         "failed": failed,
     }
     html = await trio.to_thread.run_sync(lambda: TEMPLATES.get_template("report.html").render(facts))
-    return Response(html, content_type="text/html; charset=utf-8")
+    return Response(html, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
 
 
 def _usual(report: ReportInfo) -> str:
@@ -241,5 +249,6 @@ ROUTES: Final = (
             Parameter("name", "path", "The report's name.", required=True),
             Parameter("timeframe", "query", "How far back, such as `24h`; the report's own if left out."),
         ),
+        plain=True,
     ),
 )

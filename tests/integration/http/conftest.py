@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from sixfbd.config import Http, Site
+from sixfbd.control.engine import WhyView
 from sixfbd.http.engine import (
     Answered,
     Encoder,
@@ -240,7 +242,7 @@ class EngineInMemory:
         if alert == "i":
             raise QueryRefused("i is the beginning of more than one id")
         found = self.incident(alert)
-        return None if found is None else {"alert": {"id": found.id}, "records": []}
+        return None if found is None else msgspec.to_builtins(WhyView(alert=found))
 
     async def why_not(self, rule: str, labels: Mapping[str, str], at: float | None) -> Mapping[str, Any] | None:
         if rule == "Many":

@@ -74,10 +74,10 @@ async def test_the_page_shows_every_check_with_status_summary_last_and_next_run(
     assert "old scrape paused has not run yet never" in shown
 
 
-async def test_the_page_shows_alerts_worst_first_with_the_command_that_tells_their_story(text):
+async def test_the_page_shows_alerts_worst_first_with_the_way_to_their_story(text):
     shown = words(text)
     assert shown.index("Down firing · 90 s ago") < shown.index("Warm firing") < shown.index("Slow pending")
-    assert "sixfbctl why incident-Down" in shown
+    assert '<a href="/alerts/incident-Down">Its story, silence</a>' in text
     assert "taken on by token:guard" in shown
 
 
@@ -208,7 +208,7 @@ async def test_the_page_says_when_the_daemon_is_not_ready_and_why(client, busy):
 async def test_many_alerts_are_cut_off_and_counted(client, busy):
     busy.alert_list = busy.alert_list * 50
     shown = words((await client.get("/")).text)
-    assert shown.count("sixfbctl why") == 100
+    assert shown.count("Its story") == 100
     assert "and 50 more" in shown
 
 
