@@ -34,7 +34,8 @@ from sixfbd_plugins.figures import iso, latest
 from sixfbd_plugins.ledger.book import SAID_OF, TYPES, Book, Kind, Patience
 
 PAGE: Final = 10_000  # events that a read returns at most
-OVERLAP_S: Final = HOUR  # what comes later than that, comes at the next start or with an order that is watched
+OVERLAP_S: Final = HOUR  # what comes later than that is found by a look farther back
+FAR_BACK_S: Final = 5 * MINUTE  # between two looks as far back as the oldest order that waits for something
 SHOWN: Final = 5  # orders in the text of an alert
 MOST_ORDERS: Final = 100_000
 RECENT: Final = 20
@@ -80,12 +81,13 @@ class LedgerCheck(Check[LedgerOptions]):
         super().__init__(options, ctx)
         self._book = Book()
         self._read_until: float | None = None
+        self._looked_far_at = 0.0
 
     async def run(self, cursor: Json | None) -> Report:
         """Read what came, and say what does not add up. Degraded while anything does not."""
         now, book = self.ctx.clock.now(), self._book
         oldest = now - float(self.options.window)
-        since = oldest if self._read_until is None else max(oldest, self._since())
+        since = oldest if self._read_until is None else max(oldest, self._since(now))
         book.take(await read(self.ctx.read, since, now + MINUTE))
         self._read_until = now
         book.forget(oldest)
@@ -108,11 +110,15 @@ class LedgerCheck(Check[LedgerOptions]):
         summary = "; ".join(said) or f"{len(book.entries)} orders add up"
         return Report(Status.DEGRADED if said else Status.HEALTHY, summary, tuple(samples))
 
-    def _since(self) -> float:
-        """From when on to read: some time before the last look, and from the oldest order on that waits for something."""
+    def _since(self, now: float) -> float:
+        """From when on to read: some time before the last look, and now and then from the oldest order that waits."""
         assert self._read_until is not None
+        lately = self._read_until - OVERLAP_S
+        if now - self._looked_far_at < FAR_BACK_S:
+            return lately
+        self._looked_far_at = now
         waiting = [one.since for one in self._book.mismatches(self._read_until, Patience(0.0, 0.0, 0.0))]
-        return min([self._read_until - OVERLAP_S, *waiting])
+        return min([lately, *waiting])
 
 
 async def read(reader: Reader, start: float, end: float) -> list[Event]:
