@@ -379,6 +379,38 @@ def check_try(ctx: click.Context, name: str, config_path: Path | None, as_json: 
     ctx.exit(0 if result.is_fine else NOT_FINE)
 
 
+@cli.command()
+@config_option
+@click.option("--socket", "socket_path", metavar="PATH", help="The daemon's control socket.")
+@click.option("--offline", is_flag=True, help="Do not run the checks: ask nothing of other machines.")
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, config_path: Path | None, socket_path: str | None, offline: bool, as_json: bool) -> None:
+    """Look at this machine, and say what to mend.
+
+    Permissions, disk, journal, clock, port, systemd, whether anybody is ever told; each check is run once, and with it
+    credentials and the way to its provider. Nothing is changed and nobody is told. Exit code 1 if something is at fault.
+    """
+    import msgspec
+
+    from sixfbd.control.address import find_socket
+    from sixfbd.doctor import examine, worst
+    from sixfbd.logs import configure_logging
+
+    config, catalog = _loaded(find_config(os.environ, config_path))
+    configure_logging("error", "console")
+    own = socket_path or os.environ.get("SIXFBD_SOCKET") or config.control.socket
+    findings = []
+    for one in examine(config, catalog, find_socket(os.environ, str(own)), offline=offline):
+        findings.append(one)
+        if not as_json:
+            mend = f"\n{'':9}to mend it: {one.mend}" if one.mend else ""
+            print_lines([f"{one.state:8} {one.what}: {one.says}{mend}"])
+    if as_json:
+        print_json({"state": worst(findings), "findings": msgspec.to_builtins(findings)})
+    ctx.exit(FAILED if worst(findings) == "fault" else 0)
+
+
 # ---- a journal's file ------------------------------------------------------------------------------------------------
 
 
@@ -426,6 +458,35 @@ def journal_export(file: Path) -> None:
                 click.echo(line, nl=False)
     except JournalError as error:
         raise Failure(str(error)) from None
+
+
+@journal.command("restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+@config_option
+@json_option
+def journal_restore(file: Path, dry_run: bool, config_path: Path | None, as_json: bool) -> None:
+    """Put a backup in the journal's place.
+
+    The daemon must not run. The journal that is there is kept under another name. What happened since the backup was made
+    is not known afterwards: who was told of it may be told again, and until its next start but one the daemon says how
+    much is missing (alert StateDamaged).
+    """
+    from sixfbd.journal.errors import JournalError
+    from sixfbd.journal.restore import restore
+
+    config, _ = _loaded(find_config(os.environ, config_path))
+    directory = Path(config.daemon.state_directory)
+    try:
+        aside = restore(file, directory, dry_run=dry_run)
+    except JournalError as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        print_json({"restored": not dry_run, "journal": str(directory / "journal.db"), "before": aside and str(aside)})
+        return
+    would = "would be " if dry_run else ""
+    kept = f"; the one before {would or 'is '}kept as {aside}" if aside else ""
+    print_lines([f"{directory / 'journal.db'} {would or 'is '}restored from {file}{kept}"])
 
 
 @cli.command()

@@ -1,0 +1,63 @@
+"""A backup is made of a running daemon, and put in the journal's place once it is stopped: what it knew then it knows again."""
+
+import json
+import sqlite3
+
+
+def sell(daemon, number: int) -> None:
+    data = (f"orderId=o-{number}", "cityId=dallas", "tier=ga", "quantity=1", "amount=1", "currency=USD")
+    daemon.ctl("events", "emit", "ticket_sale", *data)
+
+
+def orders(daemon) -> int:
+    return int(daemon.ctl("report", "business")["sales"]["orders"])
+
+
+def test_a_backup_is_restored_while_the_daemon_is_stopped_and_the_journal_before_is_kept(daemon, tmp_path):
+    backup = tmp_path / "backup.db"
+    daemon.start()
+    sell(daemon, 1)
+    daemon.ctl("journal", "backup", str(backup))
+    sell(daemon, 2)
+    assert orders(daemon) == 2
+    refused = daemon.sixfbd("journal", "restore", str(backup))
+    assert refused.returncode == 1 and "pid" in refused.stderr, refused.stderr
+    daemon.stop()
+    dry = daemon.sixfbd("journal", "restore", str(backup), "--dry-run", "--json")
+    assert dry.returncode == 0 and json.loads(dry.stdout)["restored"] is False
+    done = daemon.sixfbd("journal", "restore", str(backup))
+    assert done.returncode == 0 and "is restored from" in done.stdout and ".replaced-" in done.stdout
+    daemon.start()
+    assert orders(daemon) == 1
+    [missing] = daemon.ctl("status")["problems"][:1]
+    assert "an older copy put in its place" in missing and "the last 1 events are lost" in missing
+    assert [one["state"] for one in daemon.ctl("alerts") if one["rule"] == "StateDamaged"] == ["firing"]
+    sell(daemon, 3)
+    assert orders(daemon) == 2
+    daemon.stop()
+    daemon.start()
+    assert "older copy" not in str(daemon.ctl("status")["problems"]) and orders(daemon) == 2
+    daemon.stop()
+    [before] = [
+        one
+        for one in (daemon.directory / "state").glob("journal.db.replaced-*")
+        if not one.name.endswith(("-wal", "-shm"))
+    ]
+    assert daemon.sixfbd("journal", "restore", str(before)).returncode == 0
+    daemon.start()
+    assert orders(daemon) == 2
+
+
+def test_what_is_no_whole_backup_is_refused_and_nothing_is_done(daemon, tmp_path):
+    daemon.start()
+    sell(daemon, 1)
+    backup = tmp_path / "backup.db"
+    daemon.ctl("journal", "backup", str(backup))
+    daemon.stop()
+    with sqlite3.connect(backup) as connection:
+        connection.execute("DELETE FROM events")
+    for file, says in ((backup, "is damaged, nothing was done"), (tmp_path / "none.db", "there is no such file")):
+        refused = daemon.sixfbd("journal", "restore", str(file))
+        assert refused.returncode == 1 and says in refused.stderr, refused.stderr
+    daemon.start()
+    assert orders(daemon) == 1
