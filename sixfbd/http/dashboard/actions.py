@@ -8,6 +8,7 @@ import hmac
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import click
 import msgspec
 import trio
 from quart import Response
@@ -126,7 +127,7 @@ async def _alert(room: Room, asked: Asked, identity: str, said: str, status: int
         raise Refusal(
             404, "no_such_alert", f"no alert has the id {identity!r:.80}; the first page lists those that fire"
         )
-    story = show_why(msgspec.convert(found, WhyView, strict=False))
+    story = [click.unstyle(line) for line in show_why(msgspec.convert(found, WhyView, strict=False))]
     alert = room.engine.incident(identity)
     return await _page(
         room, asked, "alert.html", status, alert=alert, id=identity, story=story, said=said, matchers=_matchers(alert)

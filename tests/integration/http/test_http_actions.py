@@ -69,6 +69,7 @@ async def test_an_alert_is_taken_on_and_silenced_by_whom_the_token_is(client, bu
 async def test_the_page_of_an_alert_tells_its_story_and_what_a_silence_would_hold(client, busy):
     alert = firing(busy)
     text = (await client.get(f"/alerts/{alert.id}")).text
+    assert "u001b" not in text and "is firing since" in text, "the colours are for terminals"
     assert "Its story" in text and alert.key.rule in text and '<a href="/login">Log in</a> to take it on' in text
     await log_in(client)
     text = (await client.get(f"/alerts/{alert.id}")).text

@@ -72,7 +72,7 @@
     }
     fetching = true;
     try {
-      const answer = await fetch(location.pathname + location.search, { cache: "no-store" });
+      const answer = await fetch(document.body.dataset.page ?? location.pathname + location.search, { cache: "no-store" });
       if (!answer.ok) throw new Error(`answered ${answer.status}`);
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
       if (source && source.readyState === EventSource.OPEN) say("live", "live");
