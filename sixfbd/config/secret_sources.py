@@ -3,6 +3,7 @@
 Reads them when the configuration is loaded; a value leaves this module only inside a `Secret`, never in a message.
 """
 
+import os
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from sixfbd.config.text import UnreadableError, did_you_mean, read_regular
 from sixfbd.logs import register_secret
 from sixfbd.quantities import Secret
 
+OF_THE_SERVICE: Final = Path("/run/credentials/sixfbd.service")  # for root, who asks what the running service is given
 SOURCES: Final = ("credential", "file", "env")
 MAX_SECRET_BYTES: Final = 64 * 1024
 FORM: Final = 'write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'
@@ -60,10 +62,12 @@ class SecretSources:
     def _from_credential(self, name: str) -> str:
         """One credential a file, or a key of the credential `secrets`, a TOML file of `name = "value"` lines."""
         folder = self._environ.get("CREDENTIALS_DIRECTORY", "")
+        if not folder and os.access(OF_THE_SERVICE, os.R_OK | os.X_OK):
+            folder = str(OF_THE_SERVICE)
         if not folder:
             raise SecretError(
                 f"credential {name}: no credentials were passed, $CREDENTIALS_DIRECTORY is not set",
-                "start under systemd with LoadCredential=, or use file or env",
+                "start under systemd with LoadCredential=, or use file or env; while the service runs, root has them here",
             )
         try:
             passed = {path.name for path in Path(folder).iterdir()}

@@ -45,7 +45,7 @@ def test_every_row_of_the_bench_is_measured() -> None:
     for row in ROWS:
         [line, *_] = [line for line in done.stdout.splitlines() if re.search(row, line)] or [""]
         assert line, f"{row} is missing:\n{done.stdout}"
-        assert re.search(r"[≤≥] [\d.]+(x| ms) +(not )?reached$", line), line
+        assert re.search(r"[≤≥] [\d.]+(x| ms)? +(not )?reached$", line), line
         figures = re.findall(FIGURE, line)
         assert len(figures) in (1, 3) and all(float(one.replace(",", "")) >= 0 for one in figures), line
 

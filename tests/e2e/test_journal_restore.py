@@ -30,7 +30,7 @@ def test_a_backup_is_restored_while_the_daemon_is_stopped_and_the_journal_before
     daemon.start()
     assert orders(daemon) == 1
     [missing] = daemon.ctl("status")["problems"][:1]
-    assert "an older copy put in its place" in missing and "the last 1 events are lost" in missing
+    assert "an older copy put in its place" in missing and missing.endswith("are lost")
     assert [one["state"] for one in daemon.ctl("alerts") if one["rule"] == "StateDamaged"] == ["firing"]
     sell(daemon, 3)
     assert orders(daemon) == 2

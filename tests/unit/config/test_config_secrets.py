@@ -2,6 +2,8 @@
 
 import pytest
 
+from sixfbd.config import secret_sources
+
 TEXT = '[checks.a]\nplugin = "sms"\naccount = "AC1"\ntoken = {form}\n'
 
 
@@ -44,6 +46,13 @@ def test_a_credential_may_be_a_key_of_the_credential_secrets(config_of, tmp_path
     assert config_of(with_token('{credential = "twilio"}'), environ).checks["a"].options.token.reveal() == "hunter2"
 
 
+def test_who_asks_beside_the_running_service_has_its_credentials(config_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(secret_sources, "OF_THE_SERVICE", tmp_path / "of-the-service")
+    (tmp_path / "of-the-service").mkdir()
+    (tmp_path / "of-the-service" / "c").write_text("hunter2\n")
+    assert config_of(with_token('{credential = "c"}'), {}).checks["a"].options.token.reveal() == "hunter2"
+
+
 def test_a_text_or_a_secret_may_be_either(config_of):
     text = with_token('{env = "T"}') + 'headers = {plain = "x", hidden = {env = "T"}}\n'
     headers = config_of(text, {"T": "hunter2"}).checks["a"].options.headers
@@ -70,7 +79,7 @@ def test_a_text_or_a_secret_may_be_either(config_of):
         ('{file = "binary"}', "the secret's file {tmp}/binary is not UTF-8"),
         ('{file = "big"}', "the secret's file {tmp}/big is larger than 64 KiB"),
         ('{credential = "c"}', "credential c: no credentials were passed, $CREDENTIALS_DIRECTORY is not set; "
-         "start under systemd with LoadCredential=, or use file or env"),
+         "start under systemd with LoadCredential=, or use file or env; while the service runs, root has them here"),
     ],
 )  # fmt: skip
 def test_a_secret_that_cannot_be_had_is_named_with_its_mend_and_never_shown(complaints, tmp_path, form, said):
