@@ -394,14 +394,17 @@ def doctor(ctx: click.Context, config_path: Path | None, socket_path: str | None
     import msgspec
 
     from sixfbd.control.address import find_socket
-    from sixfbd.doctor import examine, worst
+    from sixfbd.doctor import examine, examine_around, worst
     from sixfbd.logs import configure_logging
 
-    config, catalog = _loaded(find_config(os.environ, config_path))
+    path = find_config(os.environ, config_path)
+    config, problems, catalog = _checked(path)
     configure_logging("error", "console")
-    own = socket_path or os.environ.get("SIXFBD_SOCKET") or config.control.socket
+    own = socket_path or os.environ.get("SIXFBD_SOCKET") or (config and config.control.socket)
+    socket = find_socket(os.environ, own or None)
+    found = examine(config, catalog, socket, offline=offline) if config else examine_around(path, problems, socket)
     findings = []
-    for one in examine(config, catalog, find_socket(os.environ, str(own)), offline=offline):
+    for one in found:
         findings.append(one)
         if not as_json:
             mend = f"\n{'':9}to mend it: {one.mend}" if one.mend else ""
@@ -472,11 +475,14 @@ def journal_restore(file: Path, dry_run: bool, config_path: Path | None, as_json
     is not known afterwards: who was told of it may be told again, and until its next start but one the daemon says how
     much is missing (alert StateDamaged).
     """
+    from sixfbd.config import ConfigError, state_directory
     from sixfbd.journal.errors import JournalError
     from sixfbd.journal.restore import restore
 
-    config, _ = _loaded(find_config(os.environ, config_path))
-    directory = Path(config.daemon.state_directory)
+    try:
+        directory = state_directory(find_config(os.environ, config_path))
+    except ConfigError as error:
+        raise Failure(f"the configuration cannot be used:\n{error}") from None
     try:
         aside = restore(file, directory, dry_run=dry_run)
     except JournalError as error:

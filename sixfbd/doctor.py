@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-from sixfbd.config import Config
+from sixfbd.config import Config, ConfigError, Problem, state_directory
 from sixfbd.control.client import ControlClient, ControlError
 from sixfbd.control.engine import StatusView
 from sixfbd.control.protocol import RpcError
@@ -61,6 +62,19 @@ def examine(config: Config, catalog: PluginCatalog, socket_path: Path, *, offlin
         )
     if not offline:
         yield from _checks(config, catalog)
+
+
+def examine_around(path: Path, problems: Sequence[Problem], socket_path: Path) -> Iterator[Finding]:
+    """Yield what is found where the configuration at `path` cannot be used, beginning with why."""
+    for problem in problems:
+        state: State = "fault" if problem.level == "error" else "warning"
+        yield Finding("configuration", state, str(problem), "sixfbd check-config says so too, until all is well")
+    status = _status(socket_path)
+    yield _daemon(status, socket_path)
+    with suppress(ConfigError):  # it cannot be read, as said above: nobody knows where the state is
+        yield from _state_directory(state_directory(path), running=status is not None)
+    yield _clock(status)
+    yield _unit()
 
 
 def _status(socket_path: Path) -> StatusView | None:

@@ -7,7 +7,7 @@ nothing else of the machine.
 
 from sixfbd.config.convert import fields_of
 from sixfbd.config.fit import is_loopback, parse_listen, tls_context
-from sixfbd.config.load import ConfigError, check_config, load_config, plugin_sources
+from sixfbd.config.load import ConfigError, check_config, load_config, plugin_sources, state_directory
 from sixfbd.config.rules import CompileRules, RuleProblem, effective_rules
 from sixfbd.config.tables import (
     DEFAULT_SEVERITIES,
@@ -65,5 +65,6 @@ __all__ = [
     "load_config",
     "parse_listen",
     "plugin_sources",
+    "state_directory",
     "tls_context",
 ]

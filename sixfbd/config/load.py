@@ -138,13 +138,27 @@ def plugin_sources(path: Path) -> PluginSources:
             inbound=tuple(_table(tree.values, "inbound")),
             sandbox=daemon.get("sandbox") is True,
         ),
-        state_directory=Path(
-            _absolute(directory, (*_texts([daemon.get("state_directory")]), defaults.state_directory)[0])
-        ),
+        state_directory=_state_directory(path, tree),
         checks=_plugins_asked_for(tree.values, "checks"),
         notifiers=_plugins_asked_for(tree.values, "notifiers"),
         inbound=_plugins_asked_for(tree.values, "inbound", "kind"),
     )
+
+
+def state_directory(path: Path) -> Path:
+    """Return where a configuration keeps the state, whatever else is wrong with it, such as secrets that only the daemon is given.
+
+    Raises ConfigError if it cannot be read to the end.
+    """
+    tree, problems = read_tree(path)
+    if any(problem.level == "error" for problem in problems):
+        raise ConfigError(problems)
+    return _state_directory(path, tree)
+
+
+def _state_directory(path: Path, tree: Tree) -> Path:
+    given = _texts([_table(tree.values, "daemon").get("state_directory")])
+    return Path(_absolute(_directory(path), (*given, Daemon().state_directory)[0]))
 
 
 def _plugins_asked_for(values: Mapping[str, Any], header: str, key: str = "plugin") -> tuple[str, ...]:

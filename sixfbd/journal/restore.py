@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sixfbd.journal.errors import JournalBroken, directory_error
-from sixfbd.journal.lock import lock_state_directory
+from sixfbd.journal.lock import LOCK_NAME, lock_state_directory
 from sixfbd.journal.schema import sync_directory
 from sixfbd.journal.verify import verify_file
 
@@ -50,6 +50,10 @@ def _replace(backup: Path, journal: Path, aside: Path | None) -> None:
                 wal.rename(aside.with_name(f"{aside.name}-wal"))
             journal.with_name(f"{journal.name}-shm").unlink(missing_ok=True)
             journal.rename(aside)
+        if os.geteuid() == 0:  # the daemon is no root, and has to open them
+            owner = journal.parent.stat()
+            for path in (partial, journal.with_name(LOCK_NAME)):
+                os.chown(path, owner.st_uid, owner.st_gid)
         partial.rename(journal)
         sync_directory(journal.parent)
     finally:

@@ -8,7 +8,7 @@ def findings(daemon, *args):
     assert done.returncode in (0, 1), done.stderr
     found = json.loads(done.stdout)
     assert (done.returncode == 1) == (found["state"] == "fault")
-    return {one["what"]: one for one in found["findings"]}
+    return {one["what"]: one for one in reversed(found["findings"])}
 
 
 def test_of_a_daemon_that_runs_all_is_looked_at_and_nobody_told_is_said(daemon, target, wait):
@@ -44,3 +44,16 @@ def test_what_is_wrong_is_named_with_the_mend(daemon, target):
         "fault    journal:",
     ):
         assert said in done.stdout, done.stdout
+
+
+def test_a_configuration_that_cannot_be_used_is_the_first_finding_and_not_the_last(daemon):
+    daemon.start()
+    wrong = daemon.directory / "conf.d" / "wrong.toml"
+    wrong.parent.mkdir(exist_ok=True)
+    wrong.write_text('[notifiers.chat]\nplugin = "webhook"\nurl = {credential = "only_the_service_has_it"}\n')
+    found = findings(daemon)
+    assert found["configuration"]["state"] == "fault" and "only_the_service_has_it" in found["configuration"]["says"]
+    assert found["daemon"]["state"] == "ok" and found["journal"]["state"] == "ok" and "check system" not in found
+    wrong.write_text("[checks\n")
+    found = findings(daemon)
+    assert "wrong.toml" in found["configuration"]["says"] and "journal" not in found

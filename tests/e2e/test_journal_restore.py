@@ -1,6 +1,7 @@
 """A backup is made of a running daemon, and put in the journal's place once it is stopped: what it knew then it knows again."""
 
 import json
+import os
 import sqlite3
 
 
@@ -23,10 +24,23 @@ def test_a_backup_is_restored_while_the_daemon_is_stopped_and_the_journal_before
     refused = daemon.sixfbd("journal", "restore", str(backup))
     assert refused.returncode == 1 and "pid" in refused.stderr, refused.stderr
     daemon.stop()
+    passed = daemon.directory / "conf.d" / "passed.toml"
+    passed.parent.mkdir(exist_ok=True)
+    passed.write_text('[notifiers.chat]\nplugin = "webhook"\nurl = {credential = "only_the_service_has_it"}\n')
+    state = daemon.directory / "state"
+    if os.geteuid() == 0:
+        os.chown(state, 65534, 65534)
     dry = daemon.sixfbd("journal", "restore", str(backup), "--dry-run", "--json")
     assert dry.returncode == 0 and json.loads(dry.stdout)["restored"] is False
     done = daemon.sixfbd("journal", "restore", str(backup))
     assert done.returncode == 0 and "is restored from" in done.stdout and ".replaced-" in done.stdout
+    owner = state.stat()
+    for name in ("journal.db", "lock"):
+        assert (state / name).stat().st_uid == owner.st_uid, "root restores it, the daemon has to open it"
+    passed.write_text("[checks\n")
+    refused = daemon.sixfbd("journal", "restore", str(backup))
+    assert refused.returncode == 1 and "passed.toml" in refused.stderr, "it may say where the state is"
+    passed.unlink()
     daemon.start()
     assert orders(daemon) == 1
     [missing] = daemon.ctl("status")["problems"][:1]
