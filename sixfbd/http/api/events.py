@@ -3,6 +3,7 @@
 Owns the wire's forms. What makes an event valid, and whether it is a repeat, the engine's door says.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -28,6 +29,11 @@ MAX_EVENTS: Final = 5000  # of one request; validating them takes the loop some 
 MAX_LISTED: Final = 1000
 LISTED: Final = 100
 STREAM_PAGE: Final = 200
+KEY: Final = "Idempotency-Key"
+MAX_KEY: Final = 100
+OTHER: Final = EventResult(
+    "refused", message="is the key of another request, whose events were others; choose a new one"
+)
 SMALL: Final = 64 * 1024  # bytes that are decoded in the loop; more goes to a thread
 
 
@@ -124,8 +130,11 @@ def _read_line(index: int, number: int, line: bytes) -> Any:
         return RefusedView(index, "", f"line {number} is not JSON: {not_json(error)}")
 
 
-def read_event(room: Room, index: int, item: Any) -> Event | RefusedView:
-    """Return the event that an item of a body stands for, or what is wrong with its form."""
+def read_event(room: Room, index: int, item: Any, key: str = "") -> Event | RefusedView:
+    """Return the event that an item of a body stands for, or what is wrong with its form.
+
+    One without an id has that of the request's `key` and its place, so that the request may be repeated.
+    """
     if isinstance(item, RefusedView):
         return item
     try:
@@ -136,7 +145,35 @@ def read_event(room: Room, index: int, item: Any) -> Event | RefusedView:
     at = room.engine.now() if read.timestamp is UNSET else parameters.read_time(read.timestamp)
     if at is None:
         return RefusedView(index, "timestamp", "is not a time; write 2026-11-23T21:07:30.123Z or unix seconds")
-    return Event(read.id if isinstance(read.id, str) else room.engine.new_id(), read.type, at, read.data)
+    made = f"{key}/{index}" if key else room.engine.new_id()
+    return Event(read.id if isinstance(read.id, str) else made, read.type, at, read.data)
+
+
+def read_key(asked: Asked) -> str:
+    """Return the request's Idempotency-Key, "" if it has none; quoted, as the IETF's draft wants it, or not. Raises Refusal."""
+    given = asked.header(KEY.lower().encode())
+    key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
+    if len(key) > MAX_KEY or not (key.isascii() and key.isprintable()) or (given and not key.strip()):
+        raise Refusal(400, "bad_key", f"{KEY} is not 1 to {MAX_KEY} printable ASCII characters")
+    return key
+
+
+async def _others(room: Room, put: Sequence[tuple[int, Event, EventResult]]) -> set[int]:
+    """Return the places of events that are known by their key, but with other content."""
+    sent = {result.seq: (index, event) for index, event, result in put if result.status == "duplicate" and result.seq}
+    others: set[int] = set()
+    wanted = deque(sorted(sent))
+    while wanted:
+        page = await room.engine.events_after(wanted[0] - 1, (), min(len(wanted), MAX_LISTED))
+        for stored in page:
+            if stored.seq in sent:
+                index, event = sent[stored.seq]
+                if (stored.event.type, stored.event.data) != (event.type, event.data):
+                    others.add(index)
+        seen = max([wanted[0], *(stored.seq for stored in page)])  # one that is no longer kept is compared with nothing
+        while wanted and wanted[0] <= seen:
+            wanted.popleft()
+    return others
 
 
 async def _items(asked: Asked) -> list[Any]:
@@ -153,15 +190,23 @@ async def _items(asked: Asked) -> list[Any]:
 
 
 async def post(room: Room, asked: Asked) -> Ready:
-    read = [read_event(room, index, item) for index, item in enumerate(await _items(asked))]
+    key = read_key(asked)
+    items = await _items(asked)
+    read = [read_event(room, index, item, key) for index, item in enumerate(items)]
     events = [(index, one) for index, one in enumerate(read) if isinstance(one, Event)]
     results: Sequence[EventResult] = ()
     if events:
         results = await room.engine.put_events(f"token:{caller(asked).name}", [event for _, event in events])
-    taken = account(read, [(index, event, result) for (index, event), result in zip(events, results, strict=True)])
+    put = [(index, event, result) for (index, event), result in zip(events, results, strict=True)]
+    by_key = [one for one in put if key and one[1].id == f"{key}/{one[0]}"]
+    others = await _others(room, by_key)
+    put = [(index, event, OTHER if index in others else result) for index, event, result in put]
+    taken = account(read, put)
     if taken.accepted or taken.duplicates:
         return ready(taken)
     first = taken.refused[0]
+    if others:
+        raise Refusal(422, "key_reused", f"{KEY}: {OTHER.message}", more={"refused": taken.refused})
     summary = f"no event was taken; the first is refused: {first.field + ': ' if first.field else ''}{first.message}"
     raise Refusal(400, "events_refused", summary, more={"refused": taken.refused})
 
@@ -258,7 +303,16 @@ ROUTES: Final = (
             200: Answer("At least one was accepted or known already; refused ones are named.", Taken, envelope="house"),
             400: Answer("None was taken: the body cannot be read, or `error.refused` names every event."),
             415: Answer(f"The body is neither of {' and '.join(MEDIA)}."),
+            422: Answer(f"The {KEY} is that of another request, and nothing of this one was taken."),
         },
+        parameters=(
+            Parameter(
+                KEY,
+                "header",
+                "Makes a request that may be repeated of events without ids: what was taken before is a duplicate.",
+                {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
+            ),
+        ),
         methods=("POST",),
         scope="events",
         body=Body({MEDIA[0]: EventIn | list[EventIn], NDJSON: {"type": "string"}}, "One event, an array, or lines."),

@@ -196,14 +196,16 @@ class EngineInMemory:
         if self.before_put is not None:
             self.before_put()
         results: list[EventResult] = []
+        seqs = {stored.event.id: stored.seq for stored in self.events}
         for event in events:
-            known = next((stored.seq for stored in self.events if stored.event.id == event.id), None)
+            known = seqs.get(event.id)
             if event.type == "impossible":
                 results.append(EventResult("refused", field="data.amount", message="is below zero"))
             elif known is not None:
                 results.append(EventResult("duplicate", known))
             else:
                 self.events.append(StoredEvent(len(self.events) + 1, source, NOW, event))
+                seqs[event.id] = len(self.events)
                 results.append(EventResult("accepted", len(self.events)))
         self.changed()
         return results

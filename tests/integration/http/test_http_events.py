@@ -366,3 +366,32 @@ async def opens(client) -> bool:
             return True
     except AssertionError:
         return False
+
+
+async def test_a_request_with_a_key_is_repeated_without_harm(client, shop, engine):
+    events = [{"type": "ticket_sale", "data": {"quantity": n}} for n in range(3)]
+    keyed = shop | {"Idempotency-Key": '"order-7"'}
+    first = (await post(client, keyed, events)).json()["data"]
+    again = (await post(client, shop | {"Idempotency-Key": "order-7"}, events)).json()["data"]
+    assert (first["accepted"], again["accepted"], again["duplicates"]) == (3, 0, 3)
+    assert [one["seq"] for one in again["results"]] == [one["seq"] for one in first["results"]] and len(
+        engine.events
+    ) == 3
+    assert (await post(client, shop, events)).json()["data"]["accepted"] == 3, "without a key they are others"
+
+
+async def test_the_key_of_another_request_is_refused_and_nothing_is_taken(client, shop, engine):
+    keyed = shop | {"Idempotency-Key": "k"}
+    await post(client, keyed, [{"type": "ticket_sale", "data": {"quantity": n}} for n in range(2)])
+    answer = await post(client, keyed, [{"type": "ticket_sale", "data": {"quantity": n}} for n in (0, 5)])
+    assert answer.status_code == 200 and [one["index"] for one in answer.json()["data"]["refused"]] == [1]
+    answer = await post(client, keyed, {"type": "ticket_sale", "data": {"quantity": 9}})
+    assert answer.status_code == 422 and answer.json()["error"]["code"] == "key_reused" and len(engine.events) == 2
+    named = {"id": "mine", "type": "ticket_sale", "data": {}}
+    assert (await post(client, keyed, named)).json()["data"]["results"][0]["id"] == "mine", "an id of its own it keeps"
+
+
+@pytest.mark.parametrize("key", ["x" * 101, '""', '" "', "caf\u00e9".encode("latin-1"), b"a\tb"])
+async def test_a_key_that_is_none_is_refused(client, shop, engine, key):
+    answer = await post(client, shop | {"Idempotency-Key": key}, {"type": "ticket_sale", "data": {}})
+    assert answer.status_code == 400 and engine.events == [] and "Idempotency-Key" in answer.text
