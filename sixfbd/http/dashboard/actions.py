@@ -73,12 +73,13 @@ async def _page(room: Room, asked: Asked, template: str, status: int = 200, **fa
     return Response(html, status, content_type="text/html; charset=utf-8", headers=headers)
 
 
-def _go(path: str, cookie: str | None = None) -> Response:
-    """Lead on to another page; `cookie` is set, and dropped if it is ""."""
+def _go(path: str, cookie: str | None = None, *, secure: bool = False) -> Response:
+    """Lead on to another page; `cookie` is set (`secure`: never sent without TLS), and dropped if it is ""."""
     response = Response("", 303, headers={"Location": path})
     if cookie is not None:
         age_s = LASTS_S if cookie else 0
-        response.headers["Set-Cookie"] = f"{COOKIE}={cookie}; Path=/; Max-Age={age_s:.0f}; HttpOnly; SameSite=Strict"
+        flags = "HttpOnly; SameSite=Strict" + ("; Secure" if secure else "")
+        response.headers["Set-Cookie"] = f"{COOKIE}={cookie}; Path=/; Max-Age={age_s:.0f}; {flags}"
     return response
 
 
@@ -102,7 +103,7 @@ async def login(room: Room, asked: Asked) -> Response:
             "no token like this is known" if token is None else f"the token {token.name} does not have the scope alerts"
         )
         return await _page(room, asked, "login.html", 403, said=said)
-    return _go("/", sessions.begin(secret, now))
+    return _go("/", sessions.begin(secret, now), secure=asked.header(b"x-forwarded-proto") == "https")
 
 
 async def logout(room: Room, asked: Asked) -> Response:

@@ -34,6 +34,9 @@ async def test_who_logs_in_gets_a_cookie_for_this_site_alone_and_buttons(client,
     assert "form-action 'self'" in page.headers["content-security-policy"]
     client.cookies.clear()
     assert "I take it on" not in (await client.get("/")).text, "a page that was kept is nobody else's"
+    assert "Secure" not in cookie.split("; ")
+    answer = await client.post("/login", data={"token": GUARD}, headers={"X-Forwarded-Proto": "https"})
+    assert "Secure" in answer.headers["set-cookie"].split("; ")
 
 
 @pytest.mark.parametrize(
