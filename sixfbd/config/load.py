@@ -497,7 +497,11 @@ class _Reader:
         given = config.templates.directory
         directory = Path(_absolute(self._directory, given or "templates"))
         texts, problems = read_templates(directory, needed=bool(given))
-        self.template_problems += problems
+        for problem in problems:
+            if given and problem.file == str(directory):  # of the key: a path that cannot be one is no place to name
+                self._walk.note(("templates", "directory"), problem.message, problem.hint, show_value(given))
+            else:
+                self.template_problems.append(problem)
         return msgspec.structs.replace(
             config,
             daemon=daemon,

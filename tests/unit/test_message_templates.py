@@ -370,7 +370,9 @@ def test_a_template_that_no_message_will_use_is_odd(checked):
 def test_a_directory_that_is_named_must_be_there(checked):
     config, problems, _ = checked('[templates]\ndirectory = "nowhere"\n')
     assert config is None
-    assert problems == ["nowhere: is no directory; make it, or leave [templates] out"]
+    assert problems == [
+        'sixfbd.toml: templates.directory: "nowhere" is no directory; make it, or leave [templates] out'
+    ]
 
 
 def test_the_preview_shows_every_notice_and_which_templates_apply(checked):

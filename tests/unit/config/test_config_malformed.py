@@ -247,6 +247,15 @@ def test_the_packaged_configuration_broken_anywhere_is_told_with_file_and_key(da
         str(problem).encode()
 
 
+def test_a_directory_of_templates_that_cannot_be_one_is_named_by_its_key(folder, installed):
+    path = folder / "packaged.toml"
+    for name, says in (("x" * 60_000, "cannot be read: File name too long"), ("none", "is no directory; make it")):
+        path.write_text(f'[templates]\ndirectory = "{name}"\n')
+        [problem] = [one for one in check_config(path, installed, rule_problems)[1] if one.level == "error"]
+        assert (problem.file, problem.key) == (str(path), "templates.directory")
+        assert says in str(problem) and len(str(problem)) < 500
+
+
 # ---- files that are none -------------------------------------------------------------------------------------------------
 
 NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
