@@ -160,7 +160,7 @@ async def open_and_serve(
 
         async def deliver(check: CheckName, report: Report, own: Sequence[Sample]) -> Refusals:
             refusals = await intake.report(check, report, own)
-            evaluator.look_again()
+            evaluator.look_again(check)
             running.changed.ring()
             return refusals
 

@@ -39,7 +39,7 @@ class RuleEngine:
     `snapshot_of` gives the latest snapshot, `emit` takes a result (must not block), `blind_checks` returns which of the
     checks that feed a rule are not reporting now: of those given, and of those that fed its alerts. `awaits` tells whether
     a report of one of the checks is still to come after a stand-still: until then a rule that they feed says nothing, for
-    only time would speak; `look_again` evaluates those that it held. `failures` counts
+    only time would speak; `look_again` evaluates those that it held, and those that a check left blind. `failures` counts
     failed evaluations per rule, `errors` holds the last text of the rules that fail now.
     """
 
@@ -70,6 +70,7 @@ class RuleEngine:
         self._touched: set[RuleName] = set()
         self._in_flight: dict[RuleName, Stop] = {}
         self._unseen: set[RuleName] = set()  # due while a check that feeds them was awaited
+        self._blinded: dict[CheckName, set[RuleName]] = {}  # evaluated while it was blind
         self._again: set[RuleName] = set()  # due while in flight: touched once the thread has answered
         self._not_before = 0.0
         self._ticks: dict[float, float] = {}
@@ -104,17 +105,21 @@ class RuleEngine:
         self._interval_s = interval_s
         self._in_flight = {}
         self._again = set()
+        self._blinded = {}
         self._touched = {name for name, each in bound.rules.items() if each.rule.evaluate == "change"}
         self.failures = {name: count for name, count in self.failures.items() if name in bound.rules}
         self.errors = {}
         self._plan()
         self._wake.set()
 
-    def look_again(self) -> None:
-        """A report has been taken: have the rules evaluated that awaited one."""
-        if self._unseen:
-            unseen, self._unseen = self._unseen, set()
-            self.touch(frozenset(unseen))
+    def look_again(self, check: CheckName) -> None:
+        """A report of a check has been taken: have the rules evaluated that awaited one, or were blind for want of it.
+
+        What it says may be what was known before, so that nothing has changed; but it is known now.
+        """
+        again = self._unseen | self._blinded.pop(check, set())
+        self._unseen = set()
+        self.touch(frozenset(again))
 
     async def evaluate_all(self) -> None:
         """Evaluate every rule once, now; return when all results are emitted."""
@@ -257,6 +262,8 @@ class RuleEngine:
         self._count_failure(name, evaluated.error)
         checks = bound.checks_of(name) | {CheckName(check) for found in evaluated.found for check in found.checks}
         blind = tuple(sorted(self._blind_checks(name, frozenset(checks), evaluated.at)))
+        for check in blind:
+            self._blinded.setdefault(CheckName(check), set()).add(name)
         self._emit(msgspec.structs.replace(evaluated, blind_checks=blind) if blind else evaluated)
 
     def _count_failure(self, name: RuleName, error: str | None) -> None:

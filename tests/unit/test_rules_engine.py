@@ -36,7 +36,7 @@ class Bench:
         self.asked_blind: list[frozenset[CheckName]] = []
         self.bound = bind_rules(rules)
         assert not self.bound.errors
-        self._blind = set(blind)
+        self.blind = set(blind)
         self.engine = RuleEngine(
             self.bound,
             snapshot_of=lambda: self.snapshot,
@@ -50,7 +50,7 @@ class Bench:
 
     def _blind_of(self, rule: RuleName, checks: frozenset[CheckName], at: float) -> set[str]:
         self.asked_blind.append(checks)
-        return self._blind & checks
+        return self.blind & checks
 
     @property
     def times(self) -> list[tuple[str, float]]:
@@ -376,12 +376,31 @@ async def test_a_rule_whose_check_is_awaited_says_nothing_until_a_report_is_take
     await trio.sleep(20)
     assert bench.times == [("A", 2.0)], "neither on change nor on a tick"
     awaited.clear()
-    bench.engine.look_again()
+    bench.engine.look_again(CheckName("test"))
     await trio.sleep(1)
     assert bench.times == [("A", 2.0), ("A", 23.0)]
-    bench.engine.look_again()
+    bench.engine.look_again(CheckName("test"))
     await trio.sleep(1)
     assert len(bench.times) == 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_rule_that_was_blind_is_evaluated_when_the_check_reports_though_nothing_changed(
+    snapshot_of: Make, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    bench = Bench(snapshot_of("a 1", start_s=START), rule("A"), blind={"test"})
+    bench.bound.touched(Series("a", (("check", "test"),)))
+    await nursery.start(bench.engine.run)
+    bench.touch("A")
+    await trio.sleep(0.25)
+    bench.blind.clear()
+    bench.engine.look_again(CheckName("other"))
+    await trio.sleep(0.25)
+    assert len(bench.emitted) == 1
+    for _ in range(2):
+        bench.engine.look_again(CheckName("test"))
+        await trio.sleep(0.25)
+        assert [one.blind_checks for one in bench.emitted] == [("test",), ()]
     nursery.cancel_scope.cancel()
 
 
