@@ -287,20 +287,22 @@ class AlertKey(Struct, frozen=True, order=True):
 
 
 class Hold(Struct, frozen=True, order=True):
-    """Why nobody is told of a firing alert for now: what kind of hold, and which one (a silence's id, a name, an alert)."""
+    """Why nobody is told of a firing alert for now: what kind of hold, and which one (a silence's id, a name, an alert, or
+    what mutes every way to people)."""
 
-    kind: Literal["silence", "inhibition", "maintenance", "parent"]
+    kind: Literal["silence", "inhibition", "maintenance", "parent", "mute"]
     by: str
     comment: str = ""
 
     def __str__(self) -> str:
         words = {
-            "silence": "silenced by",
-            "inhibition": "inhibited by",
-            "maintenance": "in maintenance by",
-            "parent": "put down to",
+            "silence": "silenced by ",
+            "inhibition": "inhibited by ",
+            "maintenance": "in maintenance by ",
+            "parent": "put down to ",
+            "mute": "",  # says itself by what
         }
-        return f"{words[self.kind]} {self.by}" + (f" ({self.comment})" if self.comment else "")
+        return words[self.kind] + self.by + (f" ({self.comment})" if self.comment else "")
 
 
 class Alert(Struct, frozen=True, kw_only=True):
@@ -309,7 +311,8 @@ class Alert(Struct, frozen=True, kw_only=True):
     `since` is when it entered its state; `absent_since` is set while the expression no longer holds but
     `keep_firing_for` (or warm-up, or a blind check) keeps it firing. `annotations` are rendered when it fires or changes its
     severity, and stay when it ends. `value_at_end` is what the expression yielded then, if that is known.
-    `held`: nobody is told of it for now, and why. `escalated` names the steps of escalations that were taken.
+    `held`: nobody is told of it for now, and why. `unheard_until`: when holds ended that had kept from everybody that it
+    fires, with the severity that it had then. `escalated` names the steps of escalations that were taken.
     """
 
     key: AlertKey
@@ -336,6 +339,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     flapping: bool = False  # it comes and goes, and is kept firing until it has settled
     once: bool = False
     held: tuple[Hold, ...] = ()
+    unheard_until: float | None = None
     escalated: tuple[str, ...] = ()
     escalate_at: float | None = None  # when the next step of an escalation is due
 

@@ -11,6 +11,7 @@ from sixfbd.alerting.budget import Budget, Limit
 from sixfbd.alerting.decide import after_start, decide
 from sixfbd.alerting.escalation import compile_escalations
 from sixfbd.alerting.flapping import Flapping
+from sixfbd.alerting.holding import LOOK_S
 from sixfbd.alerting.holds import Calendar, children_of, compile_inhibitions
 from sixfbd.alerting.inputs import Absent, Answer, CommandInput, Deliver, EventsCommitted, Lookup, Lost, Replaced, Reply
 from sixfbd.alerting.policy import NotifierPolicy, Policy
@@ -352,9 +353,11 @@ def check_nobody_is_forgotten(state, policy):
     """Whom no hold keeps from knowing any more knows what fires, or is about to; of a rotation, who was on call then."""
     for incident in state.withheld:
         alert = state.incident(incident)
-        if alert is None or alert.state != "firing" or alert.held:
-            continue
         at = state.last_alive_at
+        if alert is None or alert.state != "firing" or alert.held or may_be_unseen(state, alert, at):
+            continue
+        if alert.acked_at is not None and alert.acked_at >= alert.severity_at:
+            continue
         routed = {one.target: one for one in policy.routing.targets(alert.labels, alert.severity, at)}
         for target in state.withheld[incident]:
             told = state.told_by(incident, target)
@@ -369,6 +372,11 @@ def check_nobody_is_forgotten(state, policy):
             assert target not in routed or muted or waits or knows or handed_over, (
                 f"{target} was forgotten when the hold ended"
             )
+
+
+def may_be_unseen(state, alert, at):
+    """Of what fired before a start nobody is told before it was looked at again, for a while."""
+    return state.started is not None and alert.fired_at < state.started.at and at < state.started.at + LOOK_S
 
 
 def waiting_for(state, incident):

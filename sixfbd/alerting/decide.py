@@ -4,7 +4,8 @@ The draft changes only through `apply`, record by record, so that memory equals 
 round: inputs by time, each after the timers that ended before it; then what is due in the outbox; then new messages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
@@ -50,6 +51,7 @@ from sixfbd.model import (
     Evaluated,
     Found,
     Message,
+    MessageId,
     Obligation,
     ObligationState,
     Outcome,
@@ -64,6 +66,7 @@ from sixfbd.plugin import PermanentFailure, TemporaryFailure
 UNSURE_S: Final = (
     30.0  # before what may have arrived is sent for the one more time: a provider that hangs up does so for a while
 )
+LOOKS_AGAIN_S: Final = 1.0  # while what fired before a start waits to be looked at, and times have passed meanwhile
 EVENTS_UNJUDGED: Final = 1000  # events without a notice that may pass before their number is written
 
 Latest = Mapping[RuleName, Evaluated]
@@ -140,6 +143,7 @@ class _Round(Making):
             yield from self._timers(min(one.at, self.now))
             yield from self._take(one)
         yield from self._timers(self.now)
+        self.unseen = frozenset(self._unseen())
         yield from self.heed_receipts()
         yield from self.heed_holds()
         yield from self.escalate()
@@ -295,6 +299,23 @@ class _Round(Making):
                     self._change(states.withdraw(alert, max(at, alert.since), "rule removed"))
                     yield from self.rest()
 
+    # ---- after a start -------------------------------------------------------------------------------------------------
+
+    def _unseen(self) -> Iterator[AlertKey]:
+        """Yield what fired before the start and was not evaluated since, with all that feeds it."""
+        if self.draft.started is None or self.now >= self.looked_at:
+            return
+        for rule in sorted(self.draft.of_rule.groups()):
+            evaluated = self.latest.get(rule)
+            blind = None if evaluated is None else evaluated.blind_checks
+            if blind == ():
+                continue
+            for key in self.draft.of_rule.of(rule):
+                alert = self.draft.alerts[key]
+                fired_before = alert.fired_at is not None and alert.fired_at < self.draft.started.at
+                if fired_before and (blind is None or states.feeders_blind(alert, blind)):
+                    yield key
+
     # ---- the outbox ----------------------------------------------------------------------------------------------------
 
     def _answered(self, answer: Answer) -> None:
@@ -404,11 +425,20 @@ class _Round(Making):
         if not self.claim:
             return
         for name in sorted(self.draft.message_timers):
-            while self.room(name) and (due := self.draft.messages_due(name, self.now, DUE_AT_ONCE)):
+            ask = partial(self.draft.messages_due, name)
+            while self.room(name) and (due := self.due_now(ask, self._waits_for_a_look)):
                 for identity in due:
                     if self.room(name):
                         self._take_up(self.draft.messages.get(identity))
                 yield from self.rest()
+
+    def _waits_for_a_look(self, identity: MessageId) -> bool:
+        """Tell whether a message never left, and is about nothing but alerts that may be over since the daemon ended."""
+        message = self.draft.messages.get(identity)
+        if not self.unseen or message is None or message.state != "pending":
+            return False
+        carried = self.draft.carried(message)
+        return bool(carried) and all(one.kind != "resolve" and self.is_unseen(one.subject) for one in carried)
 
     def _take_up(self, message: Message | None) -> None:
         if message is None:
@@ -439,7 +469,11 @@ class _Round(Making):
         ]
         if self.claim:
             times += [self.draft.next_message_at(name) for name in self.draft.message_timers if self.room(name)]
-        return min((at for at in times if at is not None), default=None)
+        first = min((at for at in times if at is not None), default=None)
+        if not self.unseen:
+            return first
+        again = min(self.now + LOOKS_AGAIN_S, self.looked_at)
+        return again if first is None or first <= again else min(first, self.looked_at)
 
 
 def asks_the_same(before: Rule | None, now: Rule) -> bool:

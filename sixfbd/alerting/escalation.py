@@ -1,7 +1,8 @@
 """Who else is told of an alert that nobody acknowledges, and when. Pure (SEED S17).
 
 A step is due when the alert has fired for that long with the severity that it has, unless somebody has taken it on; a
-hold keeps it back for as long as it lasts. An incident takes each step once.
+hold keeps it back for as long as it lasts. While holds keep that from everybody nobody can take it on: then the time counts
+from their end. An incident takes each step once.
 """
 
 from collections import Counter
@@ -56,6 +57,7 @@ def _steps(table: EscalationTable) -> tuple[Step, ...]:
 def next_step(escalations: Iterable[Escalation], alert: Alert) -> tuple[float, Step] | None:
     """Return the step that a firing alert takes next, and when; None if there is none left."""
     since = alert.severity_at if alert.severity_at is not None else (alert.fired_at or alert.since)
+    since = max(since, alert.unheard_until or since)
     left = [
         (since + step.after_s, step.name, step)
         for escalation in escalations
@@ -73,16 +75,17 @@ def unfinished(state: State, escalations: Iterable[Escalation], now: float) -> s
     """Audit all escalations: return incident and step of those that should have been finished by a time, and are not.
 
     A step was due and was not taken, by what the configuration says and not by the timers that steps are taken by; or it
-    was taken, and whom it names has not been told, nor given up.
+    was taken, and whom it names has not been told, nor given up. What fell due before the last start is due since that.
     """
     escalations = tuple(escalations)
+    started_at = 0.0 if state.started is None else state.started.at
     found: set[tuple[str, str]] = set()
     for alert in state.alerts.values():
         if alert.state is AlertState.FIRING and alert.acked_by is None and not alert.held and not alert.once:
             step = next_step(escalations, alert)
-            if step is not None and step[0] + UNFINISHED_S < now:
+            if step is not None and max(step[0], started_at) + UNFINISHED_S < now:
                 found.add((alert.id, step[1].name))
     for one in state.obligations.values():
-        if one.kind == "escalate" and one.at + UNTOLD_S < now:
+        if one.kind == "escalate" and max(one.at, started_at) + UNTOLD_S < now:
             found.add((one.subject, f"{one.target.receiver} through {one.target.notifier}"))
     return found

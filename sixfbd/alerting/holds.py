@@ -1,4 +1,4 @@
-"""What keeps people from being told of a firing alert for a while: silences, maintenance, inhibition, muted routes. Pure.
+"""What keeps people from being told of a firing alert for a while: silences, maintenance, inhibition, the calendar. Pure.
 
 A hold leaves what somebody believes as it is: it suppresses that something is told, never that it has ended. When the
 last hold of an alert ends, who was kept from knowing is told what fires by then, if it differs from what they were told.
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from sixfbd.alerting.routes import Matcher, Route, Routed, all_match, parse_matcher, parse_matchers
+from sixfbd.alerting.routes import Matcher, Route, Routed, Routing, all_match, parse_matcher, parse_matchers
 from sixfbd.config.tables import InhibitTable
 from sixfbd.journal.state import State
 from sixfbd.model import Alert, AlertKey, AlertState, Hold, RuleName, Severity, Silence
@@ -118,11 +118,15 @@ class Held:
         self,
         state: State,
         calendar: Calendar,
+        routing: Routing,
         inhibitions: Iterable[Inhibition],
         at: float,
         children: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self._state = state
+        self._calendar = calendar
+        self._routing = routing
+        self._at = at
         self._down = tuple(_parents_down(state, children)) if children else ()
         self._silences = sorted(
             (one for one in state.silences.values() if one.starts_at <= at < one.ends_at), key=lambda one: one.id
@@ -147,7 +151,15 @@ class Held:
             own = frozenset() if alert.key.rule == PARENT_DOWN else frozenset({parent})  # its other alerts say the same
             if checks and checks <= below | own:
                 found.append(Hold("parent", parent))
-        return (*found, *self._inhibited(alert))
+        return (*found, *self._inhibited(alert), *self._muted(alert))
+
+    def _muted(self, alert: Alert) -> Iterator[Hold]:
+        """An alert is held while the calendar keeps it from everybody whom the routes name."""
+        if self._calendar.intervals:
+            ways = self._routing.targets(alert.labels, alert.severity, self._at)
+            kept = [self._calendar.kept(way, alert.severity, self._at) for way in ways]
+            if kept and all(kept):
+                yield Hold("mute", "; ".join(dict.fromkeys(kept)))
 
     def _inhibited(self, alert: Alert) -> Iterator[Hold]:
         """An alert that is both source and target is not held by one that is both as well, itself included."""

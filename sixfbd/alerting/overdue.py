@@ -62,10 +62,15 @@ class Overdue(Holding):
 
     def heed_late(self) -> Steps[None]:
         """Have the next channel take over from what should have arrived by now."""
-        while late := self.draft.messages_late(self.now, DUE_AT_ONCE):
+        while late := self.due_now(self.draft.messages_late, self._is_of_unseen):
             for identity in late:
                 self._heed_late(identity)
                 yield from self.rest()
+
+    def _is_of_unseen(self, identity: MessageId) -> bool:
+        awaited = self.draft.awaited.get(identity)
+        message = self.draft.messages[identity] if awaited is None else awaited.message
+        return bool(self.unseen) and any(self.is_unseen(one.subject) for one in self.carried_by(message))
 
     def _heed_late(self, identity: MessageId) -> None:
         awaited = self.draft.awaited.get(identity)

@@ -173,6 +173,16 @@ def _unless_kept(policy: Policy, owed: Obligation, way: Routed) -> Obligation:
     return replace(owed, state="suppressed", reason=kept, held=True) if kept else owed
 
 
+def kept_from(policy: Policy, alert: Alert, at: float) -> dict[Target, str]:
+    """Return whom the calendar keeps from a firing alert at a time, of those who are named then, each with the reason."""
+    if not policy.calendar.intervals:
+        return {}
+    steps = {way.target: way for way in _named_by_steps(policy, alert, at)}
+    ways = steps | {way.target: way for way in policy.routing.targets(alert.labels, alert.severity, at)}
+    kept = ((target, policy.calendar.kept(way, alert.severity, at)) for target, way in ways.items())
+    return {target: why for target, why in kept if why}
+
+
 def _named_by_steps(policy: Policy, alert: Alert, at: float) -> list[Routed]:
     """Return whom the steps that an incident has taken name now."""
     route = _at_once(policy)
@@ -234,8 +244,8 @@ def _timed(state: State, obligation: Obligation, route: Route) -> Obligation:
     """The obligation with its group, and when that may be told.
 
     A group that is new waits for more of it; one that was told of waits until its interval has passed; one that waits
-    already is joined. Alertmanager's groups are told at the ends of their intervals only: here a group that was quiet for
-    longer is told at once.
+    already is joined. What a hold kept back has waited meanwhile. Alertmanager's groups are told at the ends of their
+    intervals only: here a group that was quiet for longer is told at once.
     """
     alert, timing = obligation.about, route.timing
     assert alert is not None
@@ -255,7 +265,8 @@ def _timed(state: State, obligation: Obligation, route: Route) -> Obligation:
         return replace(made, not_before=waits_until)
     if flushed is not None:
         return replace(made, not_before=max(obligation.at, flushed + timing.interval_s))
-    return replace(made, not_before=obligation.at + timing.wait_s)
+    since = obligation.at if alert.severity_at is None else min(alert.severity_at, obligation.at)
+    return replace(made, not_before=max(obligation.at, since + timing.wait_s))
 
 
 def _kind(state: State, alert: Alert, transition: Transition, target: Target) -> ObligationKind:

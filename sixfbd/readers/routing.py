@@ -26,7 +26,7 @@ def route_of(policy: Policy, state: State, labels: Mapping[str, str], at: float,
     severity = severity_of(labels, rule)
     full = {**labels, **({} if rule is None else rule.labels), "severity": severity.value}
     alert = _alert(full, severity, at)
-    held = Held(state, policy.calendar, policy.inhibitions, at, policy.children).holds_of(alert)
+    held = Held(state, policy.calendar, policy.routing, policy.inhibitions, at, policy.children).holds_of(alert)
     views: list[RouteView] = []
     for route in matching(policy.routing.route, full):
         group, _ = route.timing.group_of(route.path, full, alert.id)

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from sixfbd.alerting.escalation import UNFINISHED_S, UNTOLD_S, unfinished
+from sixfbd.alerting.holding import LOOK_S
 from sixfbd.model import Hold
 
 MINUTE = 60.0
@@ -127,11 +128,73 @@ def test_a_step_taken_is_not_taken_again_after_a_crash(kit, critical):
     assert told_at(critical, kit.START + 15 * MINUTE) == [("owner", "escalate", "critical")]
 
 
-def test_a_step_that_fell_due_while_the_daemon_was_down_is_taken_at_the_start(kit, critical):
+@pytest.fixture
+def overdue(kit, critical):
+    """A ledger that begins again when a step has fallen due."""
     critical.see(kit.found(host="a"))
     critical.deliver_all()
     critical.crash(at=kit.START + 6 * MINUTE)
-    assert told_at(critical, kit.START + 6 * MINUTE) == [("boss", "escalate", "critical")]
+    assert told_at(critical, kit.START + 6 * MINUTE) == []
+    return critical
+
+
+def test_a_step_that_fell_due_while_the_daemon_was_down_is_taken_once_the_alert_is_seen_again(kit, overdue):
+    overdue.see(kit.found(host="a"), at=kit.START + 6 * MINUTE + 1)
+    assert overdue.deliver_all() == [("boss", "escalate", "critical")]
+
+
+def test_a_step_that_fell_due_while_the_daemon_was_down_does_not_wait_for_long_to_see_it(kit, overdue):
+    overdue.see(kit.found(host="a"), at=kit.START + 6 * MINUTE + 1, blind_checks=("c",))
+    assert overdue.deliver_all() == []
+    assert kit.START + 6 * MINUTE + 1 < overdue.next_due <= kit.START + 6 * MINUTE + LOOK_S
+    assert told_at(overdue, kit.START + 6 * MINUTE + LOOK_S) == [("boss", "escalate", "critical")]
+
+
+def test_a_step_that_fell_due_while_the_daemon_was_down_is_not_taken_of_what_is_over(kit, overdue):
+    overdue.see(at=kit.START + 6 * MINUTE + 1)
+    assert overdue.deliver_all() == [("primary", "resolve", "critical")]
+    assert told_at(overdue, kit.START + 6 * MINUTE + LOOK_S) == []
+
+
+def test_the_audit_counts_from_a_start_what_fell_due_before_it(kit, overdue):
+    at, escalations = kit.START + 6 * MINUTE, overdue.policy.escalations
+    assert unfinished(overdue.state, escalations, at + UNFINISHED_S) == set()
+    assert unfinished(overdue.state, escalations, at + UNFINISHED_S + 1) == {(overdue.alert().id, "critical: boss")}
+
+
+def test_a_step_counts_from_the_end_of_a_hold_that_kept_everybody_from_knowing(kit, critical):
+    critical.command(kit.AddSilence(matchers=('host="a"',), duration_s=20 * MINUTE), at=kit.START)
+    critical.see(kit.found(host="a"), at=kit.START + 1)
+    assert told_at(critical, kit.START + 10 * MINUTE) == []
+    assert told_at(critical, kit.START + 20 * MINUTE) == [("primary", "fire", "critical")]
+    assert told_at(critical, kit.START + 25 * MINUTE - 1) == []
+    assert told_at(critical, kit.START + 25 * MINUTE) == [("boss", "escalate", "critical")]
+    assert told_at(critical, kit.START + 35 * MINUTE) == [("owner", "escalate", "critical")]
+
+
+def test_a_step_counts_from_the_end_of_a_hold_that_kept_everybody_from_knowing_how_bad_it_is(kit, critical):
+    critical.see(kit.found(8.0, host="a"), rule="Stock")
+    critical.deliver_all()
+    critical.command(kit.AddSilence(matchers=('host="a"',), duration_s=20 * MINUTE), at=kit.START + 1)
+    critical.see(kit.found(0.0, host="a"), rule="Stock", at=kit.START + 2)
+    assert told_at(critical, kit.START + 1 + 20 * MINUTE) == [("primary", "level", "critical")]
+    assert told_at(critical, kit.START + 25 * MINUTE) == []
+    assert told_at(critical, kit.START + 1 + 25 * MINUTE) == [("boss", "escalate", "critical")]
+
+
+def test_holds_that_begin_again_before_anybody_is_told_do_not_put_a_step_off_for_ever(kit, critical):
+    silence = kit.AddSilence(matchers=('host="a"',), duration_s=2 * MINUTE)
+    critical.command(silence, at=kit.START)
+    critical.see(kit.found(host="a"), at=kit.START + 1)
+    critical.claim = False
+    for turn in range(1, 4):  # nothing leaves in between
+        critical.tick(kit.START + turn * 2 * MINUTE)
+        critical.command(silence, at=kit.START + turn * 2 * MINUTE + 1)
+    critical.claim = True
+    assert told_at(critical, kit.START + 8 * MINUTE + 1) == [
+        ("boss", "escalate", "critical"),
+        ("primary", "fire", "critical"),
+    ]
 
 
 def test_an_escalation_to_a_receiver_without_a_channel_is_accounted_for(kit):
@@ -255,6 +318,8 @@ def test_what_waits_for_its_group_survives_a_crash(kit):
     ledger = grouping(kit, group_wait=kit.Duration(10))
     ledger.see(kit.found(host="a"))
     ledger.crash(at=kit.START + 5)
+    ledger.see(kit.found(host="a"), at=kit.START + 6)
+    assert ledger.deliver_all() == []
     ledger.tick(kit.START + 10)
     assert len(ledger.deliver_all()) == 1
     ledger.check()
