@@ -34,7 +34,8 @@ from sixfbd_plugins.figures import iso, latest
 from sixfbd_plugins.ledger.book import SAID_OF, TYPES, Book, Kind, Patience
 
 PAGE: Final = 10_000  # events that a read returns at most
-OVERLAP_S: Final = HOUR  # what comes later than that is found by a look farther back
+OVERLAP_S: Final = HOUR  # what comes later than that is found by a look farther back; also between parts of an order
+SOURCES_S: Final = 28 * DAY  # how far back what is told of at all is looked for
 FAR_BACK_S: Final = 5 * MINUTE  # between two looks as far back as the oldest order that waits for something
 SHOWN: Final = 5  # orders in the text of an alert
 MOST_ORDERS: Final = 100_000
@@ -87,8 +88,10 @@ class LedgerCheck(Check[LedgerOptions]):
         """Read what came, and say what does not add up. Degraded while anything does not."""
         now, book = self.ctx.clock.now(), self._book
         oldest = now - float(self.options.window)
-        since = oldest if self._read_until is None else max(oldest, self._since(now))
+        first, since = self._read_until is None, self._since(now, oldest)
         book.take(await read(self.ctx.read, since, now + MINUTE))
+        if first:
+            await know_sources(book, self.ctx.read, now)
         self._read_until = now
         book.forget(oldest)
         patience = self.options.patience
@@ -110,15 +113,27 @@ class LedgerCheck(Check[LedgerOptions]):
         summary = "; ".join(said) or f"{len(book.entries)} orders add up"
         return Report(Status.DEGRADED if said else Status.HEALTHY, summary, tuple(samples))
 
-    def _since(self, now: float) -> float:
-        """From when on to read: some time before the last look, and now and then from the oldest order that waits."""
-        assert self._read_until is not None
-        lately = self._read_until - OVERLAP_S
-        if now - self._looked_far_at < FAR_BACK_S:
-            return lately
-        self._looked_far_at = now
-        waiting = [one.since for one in self._book.mismatches(self._read_until, Patience(0.0, 0.0, 0.0))]
-        return min([lately, *waiting])
+    def _since(self, now: float, oldest: float) -> float:
+        """From when on to read: some time before the last look, and now and then before the oldest order that waits."""
+        whole = oldest - OVERLAP_S  # an order over the edge is read whole, and let go of whole
+        if self._read_until is None:
+            return whole
+        since = self._read_until - OVERLAP_S
+        if now - self._looked_far_at >= FAR_BACK_S:
+            self._looked_far_at = now
+            waiting = self._book.mismatches(self._read_until, Patience(0.0, 0.0, 0.0))
+            since = min([since, *(one.since - OVERLAP_S for one in waiting)])
+        return whole if since < oldest + OVERLAP_S else since
+
+
+async def know_sources(book: Book, reader: Reader, now: float) -> None:
+    """Tell a book what is told of at all, though not of its orders: what ended before them is missed."""
+    earlier = Book()
+    for kind, known in (("stripe_event", book.knows_payments), ("confirmation", book.knows_confirmations)):
+        if not known:
+            earlier.take(await reader.events(kind, now - SOURCES_S, now))
+    book.knows_payments |= earlier.knows_payments
+    book.knows_confirmations |= earlier.knows_confirmations
 
 
 async def read(reader: Reader, start: float, end: float) -> list[Event]:
@@ -145,7 +160,8 @@ def _some(orders: Sequence[str]) -> str:
 async def ledger(request: ReportRequest) -> Mapping[str, Any]:
     """Orders of the timeframe: how many add up, those that do not with their histories; with `about`, that order's."""
     book = Book()
-    book.take(await read(request.read, request.start, request.end + MINUTE))
+    book.take(await read(request.read, request.start - OVERLAP_S, request.end + MINUTE))
+    await know_sources(book, request.read, request.end)
     limits = {part: seconds for (part,), seconds in (await latest(request, "ledger_limit_seconds", ("part",))).items()}
     usual = Patience()
     patience = Patience(
@@ -153,6 +169,8 @@ async def ledger(request: ReportRequest) -> Mapping[str, Any]:
         limits.get("payment", usual.payment_s),
         limits.get("confirmation", usual.confirmation_s),
     )
+    if not request.about:
+        book.forget(request.start)
     found = book.mismatches(request.end, patience)
     if request.about:
         entry = book.entries.get(request.about)

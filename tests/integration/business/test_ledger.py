@@ -8,7 +8,7 @@ from sixfbd_plugins.ledger import check as ledger_check
 from sixfbd_plugins.ledger.check import FAR_BACK_S, LedgerCheck, LedgerOptions, ledger
 from sixfbd_plugins.stripe.events import EVENT
 from tests.provider_kit import Engine, ManualClock, PluginContext
-from tests.unit.ledger.test_book import T, confirmed, paid, refund, sale
+from tests.unit.ledger.test_book import WHOLE, T, confirmed, paid, refund, sale
 
 
 @pytest.fixture
@@ -54,6 +54,44 @@ async def test_a_part_that_comes_hours_later_is_found_by_the_order_that_waits_fo
     await tell(engine, paid("late", T + 2))  # as its provider says, hours ago
     engine.clock.at += FAR_BACK_S
     assert (await check.run(None)).status is Status.HEALTHY
+
+
+async def test_a_payment_that_comes_hours_late_is_found_also_if_it_was_made_before_the_ticket(engine):
+    check = check_of(engine)
+    await tell(engine, *WHOLE, sale("late"), confirmed("late"))
+    engine.clock.at = T + 5 * 3600
+    assert (await check.run(None)).summary == "1 a ticket was made, and no payment succeeded"
+    await tell(engine, paid("late", T - 2))
+    engine.clock.at += FAR_BACK_S
+    assert (await check.run(None)).status is Status.HEALTHY
+
+
+@pytest.mark.parametrize(("paid_at", "sold_at"), [(T - 2, T + 2), (T + 2, T - 2)])
+async def test_an_order_over_the_edge_of_the_window_is_whole(engine, paid_at, sold_at):
+    new = T + DAY - 2000
+    await tell(engine, paid("edge", paid_at), sale("edge", sold_at), confirmed("edge", T + 2))
+    check = check_of(engine)
+    engine.clock.at = new
+    await tell(engine, sale("new", new), paid("new", new), confirmed("new", new))
+    assert (await check.run(None)).status is Status.HEALTHY
+    engine.clock.at = T + DAY
+    assert (await check.run(None)).status is Status.HEALTHY
+    after_restart = await check_of(engine).run(None)
+    assert (after_restart.status, after_restart.summary) == (Status.HEALTHY, "1 orders add up")
+    report = await ledger(ReportRequest(read=engine.read, start=T, end=T + DAY))
+    assert report["mismatches"] == []
+
+
+async def test_confirmations_that_ended_long_ago_are_missed_after_a_restart_too(engine):
+    check = check_of(engine)
+    await tell(engine, *WHOLE)
+    await check.run(None)
+    engine.clock.at = T + 3 * DAY
+    await tell(engine, sale("mute", T + 3 * DAY), paid("mute", T + 3 * DAY))
+    engine.clock.at += 3600
+    before = values(await check.run(None))
+    assert before["ledger_mismatches", "confirmation_missing"] == 1
+    assert values(await check_of(engine).run(None)) == before
 
 
 async def test_a_restart_finds_the_same(engine):
