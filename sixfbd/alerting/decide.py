@@ -139,11 +139,13 @@ class _Round(Making):
         self._found: dict[RuleName, dict[AlertKey, Found]] = {}
 
     def run(self, inputs: Sequence[Input]) -> Steps[Decision]:
+        unseen_before = tuple(self._unseen())
         for one in in_order(inputs):
             yield from self._timers(min(one.at, self.now))
             yield from self._take(one)
         yield from self._timers(self.now)
         self.unseen = frozenset(self._unseen())
+        self.doubt(key for key in unseen_before if key not in self.unseen)
         yield from self.heed_receipts()
         yield from self.heed_holds()
         yield from self.escalate()

@@ -51,6 +51,9 @@ class Holding(Drafting):
             if alert is not None and alert.state in (AlertState.FIRING, AlertState.RESOLVED):
                 self._sources += inhibits_by(self.policy.inhibitions, alert)
 
+    def doubt(self, keys: Iterable[AlertKey]) -> None:
+        self._doubted |= dict.fromkeys(keys)
+
     def doubt_all_holds(self) -> None:
         self._doubt_all = True
 
@@ -101,13 +104,9 @@ class Holding(Drafting):
         """Return the alerts whose holds may be others now, or of which somebody may be told after all."""
         if by_clock or self._doubt_all:
             return sorted(self.draft.alerts)
-        doubted = self._doubted
-        if self.now < self.looked_at:
-            keys = (self.draft.incidents.get(incident) for incident in self.draft.withheld)
-            doubted = doubted | dict.fromkeys(key for key in keys if key is not None)
         if self._sources:
-            return [key for key in sorted(self.draft.alerts) if key in doubted or self._may_be_target(key)]
-        return list(doubted)
+            return [key for key in sorted(self.draft.alerts) if key in self._doubted or self._may_be_target(key)]
+        return list(self._doubted)
 
     def _may_be_target(self, key: AlertKey) -> bool:
         labels = self.draft.alerts[key].labels

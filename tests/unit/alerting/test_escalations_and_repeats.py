@@ -156,6 +156,20 @@ def test_a_step_that_fell_due_while_the_daemon_was_down_is_not_taken_of_what_is_
     assert told_at(overdue, kit.START + 6 * MINUTE + LOOK_S) == []
 
 
+def test_what_a_hold_that_ended_while_the_daemon_was_down_kept_back_is_told_once_though_it_is_given_up(kit, critical):
+    critical.command(kit.AddSilence(matchers=('host="a"',), duration_s=MINUTE), at=kit.START)
+    critical.see(kit.found(host="a"), at=kit.START + 1)
+    critical.crash(at=kit.START + 2 * MINUTE)
+    critical.tick(kit.START + 2 * MINUTE)
+    assert not critical.sending
+    critical.see(kit.found(host="a"), at=kit.START + 2 * MINUTE + 1)
+    [message] = critical.sending
+    critical.answer(message, kit.PermanentFailure("no such number"))
+    critical.tick(kit.START + 2 * MINUTE + 2)
+    critical.see(kit.found(host="a"), at=kit.START + 2 * MINUTE + 3)
+    assert critical.states("fire") == [("fire", "suppressed"), ("fire", "dead")]
+
+
 def test_the_audit_counts_from_a_start_what_fell_due_before_it(kit, overdue):
     at, escalations = kit.START + 6 * MINUTE, overdue.policy.escalations
     assert unfinished(overdue.state, escalations, at + UNFINISHED_S) == set()
