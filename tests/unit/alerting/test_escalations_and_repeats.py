@@ -156,18 +156,22 @@ def test_a_step_that_fell_due_while_the_daemon_was_down_is_not_taken_of_what_is_
     assert told_at(overdue, kit.START + 6 * MINUTE + LOOK_S) == []
 
 
-def test_what_a_hold_that_ended_while_the_daemon_was_down_kept_back_is_told_once_though_it_is_given_up(kit, critical):
-    critical.command(kit.AddSilence(matchers=('host="a"',), duration_s=MINUTE), at=kit.START)
-    critical.see(kit.found(host="a"), at=kit.START + 1)
-    critical.crash(at=kit.START + 2 * MINUTE)
-    critical.tick(kit.START + 2 * MINUTE)
-    assert not critical.sending
-    critical.see(kit.found(host="a"), at=kit.START + 2 * MINUTE + 1)
-    [message] = critical.sending
-    critical.answer(message, kit.PermanentFailure("no such number"))
-    critical.tick(kit.START + 2 * MINUTE + 2)
-    critical.see(kit.found(host="a"), at=kit.START + 2 * MINUTE + 3)
-    assert critical.states("fire") == [("fire", "suppressed"), ("fire", "dead")]
+def test_who_took_over_from_whom_a_hold_kept_back_is_told_once_after_a_start_though_it_is_given_up(kit):
+    receivers = {name: {"hook": kit.Channel(via="hook", to=(name,))} for name in ("primary", "boss")}
+    turns = kit.ByTurns("primary", "boss", shift_s=5 * MINUTE)
+    route = kit.RouteTable(receiver="week", repeat_interval=kit.Duration(0))
+    ledger = kit.Ledger(kit.policy(receivers=receivers, route=route, rotations={"week": turns}))
+    ledger.command(kit.AddSilence(matchers=('host="a"',), duration_s=MINUTE), at=kit.START)
+    ledger.see(kit.found(host="a"), at=kit.START + 1)
+    ledger.crash(at=kit.START + 6 * MINUTE)
+    ledger.tick(kit.START + 6 * MINUTE)
+    assert not ledger.sending
+    ledger.see(kit.found(host="a"), at=kit.START + 6 * MINUTE + 1)
+    [message] = ledger.sending
+    ledger.answer(message, kit.PermanentFailure("no such number"))
+    ledger.tick(kit.START + 6 * MINUTE + 2)
+    assert ledger.states("fire") == [("fire", "suppressed"), ("fire", "dead")]
+    ledger.check()
 
 
 def test_the_audit_counts_from_a_start_what_fell_due_before_it(kit, overdue):
