@@ -1,13 +1,14 @@
 """What is known of each order, and what of it does not add up. Pure: events in, mismatches out, in whatever order they come.
 
 A ticket is a `ticket_sale`, a payment a `stripe_event` whose payment's metadata name the order, a confirmation a
-`confirmation`. What no source tells of is not missed: a shop that sends no confirmations misses none.
+`confirmation`. What no source tells of is not missed: a shop that sends no confirmations misses none. An order is settled
+when the money of all its tickets came back, as the shop or Stripe says.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sixfbd.plugin import Event
 from sixfbd_plugins.figures import iso
@@ -46,6 +47,8 @@ class Entry(Struct):
     confirmed_at: float | None = None
     unconfirmed: str = ""
     refunded_at: float | None = None
+    returned: dict[str, int] = field(default_factory=dict)
+    money_back: int = 0
 
     @property
     def first_at(self) -> float:
@@ -53,14 +56,23 @@ class Entry(Struct):
         times = (self.sold_at, self.paid_at, self.confirmed_at, self.refunded_at)
         return min((at for at in times if at is not None), default=0.0)
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether it came back whole: its tickets, its money, or a refund that says of neither how much."""
+        if self.refunded_at is None:
+            return False
+        tickets = sum(self.returned.values())
+        whole = tickets >= self.quantity if tickets else not self.money_back
+        return whole or self.sold_at is None or 0 < self.paid <= self.money_back
+
     def history(self) -> str:
         """Return what happened to it in one line, oldest first."""
         tickets = f"{self.quantity} × {self.tier.upper()} {self.city}" if self.quantity else "a ticket"
         parts = [
-            (self.paid_at, f"paid {show_money(self.paid, self.currency)}"),
+            (self.paid_at, f"paid {show_money(self.paid, self.currency)}" if self.paid else "authorized"),
             (self.sold_at, f"{tickets} for {show_money(self.amount, self.currency)}"),
             (self.confirmed_at, "confirmed"),
-            (self.refunded_at, "refunded"),
+            (self.refunded_at, "refunded" if self.is_settled else "refunded in part"),
         ]
         said = [f"{iso(at)[11:19]} {what}" for at, what in sorted((at, what) for at, what in parts if at is not None)]
         return f"{self.order}: " + "; ".join([*said, *([self.unconfirmed] if self.unconfirmed else [])])
@@ -93,7 +105,13 @@ class Book:
                 case "ticket_sale":
                     self._sold(self._of(order), event.timestamp, data)
                 case "refund":
-                    self._of(order).refunded_at = event.timestamp
+                    entry = self._of(order)
+                    entry.refunded_at = event.timestamp
+                    entry.returned[event.id] = int(data.get("quantity", 0))
+                case "stripe_event" if data.get("type") == "charge.refunded":
+                    entry = self._of(order)
+                    entry.refunded_at = event.timestamp
+                    entry.money_back = max(entry.money_back, int(data.get("amount", 0)))
                 case "stripe_event" if data.get("state") == "succeeded":
                     self._paid(self._of(order), event.timestamp, data)
                 case "confirmation":
@@ -122,11 +140,11 @@ class Book:
             entry.confirmed_at, entry.unconfirmed = at, ""
 
     def mismatches(self, now: float, patience: Patience) -> list[Mismatch]:
-        """Return what does not add up at a time, oldest first. What was refunded is settled."""
+        """Return what does not add up at a time, oldest first."""
         found = [
             Mismatch(kind, entry, since)
             for entry in self.entries.values()
-            if entry.refunded_at is None
+            if not entry.is_settled
             for kind, since, wait_s in self._missing(entry, patience)
             if now - since > wait_s
         ]
@@ -142,7 +160,18 @@ class Book:
         if entry.confirmed_at is None and self.knows_confirmations:
             yield "confirmation_missing", entry.sold_at, patience.confirmation_s
 
-    def forget(self, before: float) -> None:
-        """Let go of orders that were first heard of before a time."""
-        for order in [one.order for one in self.entries.values() if one.first_at < before]:
+    def last_sold(self, city: str, tier: str, tickets: int) -> list[Entry]:
+        """Return the newest orders of a tier that are not settled, as many as have so many tickets, the newest first."""
+        found: list[Entry] = []
+        for entry in sorted(self.entries.values(), key=lambda one: one.sold_at or 0.0, reverse=True):
+            if entry.sold_at is None or tickets <= 0:
+                break
+            if (entry.city, entry.tier.lower()) == (city, tier.lower()) and not entry.is_settled:
+                found.append(entry)
+                tickets -= entry.quantity
+        return found
+
+    def forget(self, before: float, but: Collection[str] = ()) -> None:
+        """Let go of orders that were first heard of before a time, but for some."""
+        for order in [one.order for one in self.entries.values() if one.first_at < before and one.order not in but]:
             del self.entries[order]

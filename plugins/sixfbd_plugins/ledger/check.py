@@ -1,6 +1,7 @@
 """The `ledger` check and report: is every order paid, ticketed and confirmed? What is not, is told with its history.
 
-Rebuilds its book from the journal's events at the start, and reads what came since; keeps nothing that a restart would lose.
+Rebuilds its book from the journal's events at the start, and reads what came since. What does not add up is looked at for
+UNSETTLED_S, however old the orders are that are looked at; its cursor names those orders, for the start after this one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ PAGE: Final = 10_000  # events that a read returns at most
 OVERLAP_S: Final = HOUR  # what comes later than that is found by a look farther back; also between parts of an order
 SOURCES_S: Final = 28 * DAY  # how far back what is told of at all is looked for
 FAR_BACK_S: Final = 5 * MINUTE  # between two looks as far back as the oldest order that waits for something
+UNSETTLED_S: Final = 28 * DAY
+MOST_UNSETTLED: Final = 200  # orders that the cursor names, the oldest: it is to stay small
 SHOWN: Final = 5  # orders in the text of an alert
 MOST_ORDERS: Final = 100_000
 RECENT: Final = 20
@@ -83,20 +86,26 @@ class LedgerCheck(Check[LedgerOptions]):
         self._book = Book()
         self._read_until: float | None = None
         self._looked_far_at = 0.0
+        self._unsettled: dict[str, float] = {}  # orders and when they were first heard of, as the cursor has them
 
     async def run(self, cursor: Json | None) -> Report:
         """Read what came, and say what does not add up. Degraded while anything does not."""
         now, book = self.ctx.clock.now(), self._book
         oldest = now - float(self.options.window)
+        if self._read_until is None:
+            self._unsettled = unsettled_of(cursor)
         first, since = self._read_until is None, self._since(now, oldest)
         book.take(await read(self.ctx.read, since, now + MINUTE))
         if first:
             await know_sources(book, self.ctx.read, now)
         self._read_until = now
-        book.forget(oldest)
         patience = self.options.patience
+        book.forget(oldest, self._unsettled)
+        book.forget(now - UNSETTLED_S)
         found = book.mismatches(now, patience)
-        wrong = {one.entry.order for one in found}
+        wrong = {one.entry.order: one.entry.first_at for one in found}
+        before, self._unsettled = self._unsettled, wrong
+        book.forget(oldest, wrong)
         by_kind: dict[Kind, list[str]] = {kind: [] for kind in SAID_OF}
         for one in found:
             by_kind[one.kind].append(one.entry.history())
@@ -111,19 +120,33 @@ class LedgerCheck(Check[LedgerOptions]):
         ]
         said = [f"{len(orders)} {SAID_OF[kind]}" for kind, orders in by_kind.items() if orders]
         summary = "; ".join(said) or f"{len(book.entries)} orders add up"
-        return Report(Status.DEGRADED if said else Status.HEALTHY, summary, tuple(samples))
+        status = Status.DEGRADED if said else Status.HEALTHY
+        changed = first or wrong.keys() != before.keys()
+        return Report(status, summary, tuple(samples), cursor=cursor_of(wrong) if changed else None)
 
     def _since(self, now: float, oldest: float) -> float:
         """From when on to read: some time before the last look, and now and then before the oldest order that waits."""
         whole = oldest - OVERLAP_S  # an order over the edge is read whole, and let go of whole
         if self._read_until is None:
-            return whole
+            return min(whole, *(at - OVERLAP_S for at in self._unsettled.values())) if self._unsettled else whole
         since = self._read_until - OVERLAP_S
         if now - self._looked_far_at >= FAR_BACK_S:
             self._looked_far_at = now
             waiting = self._book.mismatches(self._read_until, Patience(0.0, 0.0, 0.0))
             since = min([since, *(one.since - OVERLAP_S for one in waiting)])
-        return whole if since < oldest + OVERLAP_S else since
+        return min(since, whole) if since < oldest + OVERLAP_S else since
+
+
+def cursor_of(unsettled: Mapping[str, float]) -> Json:
+    """Return the orders that are to be looked at after a restart though they are old, and when they were first heard of."""
+    return {"unsettled": dict(list(unsettled.items())[:MOST_UNSETTLED])}
+
+
+def unsettled_of(cursor: Json | None) -> dict[str, float]:
+    """Return what `cursor_of` wrote; nothing of what is none of it."""
+    found = cursor.get("unsettled") if isinstance(cursor, dict) else None
+    orders = found.items() if isinstance(found, dict) else ()
+    return {order: float(at) for order, at in orders if isinstance(at, int | float)}
 
 
 async def know_sources(book: Book, reader: Reader, now: float) -> None:
@@ -158,7 +181,8 @@ def _some(orders: Sequence[str]) -> str:
 
 
 async def ledger(request: ReportRequest) -> Mapping[str, Any]:
-    """Orders of the timeframe: how many add up, those that do not with their histories; with `about`, that order's."""
+    """Orders of the timeframe: how many add up, those that do not with their histories, and whom a tier was sold to that is
+    sold out already; with `about`, the history of that order."""
     book = Book()
     book.take(await read(request.read, request.start - OVERLAP_S, request.end + MINUTE))
     await know_sources(book, request.read, request.end)
@@ -193,11 +217,27 @@ async def ledger(request: ReportRequest) -> Mapping[str, Any]:
             }
             for one in found
         ],
+        "oversold": await _oversold(request, book),
         "lastOrders": [
             entry.history()
             for entry in sorted(book.entries.values(), key=lambda one: one.first_at, reverse=True)[:RECENT]
         ],
     }
+
+
+async def _oversold(request: ReportRequest, book: Book) -> list[dict[str, Any]]:
+    """Return the tiers of which more was sold than there is, with the orders that came last, the newest first."""
+    found = await latest(request, "inventory_oversold_tickets", ("city", "type"), "")
+    return [
+        {
+            "city": city,
+            "type": tier,
+            "tickets": int(tickets),
+            "orders": [entry.history() for entry in book.last_sold(city, tier, int(tickets))],
+        }
+        for (city, tier), tickets in sorted(found.items())
+        if tickets > 0
+    ]
 
 
 def _rule(name: str, kind: Kind, severity: Severity, summary: str, impact: str, action: str) -> Rule:

@@ -206,6 +206,11 @@ def _said(kind: str, thing: Object) -> StripeEvent:
         return StripeEvent(
             kind, payment, "succeeded", amount=paid, currency=currency, cityId=city, tier=tier, orderId=order
         )
+    if kind == "charge.refunded" and (name := _id(thing.get("id"))):
+        amount, currency = _amount(thing.get("amount_refunded")), currency_of(thing.get("currency"))
+        return StripeEvent(
+            kind, payment, object=name, amount=amount, currency=currency, orderId=_written(thing, "orderId")
+        )
     if family in ("refund", "payout") and (name := _id(thing.get("id"))):
         amount = _amount(thing.get("amount"))
         return StripeEvent(kind, object=name, amount=amount, currency=currency_of(thing.get("currency")))

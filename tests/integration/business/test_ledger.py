@@ -2,6 +2,7 @@
 
 import pytest
 
+from sixfbd.model import CheckName, MetricKind, Sample, labels_of
 from sixfbd.plugin import DAY, PluginConfig, ReportRequest, Status
 from sixfbd_plugins.business.events import sixfbd_events
 from sixfbd_plugins.ledger import check as ledger_check
@@ -66,6 +67,16 @@ async def test_a_payment_that_comes_hours_late_is_found_also_if_it_was_made_befo
     assert (await check.run(None)).status is Status.HEALTHY
 
 
+async def test_the_report_names_whom_a_tier_was_sold_to_that_was_sold_out(engine):
+    await tell(engine, *(one for n in range(3) for one in (sale(f"o{n}", T + n), paid(f"o{n}", T + n))))
+    labels = labels_of({"city": "dallas", "type": "ga"})
+    stock = [Sample("inventory_oversold_tickets", 3.0, labels, MetricKind.GAUGE)]
+    engine.intake.report_own(CheckName("stock"), stock, 60)
+    [tier] = (await ledger(ReportRequest(read=engine.read, start=T - DAY, end=T + 60)))["oversold"]
+    assert (tier["city"], tier["type"], tier["tickets"]) == ("dallas", "ga", 3)
+    assert [one.partition(":")[0] for one in tier["orders"]] == ["o2", "o1"]
+
+
 @pytest.mark.parametrize(("paid_at", "sold_at"), [(T - 2, T + 2), (T + 2, T - 2)])
 async def test_an_order_over_the_edge_of_the_window_is_whole(engine, paid_at, sold_at):
     new = T + DAY - 2000
@@ -92,6 +103,30 @@ async def test_confirmations_that_ended_long_ago_are_missed_after_a_restart_too(
     before = values(await check.run(None))
     assert before["ledger_mismatches", "confirmation_missing"] == 1
     assert values(await check_of(engine).run(None)) == before
+
+
+async def test_what_does_not_add_up_is_not_over_because_it_is_old_also_after_a_restart(engine):
+    check = check_of(engine)
+    await tell(engine, *WHOLE, paid("odd", T + 10))
+    engine.clock.at = T + 3600
+    cursor = (await check.run(None)).cursor
+    assert (await check.run(None)).cursor is None, "nothing new to remember"
+    engine.clock.at = T + 3 * DAY
+    await tell(engine, sale("new", T + 3 * DAY), paid("new", T + 3 * DAY), confirmed("new", T + 3 * DAY))
+    before = await check.run(None)
+    assert before.summary == "1 paid, and no ticket was made" and values(before)["ledger_orders", "matched"] == 1
+    restarted = check_of(engine)
+    assert values(await restarted.run(cursor)) == values(before)
+    await tell(engine, refund("odd", T + 3 * DAY))
+    after = await restarted.run(None)
+    assert after.status is Status.HEALTHY and after.cursor == {"unsettled": {}}
+    engine.clock.at += FAR_BACK_S
+    assert (await restarted.run(None)).status is Status.HEALTHY
+
+
+async def test_a_cursor_that_is_none_of_ours_is_as_none(engine):
+    for cursor in (7, {"unsettled": 7}, {"unsettled": {"a": "b"}}, {"other": 1}):
+        assert (await check_of(engine).run(cursor)).status is Status.HEALTHY
 
 
 async def test_a_restart_finds_the_same(engine):

@@ -28,8 +28,13 @@ def confirmed(order, at=T, state="delivered"):
     return Event(f"{order}-mail", "confirmation", at, {"orderId": order, "channel": "email", "state": state})
 
 
-def refund(order, at=T):
-    return Event(f"{order}-back", "refund", at, {"orderId": order})
+def refund(order, at=T, tickets=0, nth=1):
+    return Event(f"{order}-back{nth}", "refund", at, {"orderId": order, "quantity": tickets})
+
+
+def money_back(order, amount, at=T):
+    data = {"type": "charge.refunded", "object": "ch", "orderId": order, "amount": amount, "currency": "USD"}
+    return Event(f"{order}-charge-{amount}", "stripe_event", at, data)
 
 
 WHOLE = (sale("whole"), paid("whole"), confirmed("whole"))
@@ -53,6 +58,11 @@ def missing(*events, at=T + 3600):
         ((sale("a"), refund("a")), []),
         ((paid("a"), refund("a")), []),
         ((confirmed("a"),), []),
+        ((sale("a"), confirmed("a"), refund("a", tickets=1)), [("a", "ticket_without_payment")]),
+        ((sale("a"), refund("a", tickets=1), refund("a", tickets=1, nth=2)), []),
+        ((sale("a"), paid("a"), money_back("a", 2000)), [("a", "confirmation_missing")]),
+        ((sale("a"), paid("a"), money_back("a", 2000), money_back("a", 5000)), []),
+        ((paid("a"), money_back("a", 5000)), []),
     ],
 )
 def test_each_part_that_is_missing_is_named(events, found):
@@ -100,11 +110,30 @@ def test_the_history_of_an_order_is_one_line_in_order_of_time():
     )
 
 
-def test_old_orders_are_let_go():
+def test_old_orders_are_let_go_but_for_those_that_are_named():
     book = Book()
-    book.take([sale("old", T), sale("new", T + 10)])
-    book.forget(T + 5)
-    assert set(book.entries) == {"new"}
+    book.take([sale("old", T), sale("odd", T), sale("new", T + 10)])
+    book.forget(T + 5, {"odd"})
+    assert set(book.entries) == {"odd", "new"}
+
+
+def test_an_authorization_and_a_refund_in_part_are_told_as_such():
+    book = Book()
+    authorized = Event(
+        "auth", "stripe_event", T, {"type": "x", "state": "succeeded", "orderId": "a", "currency": "USD"}
+    )
+    book.take([authorized, sale("a", T + 5), refund("a", T + 60, tickets=1)])
+    assert book.entries["a"].history() == (
+        "a: 08:00:00 authorized; 08:00:05 2 × GA dallas for $50.00; 08:01:00 refunded in part"
+    )
+
+
+def test_the_orders_that_came_last_are_found_by_the_tickets_that_they_have():
+    book = Book()
+    book.take(sale(f"o{n}", T + n, tier="GA") for n in range(5))
+    book.take([sale("vip", T + 9, tier="vip"), sale("austin", T + 9, cityId="austin"), refund("o4", T + 10)])
+    assert [one.order for one in book.last_sold("dallas", "ga", 3)] == ["o3", "o2"]
+    assert book.last_sold("dallas", "ga", 0) == []
 
 
 @pytest.mark.parametrize("data", [{}, {"orderId": 7}, {"orderId": ""}])
