@@ -226,17 +226,12 @@ async def ledger(request: ReportRequest) -> Mapping[str, Any]:
 
 
 async def _oversold(request: ReportRequest, book: Book) -> list[dict[str, Any]]:
-    """Return the tiers of which more was sold than there is, with the orders that came last, the newest first."""
+    """Return the orders that came last of each tier of which more was sold than there is, the newest first."""
     found = await latest(request, "inventory_oversold_tickets", ("city", "type"), "")
     return [
-        {
-            "city": city,
-            "type": tier,
-            "tickets": int(tickets),
-            "orders": [entry.history() for entry in book.last_sold(city, tier, int(tickets))],
-        }
+        {"city": city, "type": tier, "tickets": int(tickets), "order": entry.order, "history": entry.history()}
         for (city, tier), tickets in sorted(found.items())
-        if tickets > 0
+        for entry in book.last_sold(city, tier, int(tickets))
     ]
 
 
