@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from sixfbd.journal.errors import JournalBroken, directory_error, mapped_errors
+from sixfbd.journal.files import sync_directory, sync_file
 from sixfbd.journal.readers import Readers
-from sixfbd.journal.schema import sync_directory
 
 PAGES_AT_ONCE: Final = 512
 
@@ -29,7 +29,7 @@ def write_backup(readers: Readers, path: Path, check: Callable[[], object]) -> N
         raise JournalBroken(f"{path}: the backup cannot be written there: {error.strerror}") from error
     try:
         _copy(readers, partial, check)
-        _sync_file(partial)
+        sync_file(partial)
         partial.rename(path)
         sync_directory(path.parent)
     except OSError as error:
@@ -44,11 +44,3 @@ def _copy(readers: Readers, target: Path, check: Callable[[], object]) -> None:
         source.execute("SELECT count(*) FROM meta").fetchone()
         source.backup(copy, pages=PAGES_AT_ONCE, progress=lambda _status, _left, _all: check(), sleep=0)
         copy.execute("PRAGMA journal_mode=delete").fetchone()  # or opening it to read would leave files beside it
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,9 +18,10 @@ import numpy as np
 from sixfbd.journal import record_log
 from sixfbd.journal.errors import JournalError, JournalFull, mapped_errors
 from sixfbd.journal.event_log import identity_hash
+from sixfbd.journal.files import sync_directory
 from sixfbd.journal.retention import EVENTS_DELETED
 from sixfbd.journal.salvage import Damage, damage_of, read_only, readable, set_aside, with_header
-from sixfbd.journal.schema import EVENTS_LOST, connect_writer, sync_directory, write_meta
+from sixfbd.journal.schema import EVENTS_LOST, connect_writer, write_meta
 from sixfbd.journal.step_log import HOUR_MS, INCREMENT
 
 ROWS_AT_ONCE: Final = 2000

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from sixfbd.journal.errors import JournalBroken, directory_error
+from sixfbd.journal.files import sync_directory
 from sixfbd.journal.lock import LOCK_NAME, lock_state_directory
-from sixfbd.journal.schema import sync_directory
 from sixfbd.journal.verify import verify_file
 
 REPLACED: Final = ".replaced-"

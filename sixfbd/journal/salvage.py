@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from sixfbd.journal.errors import DAMAGE, directory_error, no_space
-from sixfbd.journal.schema import sync_directory
+from sixfbd.journal.files import sync_directory
 
 CHECK_BYTES: Final = 32 * 1024**2  # checked whole at a start, in tenths of a second; of a larger file what is read then
 GAPS: Final = 2000  # damaged places in one table before the rest of it is given up

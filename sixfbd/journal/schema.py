@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from sixfbd.journal.errors import JournalBroken, directory_error, mapped_errors
+from sixfbd.journal.files import sync_directory
 from sixfbd.journal.migration import FileForm
 from sixfbd.journal.space import RESUME_BYTES, free_bytes
 
@@ -163,15 +164,6 @@ def _create(path: Path) -> None:
         return
     except OSError as error:
         raise directory_error(error, path.parent) from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the entries of a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from sixfbd.journal import schema
 from sixfbd.journal.database import (
@@ -22,8 +23,20 @@ from sixfbd.journal.database import (
     StateLockedError,
 )
 from sixfbd.journal.event_log import KNOWN_FOR_S
-from sixfbd.journal.records import Acked, AlertChanged, Audited, Base, MessageChanged, ObligationChanged, Owed, Stopped
+from sixfbd.journal.records import (
+    Acked,
+    AlertChanged,
+    Audited,
+    Base,
+    CheckPaused,
+    MessageChanged,
+    ObligationChanged,
+    Owed,
+    Stopped,
+)
+from sixfbd.journal.restore import restore
 from sixfbd.journal.schema import WAL_KEEP_BYTES
+from sixfbd.journal.verify import verify_file
 from sixfbd.model import (
     Alert,
     AlertKey,
@@ -551,6 +564,39 @@ async def test_the_database_of_another_program_is_refused(path):
     with pytest.raises(JournalBroken, match="not a journal of sixfbd"):
         async with JournalDatabase(path):
             pass
+
+
+OF_TOMORROW = replace(schema.FORM, migrations=(*schema.FORM.migrations, ("CREATE TABLE tomorrow (a INT) STRICT",)))
+PAUSED = CheckPaused(1.0, WEB, True, "uid:0")
+
+
+async def test_a_journal_of_an_older_version_is_brought_up_and_kept_as_it_was(path):
+    async with JournalDatabase(path) as database:
+        await database.commit([PAUSED])
+    path.with_name("journal.db.v1.partial").write_text("of a start that was killed meanwhile")
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        OF_TOMORROW.migrate(older, path)
+        assert older.execute("PRAGMA user_version").fetchone() == (2,)
+        assert older.execute("SELECT count(*) FROM tomorrow").fetchone() == (0,)
+        assert older.execute("SELECT count(*) FROM records").fetchone() == (1,)
+    kept = path.with_name("journal.db.v1")
+    assert kept.stat().st_mode == path.stat().st_mode
+    assert sorted(one.name for one in path.parent.glob("journal.db.*")) == ["journal.db.v1"]
+    assert verify_file(kept) == []
+    restore(kept, path.parent)  # back to the older sixfbd
+    async with JournalDatabase(path) as database:
+        assert [record async for record in database.load_records(0)] == [PAUSED]
+
+
+async def test_a_journal_of_which_no_copy_can_be_kept_is_left_as_it_is(path):
+    async with JournalDatabase(path):
+        pass
+    path.with_name("journal.db.v1").mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        with pytest.raises(JournalBroken, match=r"before it is changed no copy can be kept: .*Is a directory"):
+            OF_TOMORROW.migrate(older, path)
+        assert older.execute("PRAGMA user_version").fetchone() == (1,)
+    assert not list(path.parent.glob("*.partial*"))
 
 
 async def test_a_journal_of_a_newer_version_is_refused(path):
