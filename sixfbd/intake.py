@@ -82,7 +82,9 @@ class Refused(Struct, frozen=True):
 
 
 _Rows: TypeAlias = list[tuple[Series, float]]
-_Put: TypeAlias = tuple[NewEvent, _Rows, _Rows]
+_Observed: TypeAlias = dict[Series, dict[float, int]]
+"""How often which value was observed."""
+_Put: TypeAlias = tuple[NewEvent, _Rows, _Observed]
 """An event as it is written, the gauges that it sets, and what it observed."""
 Put: TypeAlias = Accepted | Duplicate | Refused
 
@@ -116,7 +118,7 @@ class Window(Protocol):
         self, check: str, at_ms: int, samples: Sequence[tuple[Series, float]], *, complete: bool, stale_after_ms: int
     ) -> Appended: ...
     def step(self, series: Series, at_ms: int, add: float) -> frozenset[RuleName]: ...
-    def observe(self, series: Series, at_ms: int, value: float) -> None: ...
+    def observe(self, series: Series, at_ms: int, values: Mapping[float, int]) -> None: ...
     def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> object | None: ...
 
 
@@ -575,16 +577,16 @@ class Intake:
             for stored in page:
                 _, _, _, observed = self._prepare(stored.event, now)
                 at_ms = round(stored.event.timestamp * 1000)
-                for series, value in observed:
+                for series, values in observed.items():
                     key = (series, at_ms // MINUTE_MS)
                     if key not in missing:
                         missing[key] = self._window.sketch(series, at_ms, at_ms) is None
                     if missing[key]:
-                        self._window.observe(series, at_ms, value)
-                        count += 1
+                        self._window.observe(series, at_ms, values)
+                        count += sum(values.values())
         return count
 
-    def _show(self, new: NewEvent, seq: int, sets: "_Rows", observed: "_Rows", now: float) -> set[RuleName]:
+    def _show(self, new: NewEvent, seq: int, sets: "_Rows", observed: "_Observed", now: float) -> set[RuleName]:
         """Make an accepted event visible: its counts as steps, its observations in sketches, its gauges as samples.
 
         Of events that wait for one commit any may get here first: a gauge keeps what the one of highest number set.
@@ -593,8 +595,8 @@ class Intake:
         for series, at_ms, add in new.increments:
             touched |= self._window.step(series, at_ms, add)
         at_ms = round(new.event.timestamp * 1000)
-        for series, value in observed:
-            self._window.observe(series, at_ms, value)
+        for series, values in observed.items():
+            self._window.observe(series, at_ms, values)
         sets = [row for row in sets if seq >= self._set_by.get(row[0], 0)]
         if sets:
             self._set_by.update((series, seq) for series, _ in sets)
@@ -610,31 +612,34 @@ class Intake:
         name = getattr(event, "type", None)
         return name if name in self._types else "other"
 
-    def _prepare(self, event: Event, now: float) -> "tuple[Refused | None, NewEvent | None, _Rows, _Rows]":
+    def _prepare(self, event: Event, now: float) -> "tuple[Refused | None, NewEvent | None, _Rows, _Observed]":
         refusal = _refusal(event)
         if refusal is not None:
-            return refusal, None, [], []
+            return refusal, None, [], {}
         if event.timestamp > now + CLOCK_SKEW_S:
             self.clamped_times += 1
             event = msgspec.structs.replace(event, timestamp=now)
         declared = self._types.get(event.type)
         if declared is None:
-            return None, NewEvent(event, now, ()), [], []
+            return None, NewEvent(event, now, ()), [], {}
         try:
             data = msgspec.convert(event.data, declared.data)
         except msgspec.ValidationError as error:
-            return _data_refusal(error), None, [], []
+            return _data_refusal(error), None, [], {}
         except Exception as error:  # noqa: BLE001 - the form of the data is a plugin's class; it may do anything
-            return Refused("data", described(error)), None, [], []
+            return Refused("data", described(error)), None, [], {}
         at_ms = round(event.timestamp * 1000)
         counted = self._derive(declared, declared.counts, data, event)
-        observed = self._derive(declared, declared.observes, data, event, ("", "_sum", "_count"))
-        sets = self._derive(declared, declared.sets, data, event)
-        increments = [(series, at_ms, value) for series, value in counted]
-        for series, value in observed:
-            if series.metric.endswith(("_sum", "_count")):
-                increments.append((series, at_ms, 1.0 if series.metric.endswith("_count") else value))
-        observed = [(series, value) for series, value in observed if series.kind is MetricKind.SUMMARY]
+        seen = self._derive(declared, declared.observes, data, event, ("", "_sum", "_count"))
+        sets = [(series, value) for series, value, _ in self._derive(declared, declared.sets, data, event)]
+        increments = [(series, at_ms, value) for series, value, _ in counted]
+        observed: _Observed = {}
+        for series, value, times in seen:
+            if series.kind is MetricKind.SUMMARY:
+                values = observed.setdefault(series, {})
+                values[value] = values.get(value, 0) + times
+            elif series.metric.endswith(("_sum", "_count")):
+                increments.append((series, at_ms, times if series.metric.endswith("_count") else value * times))
         of = f"type:{declared.name}" if declared.shared else ""
         return None, NewEvent(event, now, tuple(increments), of), sets, observed
 
@@ -645,11 +650,12 @@ class Intake:
         data: object,
         event: Event,
         suffixes: Sequence[str] = ("",),
-    ) -> "_Rows":
-        """Call a plugin's function of an event; what it raises or returns amiss is named and counted, the event stays."""
+    ) -> list[tuple[Series, float, int]]:
+        """Call a plugin's function of an event, for series, value and how often. What it raises or returns amiss is named
+        and counted, the event stays."""
         if derive is None:
             return []
-        rows: _Rows = []
+        rows: list[tuple[Series, float, int]] = []
         try:
             for sample in derive(data):
                 if not isinstance(sample, Sample) or not math.isfinite(sample.value):
@@ -658,8 +664,10 @@ class Intake:
                     raise ValueError("returned a sample without a metric name")
                 if sample.kind is MetricKind.COUNTER and sample.value < 0:
                     raise ValueError(f"{sample.metric} is a counter and cannot fall by {-sample.value:g}")
+                if not isinstance(sample.times, int) or sample.times < 1:
+                    raise ValueError(f"{sample.metric} was observed {sample.times!r:.20} times")
                 _validate_labels(sample.labels)
-                rows += [(self._series_of(sample, suffix), sample.value) for suffix in suffixes]
+                rows += [(self._series_of(sample, suffix), sample.value, sample.times) for suffix in suffixes]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's code may raise anything; it is contained
             self._blame(declared, event, error)
             return []

@@ -67,12 +67,16 @@ class MetricKind(StrEnum):
 
 
 class Sample(Struct, frozen=True):
-    """One value of one series; its time is its report's. `labels` as the plugin gave them, `kind` as it was declared."""
+    """One value of one series; its time is its report's. `labels` as the plugin gave them, `kind` as it was declared.
+
+    `times`: so often was it observed, if it is a summary's.
+    """
 
     metric: str
     value: float
     labels: Labels = ()
     kind: MetricKind = MetricKind.UNTYPED
+    times: int = 1
 
 
 class Series(Struct, frozen=True, cache_hash=True):

@@ -176,6 +176,10 @@ class Summary(Metric):
         self.quantiles = tuple(quantiles)
         self.window_s = window_s
 
+    def times(self, times: int, value: float, **labels: str) -> Sample:
+        """Return a value that was observed so many times, at least once: one sample for what one event tells of many."""
+        return msgspec.structs.replace(self(value, **labels), times=times)
+
 
 class _Any:
     """The type of ANY."""

@@ -109,7 +109,7 @@ class _NoWindow:
     def step(self, series: Series, at_ms: int, add: float) -> frozenset[RuleName]:
         return frozenset()
 
-    def observe(self, series: Series, at_ms: int, value: float) -> None:
+    def observe(self, series: Series, at_ms: int, values: Mapping[float, int]) -> None:
         """Keep nothing."""
 
     def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> object | None:

@@ -6,7 +6,7 @@ a value that comes later makes a copy, so that readers in other threads need the
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -100,6 +100,11 @@ def _add_up(total: Any, stores: Sequence[Any]) -> None:
     total.contiguousBinCounts.extend(sums.tolist())
 
 
+def _bounded(value: float) -> float:
+    """Return a value as a sketch keeps it, so that it stays small."""
+    return 0.0 if abs(value) < SMALLEST else math.copysign(min(abs(value), LARGEST), value)
+
+
 class _Summary:
     """The minutes of one series. `dirty`: not yet handed over to be written; `deltas`: what is on disk has more."""
 
@@ -140,19 +145,21 @@ class Sketches:
         summary.newest = max(summary.newest, minute)
         self._newest = max(self._newest, minute)
 
-    def observe(self, series: Series, at_ms: int, value: float) -> None:
-        """Add a value to its minute. What is not finite has no place in a distribution and is left out."""
-        if not math.isfinite(value):
+    def observe(self, series: Series, at_ms: int, values: Mapping[float, int]) -> None:
+        """Add values to their minute, each so many times. What is not finite has no place in a distribution and is left out."""
+        bounded = [(_bounded(value), times) for value, times in values.items() if math.isfinite(value)]
+        if not bounded:
             return
         summary, minute = self._series[series], at_ms // MINUTE_MS
-        bounded = 0.0 if abs(value) < SMALLEST else math.copysign(min(abs(value), LARGEST), value)
         sketch = summary.minutes.get(minute)
         if sketch is not None and minute == summary.newest:
             with self._lock:
-                sketch.add(bounded)
+                for value, times in bounded:
+                    sketch.add(value, times)
         else:
             late = merged([] if sketch is None else [sketch])
-            late.add(bounded)
+            for value, times in bounded:
+                late.add(value, times)
             summary.minutes[minute] = late
             if sketch is None and minute < self._newest - KEPT_MINUTES:
                 summary.deltas.add(minute)

@@ -6,7 +6,7 @@ the rows to persist, in the order in which they must be written. Never asks the 
 """
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -381,12 +381,15 @@ class Window:
         self._snapshot = None
         return step.rules
 
-    def observe(self, series: Series, at_ms: int, value: float) -> None:
-        """Add a value to the sketch of its series and minute; persisted when the minute has ended. Not finite: left out."""
+    def observe(self, series: Series, at_ms: int, values: Mapping[float, int]) -> None:
+        """Add values, each so many times, to the sketch of a series and minute; persisted when the minute has ended.
+
+        Not finite: left out.
+        """
         if series not in self._sketches:
             entry = self._entries.get(series)
             self._sketches.begin(self._new_series_id(series) if entry is None else entry.id, series)
-        self._sketches.observe(series, at_ms, value)
+        self._sketches.observe(series, at_ms, values)
 
     def sketched(self) -> Sequence[Series]:
         """Return the series that have sketches."""

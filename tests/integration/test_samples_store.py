@@ -224,7 +224,7 @@ async def test_what_is_queued_is_written_when_everything_around_is_cancelled(pat
     with trio.CancelScope() as scope:
         async with open_samples(path, window) as store:
             store.put(report(window, 1000, A))
-            window.observe(A, 1000, 1.0)
+            window.observe(A, 1000, {1.0: 1})
             scope.cancel()
             await trio.lowlevel.checkpoint()
     assert query(path, "SELECT t FROM frames") == [(1000,)]
@@ -237,7 +237,7 @@ async def test_retention_deletes_old_chunks_and_what_is_left_without_rows(path):
     async with open_samples(path, window) as store:
         store.put(report(window, 1000, old, check="gone"))
         store.put(window.end_check("gone", 2000).rows)
-        window.observe(Series("summary"), 1000, 1.0)
+        window.observe(Series("summary"), 1000, {1.0: 1})
         for n in range(5 * BLOCK_ROWS):
             store.put(report(window, 10_000 * n, A))
         cut = 10_000 * 2 * BLOCK_ROWS
@@ -293,13 +293,13 @@ async def test_sketches_come_back_and_a_minute_goes_on_where_it_was(path):
     window = Window()
     async with open_samples(path, window) as store:
         for n in range(100):
-            window.observe(A, n * 3000, float(n + 1))
+            window.observe(A, n * 3000, {float(n + 1): 1})
         assert store.problem is None
     again = Window()
     async with open_samples(path, again):
         assert list(again.sketched()) == [A]
         assert again.quantile(A, 0.5, 0, 5 * MINUTE) == pytest.approx(50, rel=0.03)
-        again.observe(A, 99 * 3000, 1000.0)
+        again.observe(A, 99 * 3000, {1000.0: 1})
     third = Window()
     async with open_samples(path, third):
         assert third.sketch(A, 0, 5 * MINUTE).count == 101
@@ -309,11 +309,11 @@ async def test_old_minutes_are_read_from_the_file_and_late_values_added_to_them_
     window = Window()
     later = (KEPT_MINUTES + 100) * MINUTE
     async with open_samples(path, window) as store:
-        window.observe(A, 0, 1.0)
-        window.observe(A, later, 100.0)
+        window.observe(A, 0, {1.0: 1})
+        window.observe(A, later, {100.0: 1})
         store.put(report(window, later + MINUTE, B))
         await until(lambda: store.queued == 0)
-        window.observe(A, 30_000, 3.0)
+        window.observe(A, 30_000, {3.0: 1})
         sketch = await trio.to_thread.run_sync(window.sketch, A, 0, MINUTE)
         assert sketch.count == 2
     again = Window()
@@ -417,7 +417,7 @@ async def test_of_a_file_with_zeroed_pages_the_samples_that_can_be_read_come_bac
             store.put(report(window, 1000 * n, A, B, value=float(draw.random())))
             if n % 1000 == 0:
                 await until(lambda: store.queued == 0)
-        window.observe(Series("took"), 1000, 2.0)
+        window.observe(Series("took"), 1000, {2.0: 1})
     body = bytearray(path.read_bytes())
     chunk_pages = [
         page for [page] in query(path, "SELECT pageno FROM dbstat WHERE name = 'chunks' AND pagetype = 'leaf'")

@@ -1,6 +1,7 @@
 """The door: what is validated, refused and named, made durable, then visible; on doubles of the journal and the window."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,8 +111,8 @@ class FakeWindow:
         self.steps.append((series.metric, dict(series.labels), at_ms, add))
         return frozenset({RuleName("steps")})
 
-    def observe(self, series: Series, at_ms: int, value: float) -> None:
-        self.observed.append((series.metric, value))
+    def observe(self, series: Series, at_ms: int, values: Mapping[float, int]) -> None:
+        self.observed += [(series.metric, value) for value, times in values.items() for _ in range(times)]
 
     def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> object | None:
         return self.written.get(lo_ms // 60_000)
@@ -251,6 +252,24 @@ async def test_an_event_is_counted_observed_and_set_once(door, world):
     assert door.window.observed == [("took_seconds", 0.2)]
     assert [(check, rows[0][1]) for check, rows, _ in door.window.appended] == [("events", 7.0)]
     assert [[stored.seq for stored in events] for events in door.committed] == [[1]]
+
+
+async def test_an_event_may_tell_of_many_values_at_once(door, world):
+    many = EventType("many", Sale, observes=lambda _: [TOOK.times(3, 0.5), TOOK(2.0), TOOK(2.0)], metrics=(TOOK,))
+    door.intake.declare_types([many])
+    await door.intake.events("shop", [Event("m", "many", world.clock.now(), {"tier": "ga", "quantity": 1})])
+    assert door.window.observed == [("took_seconds", value) for value in (0.5, 0.5, 0.5, 2.0, 2.0)]
+    adds = [(name, add) for name, _, _, add in door.window.steps]
+    assert sum(add for name, add in adds if name == "took_seconds_sum") == 5.5
+    assert sum(add for name, add in adds if name == "took_seconds_count") == 5
+
+
+async def test_a_value_that_was_observed_less_than_once_is_a_fault_of_its_type(door, world):
+    never = EventType("never", Sale, observes=lambda _: [TOOK.times(0, 0.5)], metrics=(TOOK,))
+    door.intake.declare_types([never])
+    await door.intake.events("shop", [Event("n", "never", world.clock.now(), {"tier": "ga", "quantity": 1})])
+    assert door.window.observed == [] and door.window.steps == []
+    assert door.intake.event_outcomes["never", "derive_failed"] == 1
 
 
 async def test_a_late_event_lands_at_its_own_time(door, world):

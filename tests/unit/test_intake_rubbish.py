@@ -1,6 +1,7 @@
 """The door under attack: checks that go while it waits, floods, texts that cannot be written, plugins' own code."""
 
 from collections import Counter as Counted
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,7 @@ class FakeWindow:
         self.steps.append((series.metric, add))
         return frozenset()
 
-    def observe(self, series: Series, at_ms: int, value: float) -> None:
+    def observe(self, series: Series, at_ms: int, values: Mapping[float, int]) -> None:
         raise AssertionError("nothing is observed here")
 
     def sketch(self, series: Series, lo_ms: int, hi_ms: int) -> object | None:

@@ -31,7 +31,7 @@ def nearest_rank(values, q):
 def test_a_quantile_is_within_one_percent_of_the_true_one(observed, q):
     window = Window()
     for at_ms, value in observed:
-        window.observe(DURATION, at_ms, value)
+        window.observe(DURATION, at_ms, {value: 1})
     assert window.quantile(DURATION, q, 0, 4 * MINUTE) == pytest.approx(
         nearest_rank([value for _, value in observed], q), rel=0.0101
     )
@@ -39,8 +39,8 @@ def test_a_quantile_is_within_one_percent_of_the_true_one(observed, q):
 
 def test_p95_of_few_values_is_the_largest_not_one_that_half_of_them_exceed():
     window = Window()
-    window.observe(DURATION, 0, 0.1)
-    window.observe(DURATION, 1, 9.0)
+    window.observe(DURATION, 0, {0.1: 1})
+    window.observe(DURATION, 1, {9.0: 1})
     assert window.quantile(DURATION, 0.95, 0, MINUTE) == pytest.approx(9.0, rel=0.011)
     assert window.quantile(DURATION, 0.5, 0, MINUTE) == pytest.approx(0.1, rel=0.011)
 
@@ -48,7 +48,7 @@ def test_p95_of_few_values_is_the_largest_not_one_that_half_of_them_exceed():
 def test_a_quantile_is_of_the_minutes_that_its_span_touches():
     window = Window()
     for minute in range(10):
-        window.observe(DURATION, minute * MINUTE + 30_000, float(minute + 1))
+        window.observe(DURATION, minute * MINUTE + 30_000, {float(minute + 1): 1})
     assert window.quantile(DURATION, 1.0, 3 * MINUTE, 5 * MINUTE) == pytest.approx(6, rel=0.011)
     assert window.quantile(DURATION, 0.0, 3 * MINUTE, 5 * MINUTE) == pytest.approx(4, rel=0.011)
     assert window.quantile(DURATION, 0.5, 20 * MINUTE, 25 * MINUTE) is None
@@ -59,14 +59,14 @@ def test_a_quantile_is_of_the_minutes_that_its_span_touches():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_left_out(value):
     window = Window()
-    window.observe(DURATION, 0, value)
+    window.observe(DURATION, 0, {value: 1})
     assert window.quantile(DURATION, 0.5, 0, MINUTE) is None
 
 
 def test_values_of_any_size_keep_a_sketch_small():
     window = Window()
     for value in (5e-324, 1e-9, 1.0, 1e308, -1e308):
-        window.observe(DURATION, 0, value)
+        window.observe(DURATION, 0, {value: 1})
     sketch = window.sketch(DURATION, 0, 0)
     assert sketch.count == 5
     assert sketch.get_quantile_value(1.0) == pytest.approx(LARGEST, rel=0.011)
@@ -75,12 +75,12 @@ def test_values_of_any_size_keep_a_sketch_small():
 
 def test_a_minute_is_to_be_written_when_it_has_ended_and_the_rest_at_the_close():
     window = Window()
-    window.observe(DURATION, 30_000, 1.0)
+    window.observe(DURATION, 30_000, {1.0: 1})
     assert writes(window.append("c", 59_000, [], complete=True, stale_after_ms=1).rows) == []
-    window.observe(DURATION, 61_000, 1.0)
+    window.observe(DURATION, 61_000, {1.0: 1})
     assert writes(window.append("c", 62_000, [], complete=True, stale_after_ms=1).rows) == [0]
     assert writes(window.append("c", 63_000, [], complete=True, stale_after_ms=1).rows) == []
-    window.observe(DURATION, 31_000, 1.0)
+    window.observe(DURATION, 31_000, {1.0: 1})
     assert sorted(writes(window.flush())) == [0, 1]
     assert window.flush() == ()
 
@@ -91,7 +91,7 @@ def writes(rows):
 
 def test_a_sketch_gets_the_id_of_its_series_before_its_first_minute():
     window = Window()
-    window.observe(DURATION, 0, 1.0)
+    window.observe(DURATION, 0, {1.0: 1})
     first, second = window.flush()
     assert isinstance(first, NewSeries)
     assert (first.series, first.id) == (DURATION, second.series)
@@ -99,23 +99,23 @@ def test_a_sketch_gets_the_id_of_its_series_before_its_first_minute():
 
 def test_a_late_value_does_not_change_a_sketch_that_was_handed_out():
     window = Window()
-    window.observe(DURATION, 0, 1.0)
-    window.observe(DURATION, MINUTE, 1.0)
+    window.observe(DURATION, 0, {1.0: 1})
+    window.observe(DURATION, MINUTE, {1.0: 1})
     sketch = window.sketch(DURATION, 0, MINUTE)
-    window.observe(DURATION, 0, 5.0)
-    window.observe(DURATION, MINUTE, 5.0)
+    window.observe(DURATION, 0, {5.0: 1})
+    window.observe(DURATION, MINUTE, {5.0: 1})
     assert sketch.count == 2
     assert window.sketch(DURATION, 0, MINUTE).count == 4
 
 
 def test_a_value_for_a_minute_that_is_only_on_disk_is_added_to_it_there():
     window = Window()
-    window.observe(DURATION, (KEPT_MINUTES + 50) * MINUTE, 1.0)
-    window.observe(DURATION, 5 * MINUTE, 2.0)
+    window.observe(DURATION, (KEPT_MINUTES + 50) * MINUTE, {1.0: 1})
+    window.observe(DURATION, 5 * MINUTE, {2.0: 1})
     by_minute = {row.minute: row for row in window.flush() if isinstance(row, SketchMinute)}
     assert by_minute[5].merge
     assert not by_minute[KEPT_MINUTES + 50].merge
-    window.observe(DURATION, 5 * MINUTE, 3.0)
+    window.observe(DURATION, 5 * MINUTE, {3.0: 1})
     [again] = window.flush()
     assert again.merge
     assert unpack(again.sketch).count == 1
@@ -128,7 +128,7 @@ def test_what_is_no_sketch_is_refused():
 
 def test_quantiles_may_be_asked_for_while_values_come_in():
     window, stop, failures = Window(), threading.Event(), []
-    window.observe(DURATION, 0, 1.0)
+    window.observe(DURATION, 0, {1.0: 1})
 
     def ask():
         while not stop.is_set():
@@ -139,7 +139,7 @@ def test_quantiles_may_be_asked_for_while_values_come_in():
     thread = threading.Thread(target=ask)
     thread.start()
     for n, value in enumerate(np.random.default_rng(6).lognormal(0, 2, 5000).tolist()):
-        window.observe(DURATION, n * 200, value)
+        window.observe(DURATION, n * 200, {value: 1})
     stop.set()
     thread.join(10)
     assert failures == []
