@@ -241,6 +241,13 @@ def _checks(catalog: PluginCatalog) -> list[str]:
         sections.append(_example("checks.sales", CheckKeys, entry.cls, {"plugin": "sales", "false_alarms": 0.2}))
     if (entry := catalog.checks.get("ledger")) is not None:
         sections.append(_example("checks.ledger", CheckKeys, entry.cls, {"plugin": "ledger"}))
+    if (entry := catalog.checks.get("log")) is not None:
+        access = {
+            "files": ["/var/log/nginx/access.log"],
+            "format": "combined",
+            "errors": {"no_memory": "Out of memory"},
+        }
+        sections.append(_example("checks.access", CheckKeys, entry.cls, {"plugin": "log", **access}))
     if (entry := catalog.checks.get("remote_write")) is not None:
         central = {"url": "https://prometheus.example.com/api/v1/write", "external_labels": {"site": "shop-1"}}
         sections.append(_example("checks.central", CheckKeys, entry.cls, {"plugin": "remote_write", **central}))

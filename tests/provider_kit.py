@@ -92,6 +92,7 @@ class PluginContext:
     """`sixfbd.plugin.Context` whose threads run in line."""
 
     name = site = "workshop"
+    timezone = "UTC"
     version = "1.2.3"
     sandbox = True
 

@@ -64,6 +64,14 @@ def test_the_shops_configuration_passes_check_config(tmp_path):
     assert config.checks["sms"].options.notifier == "twilio"
 
 
+def test_the_checks_of_logs_pass_check_config(tmp_path):
+    path = tmp_path / "sixfbd.toml"
+    path.write_text((EXAMPLES / "logs.toml").read_text())
+    config, problems = check_config(path, load_plugins(plugin_sources(path)), rule_problems, {})
+    assert [str(problem) for problem in problems if "nobody is told" not in str(problem)] == []
+    assert [table.plugin for table in config.checks.values() if table.plugin == "log"] == ["log"] * 4
+
+
 @pytest.mark.parametrize(
     ("city", "told"), [("dallas-2026-03", ["dallas", "sales"]), ("austin-2026-04", ["sales"])]
 )  # fmt: skip

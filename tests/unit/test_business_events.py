@@ -139,8 +139,8 @@ def test_every_metric_that_an_event_may_make_is_declared():
 def test_the_module_brings_its_event_types_under_the_users_names():
     brought = events.sixfbd_events(config=PluginConfig())
     assert [event_type.name for event_type in brought] == [
-        "ticket_sale", "refund", "inventory_low", "request", "payment_failed", "system_error", "checkout_started", "confirmation",
-        "registration", "membership_conversion",
+        "ticket_sale", "refund", "inventory_low", "request", "logged_requests", "payment_failed", "system_error",
+        "checkout_started", "confirmation", "registration", "membership_conversion",
     ]  # fmt: skip
     summary = next(metric for metric in REQUEST.metrics if metric.name == "http_request_duration_seconds")
     assert summary.quantiles == (0.5, 0.95)

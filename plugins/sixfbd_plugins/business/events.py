@@ -261,6 +261,7 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
         REFUND,
         INVENTORY_LOW,
         requests.REQUEST,
+        requests.LOGGED_REQUESTS,
         PAYMENT_FAILED,
         SYSTEM_ERROR,
         CHECKOUT_STARTED,

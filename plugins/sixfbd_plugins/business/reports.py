@@ -237,12 +237,14 @@ async def performance(request: ReportRequest) -> Mapping[str, Any]:
     requests = sum(statuses.values())
     none = "no request came in that time; the shop sends `request` events, or a `log` check reads them"
     seconds = sum((await grown(request, "http_request_duration_seconds_sum")).values())
+    timed = await total(request, "http_request_duration_seconds_count")
+    untimed = "no request came with its time; have the log write it, and say its `duration_unit`" if requests else none
     p95 = await request.read.quantile("http_request_duration_seconds", 0.95, request.start, request.end)
     errors = sum(count for status, count in statuses.items() if status >= "500")
     return {
         "totalRequests": requests,
-        "averageResponseTime": round(seconds / requests * 1000, 3) if requests else Unknown(none),
-        "p95ResponseTime": Unknown(none) if p95 is None else round(p95 * 1000, 3),
+        "averageResponseTime": round(seconds / timed * 1000, 3) if timed else Unknown(untimed),
+        "p95ResponseTime": Unknown(untimed) if p95 is None else round(p95 * 1000, 3),
         "errorRate": ratio(errors, requests, none),
         "slowestEndpoints": await _slowest(request),
         "errorBreakdown": {status: count for status, count in sorted(statuses.items()) if status >= "400"},
@@ -254,7 +256,7 @@ async def _slowest(request: ReportRequest, most: int = 5) -> Sequence[Mapping[st
     counts = _summed(await grown(request, "http_path_requests_total", ("path", "class")), 0)
     errors = _summed(await grown(request, "http_path_requests_total", ("path", "class"), 'class="5xx"'), 0)
     seconds = _summed(await grown(request, "http_path_request_seconds_total", ("path",)), 0)
-    means = {path: seconds.get(path, 0.0) / count for path, count in counts.items() if count}
+    means = {path: seconds[path] / count for path, count in counts.items() if count and path in seconds}
     slowest = sorted(means.items(), key=lambda one: (-one[1], one[0]))[:most]
     return [
         {

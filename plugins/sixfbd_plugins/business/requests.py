@@ -5,6 +5,7 @@ Owns how paths are grouped: `/orders/123` is no series of its own. Keeps nothing
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -19,6 +20,7 @@ MOST_GROUPS: Final = 200
 MOST_SEGMENTS: Final = 6
 LONGEST_SEGMENT: Final = 40
 OTHER: Final = "other"
+NOT_FOUND: Final = 404
 
 REQUESTS = Counter("http_requests_total", "Requests that the shop answered.", labels=("method", "status"))
 REQUEST_DURATION = Summary("http_request_duration_seconds", "How long the shop took to answer.", quantiles=(0.5, 0.95))
@@ -54,17 +56,27 @@ class Paths:
         self._most = most
         self._groups: set[str] = set()
 
-    def group(self, path: str) -> str:
-        """Return the group of a path: `/orders/123?x=1` is in `/orders/:id`."""
-        plain = path.partition("?")[0].partition("#")[0]
-        segments = [part for part in plain.split("/") if part]
-        named = [":id" if _VARIES.fullmatch(part) or len(part) > LONGEST_SEGMENT else part for part in segments]
-        group = "/" + "/".join(named[:MOST_SEGMENTS]) + ("/..." if len(named) > MOST_SEGMENTS else "")
-        if group not in self._groups:
-            if len(self._groups) >= self._most:
+    def group(self, path: str, status_code: int = 200) -> str:
+        """Return the group of a path: `/orders/123?x=1` is in `/orders/:id`, and so is `/orders/:id` itself.
+
+        What was never there makes no group: who tries paths at random does not take the places of those that exist.
+        """
+        group = _shape(path)
+        if group != OTHER and group not in self._groups:
+            if len(self._groups) >= self._most or status_code == NOT_FOUND:
                 return OTHER
             self._groups.add(group)
         return group
+
+
+@lru_cache(maxsize=4096)
+def _shape(path: str) -> str:
+    if path == OTHER:
+        return OTHER
+    plain = path.partition("?")[0].partition("#")[0]
+    segments = [part for part in plain.split("/") if part]
+    named = [":id" if _VARIES.fullmatch(part) or len(part) > LONGEST_SEGMENT else part for part in segments]
+    return "/" + "/".join(named[:MOST_SEGMENTS]) + ("/..." if len(named) > MOST_SEGMENTS else "")
 
 
 class Request(Struct, frozen=True, rename="camel"):
@@ -78,13 +90,47 @@ class Request(Struct, frozen=True, rename="camel"):
     ip: str | None = None
 
 
+class Answers(Struct, frozen=True, rename="camel"):
+    """Requests of one path, method and status. Times in milliseconds: `duration` is of the `timed` ones together, `slowest`
+    of the slowest. `path` is a group of paths, or one path."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=2000)]
+    method: Annotated[str, Meta(min_length=1, max_length=200)]
+    status_code: Annotated[int, Meta(ge=100, le=599)]
+    count: Annotated[int, Meta(ge=1)]
+    timed: Annotated[int, Meta(ge=0)] = 0
+    duration: Annotated[float, Meta(ge=0)] = 0.0
+    slow: Annotated[int, Meta(ge=0)] = 0
+    slowest: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class Timed(Struct, frozen=True, array_like=True):
+    """So many requests that took about as long, and the milliseconds that they took together."""
+
+    count: Annotated[int, Meta(ge=1)]
+    duration: Annotated[float, Meta(ge=0)]
+
+
+class LoggedRequests(Struct, frozen=True, rename="camel"):
+    """Requests within one minute that a log tells of, added up."""
+
+    answers: Annotated[tuple[Answers, ...], Meta(max_length=1000)] = ()
+    durations: Annotated[tuple[Timed, ...], Meta(max_length=10_000)] = ()
+
+
 paths: Final = Paths()
 
 
+def known_method(method: str) -> str:
+    """Return the method as it is counted."""
+    upper = method.upper()
+    return upper if upper in METHODS else OTHER
+
+
 def _counted(request: Request) -> Sequence[Sample]:
-    method, path = request.method.upper(), paths.group(request.path)
+    method, path = known_method(request.method), paths.group(request.path, request.status_code)
     counted = [
-        REQUESTS(1, method=method if method in METHODS else OTHER, status=str(request.status_code)),
+        REQUESTS(1, method=method, status=str(request.status_code)),
         PATH_REQUESTS(1, path=path, **{"class": f"{request.status_code // 100}xx"}),
         PATH_SECONDS(request.duration / 1000, path=path),
     ]
@@ -93,7 +139,31 @@ def _counted(request: Request) -> Sequence[Sample]:
 
 def _slow(request: Request) -> Sequence[Sample]:
     seconds = request.duration / 1000
-    return [SLOW_SECONDS(seconds, path=paths.group(request.path))] if seconds > SLOW_S else []
+    return [SLOW_SECONDS(seconds, path=paths.group(request.path, request.status_code))] if seconds > SLOW_S else []
+
+
+def _counted_of_log(logged: LoggedRequests) -> Sequence[Sample]:
+    counted: list[Sample] = []
+    for answers in logged.answers:
+        path = paths.group(answers.path, answers.status_code)
+        counted += [
+            REQUESTS(answers.count, method=known_method(answers.method), status=str(answers.status_code)),
+            PATH_REQUESTS(answers.count, path=path, **{"class": f"{answers.status_code // 100}xx"}),
+        ]
+        if answers.timed:
+            counted.append(PATH_SECONDS(answers.duration / 1000, path=path))
+        if answers.slow:
+            counted.append(SLOW_REQUESTS(answers.slow, path=path))
+    return counted
+
+
+def _slow_of_log(logged: LoggedRequests) -> Sequence[Sample]:
+    slowest: dict[str, float] = {}
+    for answers in logged.answers:
+        if answers.slow:
+            path = paths.group(answers.path, answers.status_code)
+            slowest[path] = max(answers.slowest, slowest.get(path, 0.0))
+    return [SLOW_SECONDS(duration / 1000, path=path) for path, duration in slowest.items()]
 
 
 REQUEST: Final = EventType(
@@ -104,6 +174,17 @@ REQUEST: Final = EventType(
     sets=_slow,
     metrics=(REQUESTS, REQUEST_DURATION, PATH_REQUESTS, PATH_SECONDS, SLOW_REQUESTS, SLOW_SECONDS),
     doc="The shop answered a request.",
+)
+LOGGED_REQUESTS: Final = EventType(
+    "logged_requests",
+    LoggedRequests,
+    counts=_counted_of_log,
+    observes=lambda logged: [
+        REQUEST_DURATION.times(timed.count, timed.duration / timed.count / 1000) for timed in logged.durations
+    ],
+    sets=_slow_of_log,
+    metrics=REQUEST.metrics,
+    doc="The shop answered requests, as its log says; those of a minute, added up.",
 )
 RULES: Final = (
     default_rule(

@@ -5,8 +5,11 @@ from typing import Any
 import re2
 
 
-def compile_regex(pattern: str) -> Any:
-    """Compile an RE2 expression (https://github.com/google/re2/wiki/Syntax). Raises ValueError that names the fault."""
+def compile_regex(pattern: str | bytes) -> Any:
+    """Compile an RE2 expression (https://github.com/google/re2/wiki/Syntax). Raises ValueError that names the fault.
+
+    One of bytes matches bytes.
+    """
     options = re2.Options()
     options.log_errors = False  # RE2 would write to stderr
     try:
