@@ -3,6 +3,7 @@
 The only module that knows all the parts. A stop is an event, never a cancel, until the deadline.
 """
 
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from sixfbd import __version__, lifetime, systemd, upkeep
 from sixfbd.config import (
     Config,
     ConfigError,
+    Http,
     HttpPublic,
     PluginSources,
     effective_rules,
@@ -28,7 +30,7 @@ from sixfbd.control.address import ControlSocketError
 from sixfbd.control.methods import methods_of
 from sixfbd.control.server import serve_control
 from sixfbd.host import PluginCatalog, load_plugins
-from sixfbd.http.server import NO_PUBLIC, HttpServer, ListenError, begin_listening, bind_listener
+from sixfbd.http.server import NO_PUBLIC, HttpServer, ListenError, begin_listening, bind_listener, is_bound_to
 from sixfbd.inbound import Inbounds
 from sixfbd.instances import close_all
 from sixfbd.intake import ENGINE_CHECK, SUMMARIES_CHECK, Intake
@@ -149,10 +151,13 @@ async def open_and_serve(
                 max_bytes=config.journal.max_size,
             )
         )
-        listener = bind_listener(config.http.listen)  # after the lock: a second instance is told so
+        passed = systemd.take_listeners()
+        listener = _listen("http", config.http, passed)  # after the lock: a second instance is told so
         server = stack.enter_context(HttpServer(config.http, listener))
-        begin_listening(listener)
-        public = stack.enter_context(_public_server(config.http.public))
+        public = stack.enter_context(_public_server(config.http.public, passed))
+        for name, other in passed.items():
+            log.info("http.socket_not_used", name=name)
+            other.close()
         store = await stack.enter_async_context(open_samples(state_directory / "samples.db", window))
         upkeep.set_forward(clock, journal.newest_at, window.newest_ms / 1000)
         store.witness = lambda: (journal.last_record_seq, journal.last_event_seq)
@@ -257,13 +262,28 @@ async def open_and_serve(
         await _serve(running, runs)
 
 
-def _public_server(config: HttpPublic | None) -> HttpServer:
+def _public_server(config: HttpPublic | None, passed: dict[str, socket.socket]) -> HttpServer:
     """Return the server of the port for the outside, without a listener if there is none. Raises ListenError."""
     if config is None:
+        systemd.keep_listener("public", None)
         return HttpServer(NO_PUBLIC, None)
-    listener = bind_listener(config.listen, header=config.header)
+    return HttpServer(config, _listen("public", config, passed), tls_context(config))
+
+
+def _listen(name: str, config: Http | HttpPublic, passed: dict[str, socket.socket]) -> socket.socket:
+    """Return a listening socket: the passed one of this name if it has this address, else another, and leave it with systemd
+    for the next start. Raises ListenError."""
+    left = passed.get(name)
+    if left is not None and is_bound_to(left, config.listen):
+        listener = passed.pop(name)
+    else:
+        systemd.keep_listener(name, None)  # it may have this port of another address
+        if left is not None:
+            passed.pop(name).close()
+        listener = bind_listener(config.listen, header=config.header)
     begin_listening(listener, config.header)
-    return HttpServer(config, listener, tls_context(config))
+    systemd.keep_listener(name, listener)
+    return listener
 
 
 async def _close_checks(running: Running) -> None:

@@ -14,6 +14,7 @@ import structlog
 import trio
 from msgspec import Struct
 
+from sixfbd import systemd
 from sixfbd.alerting.policy import NoticeOf, Policy, ReceiptOf, build_policy, notifier_policy
 from sixfbd.config import Config, Http, HttpPublic, check_config, effective_rules, plugin_sources, tls_context
 from sixfbd.config.text import show_value
@@ -399,8 +400,13 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     running.journal.keep(journal.events, journal.alerts, journal.max_size)
     running.server.change(plan.config.http, plan.listener)
     running.public.change(plan.config.http.public or NO_PUBLIC, plan.public_listener, plan.tls)
+    if plan.listener is not None:
+        systemd.keep_listener("http", plan.listener)
+    if plan.public_listener is not None:
+        systemd.keep_listener("public", plan.public_listener)
     if plan.config.http.public is None:
         running.public.close()
+        systemd.keep_listener("public", None)
     running.inbound.replace(plan.inbounds)
     if running.config.log != plan.config.log:
         configure_logging(plan.config.log.level, plan.config.log.format)

@@ -74,6 +74,16 @@ def bind_listener(listen: str, beside: socket.socket | None = None, header: str 
     return bound
 
 
+def is_bound_to(passed: socket.socket, listen: str) -> bool:
+    """Tell whether a socket that was passed to us is a TCP socket that is bound to "HOST:PORT"; a free port is none."""
+    name, port = split_host(listen)
+    try:
+        where = socket.getaddrinfo(name.strip("[]"), port, type=socket.SOCK_STREAM)
+        return (passed.family, passed.getsockname()[:2]) in [(one[0], one[4][:2]) for one in where]
+    except OSError:
+        return False
+
+
 def begin_listening(bound: socket.socket, header: str = Http.header) -> None:
     """Have the kernel take connections, which wait until they are accepted. Raises ListenError: somebody else does."""
     try:

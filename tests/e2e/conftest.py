@@ -148,6 +148,7 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+        self._url = None
 
     def sizes(self) -> tuple[int, int]:
         """Return its resident memory in bytes and how many descriptors it has open, as the kernel says."""

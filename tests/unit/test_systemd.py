@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import trio
 
 from sixfbd import systemd
+from tests.listen_kit import passing
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -87,3 +90,35 @@ async def test_the_watchdog_is_fed_only_while_the_work_is_done(manager: Manager)
 async def test_without_a_watchdog_there_is_nothing_to_keep() -> None:
     with trio.fail_after(5):
         await systemd.keep_watchdog(lambda: True, {})
+
+
+def test_a_listening_socket_is_left_in_place_of_the_one_before(manager: Manager) -> None:
+    listener, environ = manager
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert systemd.keep_listener("http", server, environ) is True
+        assert listener.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=http"
+        text, [descriptor], *_ = socket.recv_fds(listener, 4096, 4)
+        assert text == b"FDSTORE=1\nFDNAME=http"
+        with socket.socket(fileno=descriptor) as kept:
+            assert kept.getsockname() == server.getsockname()
+    assert systemd.keep_listener("http", None, environ) is True
+    assert listener.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=http"
+    assert systemd.keep_listener("http", None, {}) is False
+
+
+TAKES = """
+import os, sys
+from sixfbd import systemd
+print({name: one.getsockname()[1] for name, one in systemd.take_listeners().items()})
+print([key for key in os.environ if key.startswith("LISTEN_")], systemd.take_listeners())
+"""
+
+
+@pytest.mark.parametrize("pid", ["", "1"])
+def test_sockets_that_were_left_are_taken_once_and_only_by_whom_they_are_for(pid: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, Path("/dev/null").open() as no_socket:
+        mine, port = server.fileno(), server.getsockname()[1]
+        descriptors, names = [mine, no_socket.fileno(), mine, mine], ["http", "odd", "http", "public"]
+        start = passing(descriptors, names, sys.executable, "-c", TAKES, pid=pid)
+        said = subprocess.run(**start, capture_output=True, text=True, timeout=30, check=True)
+    assert said.stdout.splitlines() == [str({} if pid else {"http": port, "public": port}), "[] {}"]
