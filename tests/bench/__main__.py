@@ -31,6 +31,7 @@ from tests.bench import (
     design_point,
     ingest,
     journal,
+    logs,
     memory,
     pages,
     probes,
@@ -61,6 +62,7 @@ PARTS: Final[Mapping[str, Callable[[Path, Effort], Sequence[Row]]]] = {
     "design-point": design_point.rows,
     "reports": reports.rows,
     "sales": sales.rows,
+    "logs": logs.rows,
 }
 
 

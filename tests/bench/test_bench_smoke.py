@@ -24,6 +24,7 @@ ROWS = (
         "5 sales a day, tail: false pages",
         "500 sales a day, checkouts: false",
     ),
+    *("log lines, combined", "log lines, JSON", "log lines, a pattern"),
     *("a second, 10 rules, loop delay p99.9", "alerts at once meanwhile, loop delay p99.9"),
 )
 """Each with a goal, as regular expressions."""
