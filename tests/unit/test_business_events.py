@@ -140,7 +140,8 @@ def test_the_module_brings_its_event_types_under_the_users_names():
     brought = events.sixfbd_events(config=PluginConfig())
     assert [event_type.name for event_type in brought] == [
         "ticket_sale", "refund", "inventory_low", "request", "logged_requests", "payment_failed", "system_error",
-        "checkout_started", "confirmation", "registration", "membership_conversion",
+        "checkout_started", "confirmation", "registration", "membership_conversion", "node_process",
+        "events_dropped",
     ]  # fmt: skip
     summary = next(metric for metric in REQUEST.metrics if metric.name == "http_request_duration_seconds")
     assert summary.quantiles == (0.5, 0.95)

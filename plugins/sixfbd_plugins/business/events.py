@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from sixfbd.plugin import Counter, EventType, Gauge, PluginConfig, ReportType, Rule, Sample, Severity, hookimpl
-from sixfbd_plugins.business import reports, requests
+from sixfbd_plugins.business import process, reports, requests
 from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.money import major_units, show_money
 
@@ -268,6 +268,8 @@ def sixfbd_events(config: PluginConfig) -> Sequence[EventType]:
         CONFIRMATION,
         REGISTRATION,
         MEMBERSHIP_CONVERSION,
+        process.NODE_PROCESS,
+        process.EVENTS_DROPPED,
     )
 
 
