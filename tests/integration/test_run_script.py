@@ -102,6 +102,7 @@ class Clone:
         )
 
     def add_command(self, name: str, text: str) -> None:
+        assert "/" not in name, "a stub stands among the stubs, never in the place of a real command"
         (self.stubs / name).write_text(text)
         (self.stubs / name).chmod(0o755)
 
