@@ -141,6 +141,12 @@ def rows() -> dict[str, list[Panel]]:
                 ),
             ),
             graph("Answered within", "s", ("http_request_duration_seconds", "{{quantile}}")),
+            graph(
+                "Errors in logs in an hour",
+                "short",
+                (or_zero("sum by (log, pattern) (increase(log_errors_total[1h]))"), "{{log}} {{pattern}}"),
+            ),
+            graph("Heap of Node.js", "bytes", (or_zero("nodejs_memory_heap_used_bytes"), "used")),
             graph("Probes that succeed", "short", ("probe_success", "{{instance}}")),
             graph("Probes take", "s", ("probe_duration_seconds", "{{instance}}")),
         ],

@@ -198,7 +198,7 @@ RULES: Final = (
         Severity.HIGH,
         keep_firing_for_s=5 * MINUTE,
         impact="Buyers leave before the page is there.",
-        action="See what the shop does for it: sixfbctl events --type request",
+        action="See which paths are slow: sixfbctl report performance",
     ),
     default_rule(
         "web",

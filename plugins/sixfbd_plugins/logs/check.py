@@ -270,9 +270,18 @@ class LogCheck(Check[LogOptions]):
             unread[place.path] = unread.get(place.path, 0) + max(0, left)
             if left > 0 or not self._files.is_left(place, wall):
                 after.append(reached)
+            if not before.begun and place.offset:
+                page.troubles = (*page.troubles, *self._misfits(place))
         page.unread = unread
         page.after = Memory(places=tuple(after), begun=True, patterns=self._patterns.names)
         return page
+
+    def _misfits(self, place: Place) -> Sequence[str]:
+        """Before the first line is counted, and when the check is tried: say if the file's lines have another form."""
+        last = self._files.last_lines(place)
+        if (misfits := sum(self._read(line) is None for line in last)) <= MISFIT * len(last):
+            return ()
+        return (f"{place.path}: {misfits} of its last {len(last)} lines have not the form {self.options.format!r}",)
 
     async def _read_journal(self, journal: JournalOptions, before: Memory, tally: Tally, now: float) -> _Page:
         since = before.since or now
@@ -306,6 +315,8 @@ class LogCheck(Check[LogOptions]):
         blind = page.troubles and not page.files
         status = Status.UNKNOWN if blind else Status.DEGRADED if troubles else Status.HEALTHY
         words = f"{tally.lines} lines, {tally.requests} requests" + (f", {tally.unread} unread" if tally.unread else "")
+        if not before.begun and not tally.lines and page.files and self.options.read_from == "end":
+            words = f"begins at the end of {page.files} file{'s' if page.files > 1 else ''}"
         samples = tuple(UNREAD(left, file=file) for file, left in page.unread.items())
         more = page.more and bool(tally.lines or page.after != before)
         return Report(

@@ -29,10 +29,12 @@ COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst", ".zip", ".lz4")
 
 class Place(Struct, frozen=True, omit_defaults=True):
     """Where the reading of one file stands: all before `offset` (bytes) was read. `skipping`: the rest of a line that was
-    cut, or was begun before the reading, comes next."""
+    cut, or was begun before the reading, comes next. `named` is the pattern that names the file, or did before it was
+    rotated."""
 
     path: str
     inode: int
+    named: str
     offset: int = 0
     mark: str = ""
     skipping: bool = False
@@ -60,6 +62,7 @@ class _File(Struct, frozen=True):
     fd: int
     device: int
     inode: int
+    named: str
 
     @property
     def key(self) -> tuple[int, int]:
@@ -105,7 +108,7 @@ class Files:
         rotated = [file for file in self._held.values() if file.key not in self._live]
         at: dict[tuple[int, int], Place] = {}
         gaps = []
-        for place in places:
+        for place in [one for one in places if one.named in self._patterns]:
             file = next((one for one in (*found, *rotated) if one.inode == place.inode and one.goes_on(place)), None)
             file = file or self._neighbour(place)
             if file is not None:
@@ -125,10 +128,10 @@ class Files:
         """Return where the reading of a file that is not known begins: a copy of what was read has been read."""
         copied = any(place.offset and file.goes_on(place) for place in places)
         if not (copied or from_end):
-            return Place(file.path, file.inode)
+            return Place(file.path, file.inode, file.named)
         size = file.size()
         begun = size > 0 and os.pread(file.fd, 1, size - 1) != b"\n"
-        return Place(file.path, file.inode, size, file.mark(size), skipping=begun)
+        return Place(file.path, file.inode, file.named, size, file.mark(size), skipping=begun)
 
     def _open_named(self) -> tuple[list[_File], list[str]]:
         """Open what the patterns name. A file that is open already stays so."""
@@ -139,14 +142,14 @@ class Files:
                 if len(found) >= MOST_FILES:
                     return list(found.values()), [*troubles, f"{pattern} names more than {MOST_FILES} files"]
                 try:
-                    file = self._open(name)
+                    file = self._open(name, pattern)
                 except OSError as error:
                     troubles.append(_words_of(error, name))
                 else:
                     found.setdefault(file.key, file)
         return list(found.values()), troubles
 
-    def _open(self, name: str) -> _File:
+    def _open(self, name: str, named: str) -> _File:
         """Open a file, or take the one that is open already. Raises OSError if it is none that can be followed."""
         fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         status = os.fstat(fd)
@@ -156,7 +159,7 @@ class Files:
             os.close(fd)
         if held is None and not stat.S_ISREG(status.st_mode):
             raise OSError(0, "is no regular file")
-        kept = _File(name, fd, *key) if held is None else replace(held, path=name)
+        kept = _File(name, fd, *key, named) if held is None else replace(held, path=name)
         self._held[key] = kept
         return kept
 
@@ -170,7 +173,7 @@ class Files:
                 is_it = entry.inode() == place.inode or entry.name.startswith(path.name.split(".")[0])
                 if is_it and not entry.name.endswith(COMPRESSED) and entry.is_file():
                     before = set(self._held)
-                    file = self._open(entry.path)
+                    file = self._open(entry.path, place.named)
                     if file.goes_on(place):
                         return file
                     if file.key not in before:
@@ -215,6 +218,12 @@ class Files:
     def _at(self, place: Place, offset: int, skipping: bool) -> Place:
         """Return the place at another offset of its file."""
         return replace(place, offset=offset, skipping=skipping, mark=self._of[place].mark(offset))
+
+    def last_lines(self, place: Place) -> Sequence[bytes]:
+        """Return lines that stand before a place, the last ones: a few, to see what they look like."""
+        begins = max(0, place.offset - LONGEST_LINE)
+        lines = os.pread(self._of[place].fd, place.offset - begins, begins).split(b"\n")
+        return lines[1 if begins else 0 : -1]
 
     def unread(self, place: Place) -> int:
         """Return how many bytes come after a place of `look`."""

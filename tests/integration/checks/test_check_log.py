@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -328,6 +329,41 @@ async def test_a_log_of_another_form_is_degraded(log):
     report = await log.read()
     assert report.status is Status.DEGRADED
     assert report.summary == "3 of 4 lines have not the form 'combined'"
+
+
+async def test_a_log_of_another_form_is_degraded_at_its_first_run_though_nothing_is_counted_yet(watching):
+    log = watching(read_from="end")
+    async with log.engine.running():
+        log.write('{"path":"/a"}\n' * 1000)
+        report = await log.read()
+        assert report.status is Status.DEGRADED
+        assert re.search(r"(\d+) of its last \1 lines have not the form 'combined'", report.summary)
+        assert log.lines == 0
+        await log.check.close()
+
+
+async def test_a_log_of_the_right_form_is_healthy_at_its_first_run(watching):
+    log = watching(read_from="end")
+    async with log.engine.running():
+        log.write(*[line()] * 1000, line()[:9])
+        report = await log.read()
+        assert (report.status, report.summary) == (Status.HEALTHY, "begins at the end of 1 file")
+        await log.check.close()
+
+
+async def test_a_file_that_is_no_longer_configured_is_let_go(log):
+    log.write(line())
+    await log.read()
+    await log.check.close()
+    log.options = LogOptions(files=(f"{log.folder}/access-2.log",))
+    log.restart()
+    (log.folder / "access-2.log").touch()
+    log.write(line())
+    await log.read()
+    assert (log.lines, log.gaps) == (1, 0)
+    assert [one["path"] for one in (await log.engine.journal.cursor(log.engine.check))["places"]] == [
+        f"{log.folder}/access-2.log"
+    ]
 
 
 async def test_error_patterns_begin_at_zero_and_count_lines(watching):
