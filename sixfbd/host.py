@@ -202,10 +202,31 @@ def load_plugins(sources: PluginSources) -> PluginCatalog:
 
     Imports modules, so it blocks: call it before the loop runs or in a worker thread.
     """
+    return _load(_find(sources), sources)
+
+
+def load_modules(modules: Sequence[ModuleType], config: PluginConfig) -> PluginCatalog:
+    """Load these modules as plugins, and no other: what an author's test or `sixfbd plugins check` looks at.
+
+    Each is called what the last part of its module's name is. Never raises for what a plugin does.
+    """
+    found = [
+        _Found(name, module.__name__, file, partial(_as_it_is, module), root=file.removesuffix("/__init__.py"))
+        for module in modules
+        for name, file in [(module.__name__.rpartition(".")[2], str(getattr(module, "__file__", None) or ""))]
+    ]
+    return _load(found, PluginSources(config=config))
+
+
+def _as_it_is(module: ModuleType) -> ModuleType:
+    return module
+
+
+def _load(all_found: Iterable[_Found], sources: PluginSources) -> PluginCatalog:
     shelf = _Shelf()
     notes = read_notes(sources.state_directory)
     kept_out: list[Note] = []
-    for found in _find(sources):
+    for found in all_found:
         info = PluginInfo(name=found.name, module=found.module, origin=found.origin, version=found.version)
         name = found.name if found.name not in shelf.plugins else f"{found.name} ({found.origin})"
         try:

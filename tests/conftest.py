@@ -12,6 +12,8 @@ import trio
 from sixfbd.plugin import Outbound
 from sixfbd.world import EngineClock
 
+pytest_plugins = ["sixfbd.testing"]  # the fixtures that authors of plugins have
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Begun in the background by a shell: what tests start would ignore Ctrl-C as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,9 +10,8 @@ import logging
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,24 +23,21 @@ import tomli_w
 import trio
 import trio.testing
 
-from sixfbd import upkeep
 from sixfbd.config import ConfigError, PluginSources, load_config
 from sixfbd.control.protocol import Refused
 from sixfbd.daemon import open_and_serve
 from sixfbd.host import PluginCatalog, load_plugins
 from sixfbd.intake import ENGINE_CHECK, Intake
-from sixfbd.journal.writer import Request, Writer
 from sixfbd.model import Ack, Actor, AddSilence, CheckName, Event, ExpireSilence, PauseCheck, Sample
 from sixfbd.reload import reload
 from sixfbd.rules.problems import rule_problems
 from sixfbd.running import Running
+from sixfbd.simulated.in_line import SimulatedClock, SimulatedWorld, threads_in_line
 from sixfbd.watchdog import Watchdog
-from sixfbd.world import EngineClock, RealWorld
 from tests.simulation.far_side import Arrival, FarSide, with_doubles
 from tests.simulation.scenario import Scenario, ScenarioError, Step
 
 ALICE: Final = Actor("uid:1000 alice")
-CHECKPOINT_EVERY: Final = 2000  # writes; a WAL that nobody copies into the file grows for ever
 BEGIN_S: Final = 60.0  # simulated; a daemon takes none of it
 pace_s: Final = 30.0  # the daemon's series about itself; as often as it reports them they would take most of the time
 PLACE: Final = Path("/dev/shm")
@@ -59,51 +55,6 @@ DEFAULTS: Final[dict[str, Any]] = {
 }
 """What a scenario's `[config]` is laid over: the default receivers, each with a channel that takes every severity. All else
 is as the daemon has it."""
-
-
-class InlineWriter(Writer):
-    """The journal's writer without its threads: what is put is written before `put` returns."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._puts = 0
-
-    def put(self, request: Request) -> None:
-        group = [request]
-        self._write(group)
-        self._write_again(group)
-        self._answered(group, self._numbers)
-        self._puts += 1
-        if self._puts % CHECKPOINT_EVERY == 0:
-            self._checkpoint()
-
-    def stop(self) -> None:
-        self._close()
-
-    def _run(self) -> None:
-        """Nobody writes but `put`."""
-
-    def _checkpoint_on(self) -> None:
-        """Nor copies."""
-
-
-class SimulatedClock(EngineClock):
-    """Engine time from `at` on; the wall clock is ahead of it by `ahead_s`."""
-
-    def __init__(self, at: float) -> None:
-        super().__init__(at)
-        self.ahead_s = 0.0
-
-    def wall(self) -> datetime:
-        return datetime.fromtimestamp(self.now() + self.ahead_s, UTC)
-
-
-class SimulatedWorld(RealWorld):
-    """Chance depends on the scenario and the key alone."""
-
-    def __init__(self, clock: EngineClock, seed: str) -> None:
-        super().__init__(clock)
-        self._entropy = seed.encode()[:64]
 
 
 @cache
@@ -134,28 +85,13 @@ def _first_of(error: BaseException) -> BaseException:
 
 @contextmanager
 def _without_threads(catalog: PluginCatalog, pace_s: float) -> Iterator[None]:
-    """In line what would be in threads, as long as this lasts; a reload finds the doubles as well.
-
-    The daemon reports on itself every `pace_s` only: as often as it does it would take most of the time.
-    """
-
-    async def run_sync(fn: Callable[..., Any], *args: Any, **_: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return fn(*args)
-
-    async def collect_nothing() -> None:
-        """A look at everything that lives each five simulated minutes would take most of the time."""
-
+    """In line what would be in threads, as long as this lasts; a reload finds the doubles as well."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         with (
-            mock.patch.object(trio.to_thread, "run_sync", run_sync),
-            mock.patch("sixfbd.journal.database.Writer", InlineWriter),
+            threads_in_line(pace_s),
             mock.patch("sixfbd.reload.load_plugins", lambda sources: catalog),
-            mock.patch.object(upkeep, "collect_garbage", collect_nothing),
-            mock.patch.object(upkeep, "INTERVAL_S", pace_s),
-            mock.patch.object(upkeep, "ALIVE_S", pace_s),
             mock.patch.object(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             mock.patch.object(trio._core._run, "_r", random.Random(1)),
         ):

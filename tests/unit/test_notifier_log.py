@@ -1,65 +1,43 @@
 """The log notifier."""
 
-from typing import Any
+from structlog.testing import capture_logs
 
-from sixfbd.plugin import MessageId, Notification, NotifiedAlert, PluginConfig, Severity
+from sixfbd.plugin import PluginConfig
 from sixfbd_plugins.notifiers import log
 from sixfbd_plugins.notifiers.log import LogNotifier
 
-
-class Lines:
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-
-    def warning(self, event: str, **facts: Any) -> None:
-        self.lines.append(("warning", event, facts))
+TO_LOG = {"primary": {"webhook": {"via": "log"}}}
 
 
-class Context:
-    name = "log"
+def test_a_notification_becomes_one_line_with_its_facts_and_is_delivered(engine):
+    with capture_logs() as lines:
+        engine.start(log, notifiers={"log": {"plugin": "log"}}, receivers=TO_LOG)
+        [message] = engine.notify("primary")
+    assert message.state == "delivered"
+    [line] = [line for line in lines if line["event"] == "notification"]
+    title, text = line.pop("title"), line.pop("text")
+    assert title in text
+    assert line == {
+        "event": "notification",
+        "log_level": "warning",
+        "notifier": "log",
+        "id": message.id,
+        "receiver": "primary",
+        "status": "notice",
+        "severity": "low",
+        "alerts": [],
+        "attempt": 1,
+        "possibly_repeated": False,
+    }
 
-    def __init__(self) -> None:
-        self.log = Lines()
 
-
-async def test_a_notification_becomes_one_line_with_its_facts_and_is_delivered():
-    context = Context()
-    alert = NotifiedAlert(
-        id="i-1", status="firing", severity=Severity.HIGH, labels={}, annotations={}, value=1.0, starts_at=1.0
-    )
-    sent = Notification(
-        id=MessageId("m-1"),
-        receiver="primary",
-        address="",
-        status="firing",
-        severity=Severity.HIGH,
-        title="web is down",
-        text="web is down for 2 minutes",
-        alerts=(alert,),
-        attempt=2,
-        possibly_repeated=True,
-    )
-    receipt = await LogNotifier(LogNotifier.Options(), context).deliver(sent)
-    assert (receipt.state, receipt.message_id) == ("delivered", "m-1")
-    assert context.log.lines == [
-        (
-            "warning",
-            "notification",
-            {
-                "id": "m-1",
-                "receiver": "primary",
-                "status": "firing",
-                "severity": "high",
-                "title": "web is down",
-                "text": "web is down for 2 minutes",
-                "alerts": ["i-1"],
-                "attempt": 2,
-                "possibly_repeated": True,
-            },
-        )
-    ]
+def test_an_alert_is_named_by_its_id(engine):
+    always = {"name": "Always", "expr": "vector(1)", "severity": "high"}
+    with capture_logs() as lines:
+        engine.start(log, notifiers={"log": {"plugin": "log"}}, receivers=TO_LOG, rules=[always])
+        engine.advance("1m")
+    [alert] = engine.alerts()
+    assert [line["alerts"] for line in lines if line["event"] == "notification"] == [[alert.id]]
 
 
 def test_the_module_brings_the_notifier_log():
