@@ -1,6 +1,7 @@
 """The examples that a shop tells us of itself by: what they send while the daemon is there, and what becomes of the shop while
 it is not. Real shops (Node.js, hypercorn, a shell) and a real daemon, which is down at first."""
 
+import importlib
 import os
 import re
 import shutil
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import trio
 
 from tests.e2e.conftest import Daemon, wait_for
 
@@ -229,6 +231,34 @@ def test_nothing_of_who_asked_is_sent(told):
     ).text
     assert "/node/1" in listed
     assert "ann@" not in listed and "python-httpx" not in listed
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/answers", 204), ("/is-left", 499), ("/throws", 500), ("/says-nothing", 500)]
+)
+async def test_the_middleware_for_asgi_tells_how_a_request_ended(monkeypatch, path, status):
+    monkeypatch.syspath_prepend(str(INSTRUMENT))
+    module = importlib.import_module("sixfbd_asgi")
+
+    class Told(list):
+        def event(self, kind, data):
+            self.append((kind, data["path"], data["statusCode"]))
+
+    async def shop(scope, receive, send):
+        if scope["path"] == "/answers":
+            await send({"type": "http.response.start", "status": 204})
+        elif scope["path"] == "/is-left":
+            await trio.sleep_forever()
+        elif scope["path"] == "/throws":
+            raise RuntimeError("boom")
+
+    async def send(message):
+        await trio.lowlevel.checkpoint()
+
+    told = Told()
+    with trio.move_on_after(0.05), suppress(RuntimeError):
+        await module.RequestsToSixfbd(shop, told)({"type": "http", "path": path, "method": "GET"}, None, send)
+    assert told == [("request", path, status)]
 
 
 @pytest.fixture(scope="module")
