@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -90,13 +91,16 @@ def running(command: list[str], env: Mapping[str, str], folder: Path, pattern: s
     """Run a shop; yield its address once it has said its port."""
     log = folder / "shop.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env={**os.environ, **env})
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, cwd=folder, env={**os.environ, **env}, start_new_session=True
+        )
     try:
         found = wait_for("the shop has a port", lambda: re.search(pattern, log.read_text()))
         yield f"http://127.0.0.1:{found[1]}"
         assert process.poll() is None, f"the shop ended:\n{log.read_text()}"
     finally:
-        process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
 
@@ -108,7 +112,16 @@ def node(folder: Path, env: Mapping[str, str], most: int = 10_000) -> "contextma
 
 def asgi(folder: Path, env: Mapping[str, str], most: int = 10_000) -> "contextmanager[str]":
     (folder / "shop.py").write_text(ASGI_SHOP.format(folder=str(INSTRUMENT), most=most))
-    command = [sys.executable, "-m", "hypercorn", "shop:app", "--bind", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "hypercorn",
+        "shop:app",
+        "--bind",
+        "127.0.0.1:0",
+        "--workers",
+        "0",
+    ]  # in this process
     return running(command, env, folder, r"http://127.0.0.1:(\d+)")
 
 
