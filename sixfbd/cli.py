@@ -323,11 +323,14 @@ def _preview_lines(one: "Shown") -> list[str]:
 # ---- plugins, one check ----------------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @config_option
 @json_option
-def plugins(config_path: Path | None, as_json: bool) -> None:
+@click.pass_context
+def plugins(ctx: click.Context, config_path: Path | None, as_json: bool) -> None:
     """What plugins bring, and those that are left out."""
+    if ctx.invoked_subcommand is not None:
+        return
     import msgspec
 
     from sixfbd.control.plugin_list import plugin_views
@@ -338,6 +341,43 @@ def plugins(config_path: Path | None, as_json: bool) -> None:
         print_json(msgspec.to_builtins(views))
     else:
         print_lines(show_plugins(views, terminal_width()))
+
+
+@plugins.command("new")
+@click.argument("name")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path),
+    help="Where to write it; sixfbd-NAME if left out.",
+)
+@json_option
+def plugins_new(name: str, directory: Path | None, as_json: bool) -> None:
+    """Write a plugin to begin with.
+
+    A package with a check of about twenty lines, a rule, and tests that pass. Overwrites nothing.
+    """
+    from sixfbd.config import PluginSources
+    from sixfbd.host import load_plugins
+    from sixfbd.new_plugin import NewPluginError, module_of, write_plugin
+
+    catalog = load_plugins(PluginSources())
+    directory = directory or Path(f"sixfbd-{name}")
+    try:
+        written = write_plugin(name, directory, {*catalog.checks, *(one.name for one in catalog.plugins)})
+    except NewPluginError as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        print_json({"plugin": name, "module": module_of(name), "files": list(map(str, written))})
+        return
+    print_lines(
+        [
+            *(f"wrote {path}" for path in written),
+            f"to test it: cd {directory} && python -m pytest (needs sixfbd[testing])",
+            f'to load it: plugin_directories = ["{directory.resolve()}"] under [daemon]',
+        ]
+    )
 
 
 @cli.group()
