@@ -114,9 +114,11 @@ def print_json(value: Any) -> None:
 
 
 def completion_script(command: click.Command, program: str, shell: str) -> str:
-    """Return the script that a shell evaluates to complete `program`'s commands."""
+    """Return the script that a shell evaluates, or loads by itself from a file, to complete `program`'s commands."""
     completion = get_completion_class(shell)
     if completion is None:
         raise Failure(f"no completion for {shell}", USAGE)
     variable = f"_{program.upper()}_COMPLETE"
-    return completion(command, {}, program, variable).source()
+    script = completion(command, {}, program, variable).source()
+    # Where zsh loads it by itself, the script is the function: click's answers the first time only.
+    return script.replace("== loadautofunc ]]", "== (loadautofunc|shfunc) ]]")
