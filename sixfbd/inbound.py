@@ -23,30 +23,14 @@ from sixfbd.journal.event_log import Accepted
 from sixfbd.model import Event
 from sixfbd.plugin import Clock, InboundRefused, InboundRequest
 from sixfbd.quantities import MINUTE
+from sixfbd.rates import Bucket
 
-BURST_S: Final = 10.0  # what comes at once may be so many seconds' worth of the rate
 MAX_EVENTS: Final = 5000  # of one request; validating them takes the loop some 20 ms
 MAX_WAITING: Final = 200  # requests that wait for the disk; of more the sender is told to come again
 SAID_EVERY_S: Final = MINUTE  # one line for each inbound and outcome
 OUTCOMES: Final[tuple[WebhookOutcome, ...]] = get_args(WebhookOutcome)
 
 log = structlog.get_logger("sixfbd.inbound")
-
-
-class _Bucket:
-    """How many requests one inbound may still take: full at first, filled again with the rate."""
-
-    def __init__(self, now: float) -> None:
-        self.left = math.inf
-        self._at = now
-
-    def take(self, rate: int, now: float) -> bool:
-        self.left = min(rate * BURST_S, self.left + (now - self._at) * rate)
-        self._at = now
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
 
 
 class _Wrong(Exception):  # noqa: N818 - a way out of `_read`, named as what it is
@@ -66,7 +50,7 @@ class Inbounds:
         """Requests by inbound and outcome."""
         self._intake = intake
         self._clock = clock
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._said: dict[tuple[str, WebhookOutcome], tuple[float, int]] = {}
         self._waiting = 0
         self._nursery: trio.Nursery | None = None
@@ -103,9 +87,9 @@ class Inbounds:
             await trio.lowlevel.checkpoint()
             return None
         now = self._clock.now()
-        bucket = self._buckets.setdefault(name, _Bucket(now))
+        bucket = self._buckets.setdefault(name, Bucket(now))
         try:
-            if not bucket.take(rate, now):
+            if bucket.take(rate, now):
                 raise _Wrong("limited", f"more than {rate} requests a second")
             request = InboundRequest(
                 name=name,

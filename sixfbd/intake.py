@@ -49,6 +49,7 @@ SUMMARIES_CHECK: Final = CheckName("summaries")
 MAX_LABELS: Final = 32
 MAX_LABEL_VALUE: Final = 1024  # characters
 MAX_EVENT_BYTES: Final = 64 * 1024
+MAX_EVENT_DEPTH: Final = 32  # objects and lists within each other
 MAX_EVENT_ID: Final = 200  # characters
 CLOCK_SKEW_S: Final = 60.0  # claimed times further ahead are clamped (DESIGN promise 8)
 MAX_FREE_SERIES: Final = 20_000  # series made of events
@@ -449,6 +450,8 @@ class Intake:
         for index, put, result in zip(places, fresh, taken, strict=True):
             results[index] = result
             if isinstance(result, Accepted):
+                if (kept_at := put[0].event.timestamp) != events[index].timestamp:
+                    results[index] = Accepted(result.seq, kept_at)
                 accepted.append((StoredEvent(result.seq, put[0].source or source, now, put[0].event), put))
             else:
                 self.event_outcomes[self._bounded_type(put[0].event), "duplicate"] += 1
@@ -761,12 +764,25 @@ def _refusal(event: object) -> Refused | None:
     if not isinstance(event.data, dict):
         return Refused("data", "is not an object")
     try:
-        size = len(msgspec.json.encode(event.data))
+        written = msgspec.json.encode(event.data)
     except (TypeError, ValueError, RecursionError) as error:
         return Refused("data", f"cannot be written as JSON: {error}")
-    if size > MAX_EVENT_BYTES:
-        return Refused("data", f"is {size} bytes; at most {MAX_EVENT_BYTES} are kept")
+    if len(written) > MAX_EVENT_BYTES:
+        return Refused("data", f"is {len(written)} bytes; at most {MAX_EVENT_BYTES} are kept")
+    if written.count(b"{") + written.count(b"[") > MAX_EVENT_DEPTH and _is_deeper(event.data, MAX_EVENT_DEPTH):
+        return Refused("data", f"nests objects or lists more than {MAX_EVENT_DEPTH} deep")
     return None
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    """Tell whether objects and lists are nested deeper; looks at one level after the other."""
+    level = [value]
+    for _ in range(depth):
+        parts = (
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list | tuple)
+        )
+        level = [part for each in parts for part in each]
+    return any(isinstance(one, dict | list | tuple) for one in level)
 
 
 def _data_refusal(error: msgspec.ValidationError) -> Refused:

@@ -85,6 +85,9 @@ class Http(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hosts: Annotated[tuple[str, ...], Meta(description="Host names accepted besides loopback's.")] = ()
     insecure_bind: Annotated[bool, Meta(description="Allow an address that is not loopback without TLS.")] = False
     max_body: Annotated[Size, Meta(description="Largest request body.")] = Size(4 * 1024 * 1024)
+    max_event_rate: Annotated[
+        int, Meta(description="Events a second by one token, in the long run; ten seconds' worth at once.", ge=1)
+    ] = 5000
     body_timeout: Annotated[Duration, Meta(description="Time limit for reading a body.")] = Duration(30 * SECOND)
     request_timeout: Annotated[Duration, Meta(description="Time limit for answering.")] = Duration(30 * SECOND)
     public: Annotated[HttpPublic | None, Meta(description="The port for the outside.")] = None

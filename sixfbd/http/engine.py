@@ -74,12 +74,16 @@ class QueryAnswer(Struct, frozen=True):
 
 
 class EventResult(Struct, frozen=True):
-    """What became of one event. `seq` is set when accepted (and when the duplicate's number is known)."""
+    """What became of one event. `seq` is set when accepted (and when the duplicate's number is known).
+
+    `kept_at` is its time, where that is not the one it claimed.
+    """
 
     status: Literal["accepted", "duplicate", "refused"]
     seq: int | None = None
     field: str = ""
     message: str = ""
+    kept_at: float | None = None
 
 
 class TokenInfo(Struct, frozen=True):

@@ -13,6 +13,7 @@ from sixfbd.http.dashboard.sparkline import Chart
 from sixfbd.http.engine import HttpEngine
 from sixfbd.http.recent import Recent
 from sixfbd.http.sessions import Sessions
+from sixfbd.rates import Bucket
 
 METRICS_KEEP_S: Final = 1.0
 PAGE_KEEP_S: Final = 1.0
@@ -29,6 +30,7 @@ class Room:
         self.pages: Recent[str] = Recent(PAGE_KEEP_S)
         self.charts: Recent[list[Chart]] = Recent(CHARTS_KEEP_S)
         self.streams = 0
+        self.rates: dict[str, Bucket] = {}  # of events, by the token's name
         self.sessions = Sessions()
 
 

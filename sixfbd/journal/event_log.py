@@ -51,9 +51,10 @@ class NewEvent(Struct, frozen=True):
 
 
 class Accepted(Struct, frozen=True):
-    """The event is durable under this number."""
+    """The event is durable under this number. `kept_at` is its time, where that is not the one it claimed."""
 
     seq: int
+    kept_at: float | None = None
 
 
 class Duplicate(Struct, frozen=True):

@@ -296,8 +296,9 @@ def event_result(taken: object) -> EventResult:
     """Return the room's form of what intake said of one event."""
     if isinstance(taken, Refused):
         return EventResult("refused", field=taken.field, message=taken.message)
-    seq = getattr(taken, "seq", None)
-    return EventResult("accepted" if isinstance(taken, Accepted) else "duplicate", seq)
+    if isinstance(taken, Accepted):
+        return EventResult("accepted", taken.seq, kept_at=taken.kept_at)
+    return EventResult("duplicate", getattr(taken, "seq", None))
 
 
 def _points(value: Value) -> list[tuple[tuple[float, float], ...]]:

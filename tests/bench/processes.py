@@ -166,7 +166,9 @@ def make_daemon(directory: Path, configuration: str, *, plugin: bool = True) -> 
 def daemon(directory: Path) -> Iterator[Running]:
     """The daemon over a run directory."""
     port = free_port()
-    (directory / "conf.d" / "60-port.toml").write_text(f'[http]\nlisten = "127.0.0.1:{port}"\n')
+    (directory / "conf.d" / "60-port.toml").write_text(
+        f'[http]\nlisten = "127.0.0.1:{port}"\nmax_event_rate = 1000000\n'
+    )
     command: list[str | Path] = [BIN / "sixfbd", "run", "--config", directory / "sixfbd.toml"]
     with started(command, port, "/readyz", directory / "daemon.log") as running:
         yield running

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sixfbd.containment import one_line
-from sixfbd.intake import CLOCK_SKEW_S, Declared, Intake, Refused, declare
+from sixfbd.intake import CLOCK_SKEW_S, MAX_EVENT_DEPTH, Declared, Intake, Refused, declare
 from sixfbd.journal.errors import JournalBroken, JournalFull
 from sixfbd.journal.event_log import Accepted, Duplicate
 from sixfbd.model import (
@@ -280,7 +280,9 @@ async def test_a_late_event_lands_at_its_own_time(door, world):
 
 async def test_a_claimed_time_far_ahead_is_clamped_and_counted(door, world):
     now = world.clock.now()
-    await door.intake.events("shop", [Event("a", "x", now + CLOCK_SKEW_S + 5), Event("b", "x", now + 30)])
+    events = [Event("a", "x", now + CLOCK_SKEW_S + 5), Event("b", "x", now + 30)]
+    first, second = await door.intake.events("shop", events)
+    assert first == Accepted(1, pytest.approx(now, abs=1)) and second == Accepted(2)
     assert [new.event.timestamp - now for _, new in door.journal.taken] == pytest.approx([0, 30], abs=1)
     assert door.intake.clamped_times == 1
 
@@ -305,6 +307,22 @@ async def test_a_bad_event_is_refused_by_field_and_the_others_taken(door, event,
     refused, accepted = await door.intake.events("shop", [event, good])
     assert isinstance(refused, Refused) and refused.field == field_name and refused.message
     assert accepted == Accepted(1)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Objects and lists within each other, `depth` of them."""
+    inside: Any = 1
+    for level in range(depth - 1):
+        inside = [inside, 0] if level % 2 else {"a": inside, "b": 0}
+    return {"a": inside}
+
+
+async def test_data_is_taken_as_deep_as_the_limit_and_refused_beyond(door):
+    flat = {"a": [[]] * 200}
+    events = [Event("a", "x", 1.0, nested(MAX_EVENT_DEPTH)), Event("b", "x", 1.0, nested(MAX_EVENT_DEPTH + 1))]
+    deep, deeper, wide = await door.intake.events("shop", [*events, Event("c", "x", 1.0, flat)])
+    assert (deep, wide) == (Accepted(1), Accepted(2))
+    assert deeper == Refused("data", "nests objects or lists more than 32 deep")
 
 
 async def test_a_plugin_function_that_fails_costs_the_count_and_not_the_event(door, world):

@@ -3,6 +3,7 @@
 Owns the wire's forms. What makes an event valid, and whether it is a repeat, the engine's door says.
 """
 
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -13,15 +14,17 @@ import trio
 from msgspec import UNSET, Struct, UnsetType, field
 from quart import Response, request
 
+from sixfbd.config import Http
 from sixfbd.faults import not_json, unfit
 from sixfbd.http import parameters
-from sixfbd.http.answers import Ready, Refusal, ready, show_time, success
+from sixfbd.http.answers import Ready, Refusal, ready, show_time, show_time_or_none, success
 from sixfbd.http.asked import Asked
 from sixfbd.http.engine import EventResult
 from sixfbd.http.guard import caller
 from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
 from sixfbd.http.streams import CONTENT_TYPE, leaving, news, stream
 from sixfbd.model import Event, StoredEvent
+from sixfbd.rates import Bucket
 
 NDJSON: Final = "application/x-ndjson"
 MEDIA: Final = ("application/json", NDJSON)
@@ -67,12 +70,16 @@ class RefusedView(Struct, frozen=True):
 
 
 class ResultView(Struct, frozen=True, omit_defaults=True):
-    """What became of the event at `index`: accepted, duplicate or refused."""
+    """What became of the event at `index`: accepted, duplicate or refused.
+
+    `timestamp` is there if the event claimed to be of a time more than a minute ahead: it is kept as of now instead.
+    """
 
     index: int
     status: str
     id: str | None = None
     seq: int | None = None
+    timestamp: str | None = None
 
 
 class Taken(Struct, frozen=True):
@@ -189,14 +196,33 @@ async def _items(asked: Asked) -> list[Any]:
     return items
 
 
+def limit_rate(room: Room, name: str, events: int) -> None:
+    """Count events against what a token may send. Raises Refusal if nothing is left of it: then none are counted."""
+    assert isinstance(room.config, Http)
+    rate, now = room.config.max_event_rate, room.engine.now()
+    wait_s = room.rates.setdefault(name, Bucket(now)).take(rate, now, events)
+    if wait_s:
+        raise Refusal(
+            429,
+            "too_fast",
+            f"the token {name!r} sends more than {rate} events a second; wait, or raise `max_event_rate` in [http]",
+            headers={"Retry-After": str(math.ceil(wait_s))},
+        )
+
+
 async def post(room: Room, asked: Asked) -> Ready:
-    key = read_key(asked)
-    items = await _items(asked)
+    name, key = caller(asked).name, read_key(asked)
+    try:
+        items = await _items(asked)
+    except (Refusal, UnicodeDecodeError):
+        limit_rate(room, name, 1)  # what cannot be read costs time as well
+        raise
+    limit_rate(room, name, len(items))
     read = [read_event(room, index, item, key) for index, item in enumerate(items)]
     events = [(index, one) for index, one in enumerate(read) if isinstance(one, Event)]
     results: Sequence[EventResult] = ()
     if events:
-        results = await room.engine.put_events(f"token:{caller(asked).name}", [event for _, event in events])
+        results = await room.engine.put_events(f"token:{name}", [event for _, event in events])
     put = [(index, event, result) for (index, event), result in zip(events, results, strict=True)]
     by_key = [one for one in put if key and one[1].id == f"{key}/{one[0]}"]
     others = await _others(room, by_key)
@@ -216,7 +242,7 @@ def account(read: Sequence[Event | RefusedView], put: Sequence[tuple[int, Event,
     refused = {one.index: one for one in read if isinstance(one, RefusedView)}
     results = {index: ResultView(index, "refused") for index in refused}
     for index, event, result in put:
-        results[index] = ResultView(index, result.status, event.id, result.seq)
+        results[index] = ResultView(index, result.status, event.id, result.seq, show_time_or_none(result.kept_at))
         if result.status == "refused":
             refused[index] = RefusedView(index, result.field, result.message)
     statuses = [result.status for result in results.values()]
@@ -304,6 +330,9 @@ ROUTES: Final = (
             400: Answer("None was taken: the body cannot be read, or `error.refused` names every event."),
             415: Answer(f"The body is neither of {' and '.join(MEDIA)}."),
             422: Answer(f"The {KEY} is that of another request, and nothing of this one was taken."),
+            429: Answer(
+                "The token sends more events a second than `max_event_rate`; `Retry-After` says when to go on."
+            ),
         },
         parameters=(
             Parameter(
