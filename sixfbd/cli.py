@@ -26,6 +26,7 @@ from sixfbd.control.terminal import (
 
 if TYPE_CHECKING:
     from sixfbd.config import Config, Problem
+    from sixfbd.conformance import Verdict
     from sixfbd.host import PluginCatalog
     from sixfbd.model import Rule
     from sixfbd.outbox.previews import Shown
@@ -378,6 +379,48 @@ def plugins_new(name: str, directory: Path | None, as_json: bool) -> None:
             f'to load it: plugin_directories = ["{directory.resolve()}"] under [daemon]',
         ]
     )
+
+
+@plugins.command("check")
+@click.argument("module")
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Run it with the options of this configuration; made up if left out.",
+)
+@json_option
+@click.pass_context
+def plugins_check(ctx: click.Context, module: str, config_path: Path | None, as_json: bool) -> None:
+    """Check that a plugin keeps to what the daemon asks of plugins.
+
+    MODULE is a module's name, a file, a package or a project's directory. Looks at what it declares, and runs it: its HTTP
+    ends at a stand-in that answers, fails and hangs; what else it reaches is real. Exit code 1 if something is found.
+    """
+    import msgspec
+
+    from sixfbd.conformance import CannotCheckError, check_plugin
+
+    try:
+        verdict = check_plugin(module, config_path)
+    except CannotCheckError as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        print_json({"ok": not verdict.findings, **msgspec.to_builtins(verdict)})
+    else:
+        print_lines(_verdict_lines(verdict))
+    ctx.exit(FAILED if verdict.findings else 0)
+
+
+def _verdict_lines(verdict: "Verdict") -> list[str]:
+    lines = []
+    for one in verdict.findings:
+        lines += [f"{one.subject}: {one.of}: {one.says}", *([f"    at {one.where}"] if one.where else [])]
+        lines.append(f"    to mend it: {one.mend}")
+    lines += [f"not run: {one.of}: {one.reason}" for one in verdict.not_run]
+    found = f"{len(verdict.findings)} to mend" if verdict.findings else "nothing to mend"
+    return [*lines, f"{verdict.target}: {found}; run: {', '.join(verdict.ran) or 'nothing'}"]
 
 
 @cli.group()

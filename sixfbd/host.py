@@ -7,10 +7,12 @@ is imported once per process: plugin code is not reloadable. Makes no instance o
 """
 
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import re
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -216,6 +218,46 @@ def load_modules(modules: Sequence[ModuleType], config: PluginConfig) -> PluginC
         for name, file in [(module.__name__.rpartition(".")[2], str(getattr(module, "__file__", None) or ""))]
     ]
     return _load(found, PluginSources(config=config))
+
+
+def load_target(target: str, config: PluginConfig) -> PluginCatalog:
+    """Load one plugin and no other: a module by its name, a file, a package, or a project with entry points.
+
+    Never raises for what a plugin does; raises ValueError if there is no such thing.
+    """
+    path = Path(target)
+    if re.fullmatch(r"\w+(\.\w+)*", target) and not path.exists():
+        return _load([_named(target.rpartition(".")[2], target)], PluginSources(config=config))
+    path = path.resolve()
+    if path.is_file() and path.suffix == ".py" and path.name != "__init__.py":
+        return _load([_single_file(path)], PluginSources(config=config))
+    if path.name == "__init__.py":
+        path = path.parent
+    if (path / "__init__.py").is_file():
+        return _load([_package(path)], PluginSources(config=config))
+    if (path / "pyproject.toml").is_file():
+        return _load(list(_of_project(path)), PluginSources(config=config))
+    raise ValueError(f"{target} is no module, no Python file, and no directory of a package or a project")
+
+
+def _named(name: str, module: str) -> _Found:
+    return _Found(name, module, module, partial(importlib.import_module, module))
+
+
+def _of_project(path: Path) -> Iterator[_Found]:
+    """The plugins of a project as its entry points name them, imported from its own directory."""
+    text = (path / "pyproject.toml").read_text(encoding="utf-8")
+    try:
+        project = tomllib.loads(text).get("project", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path / 'pyproject.toml'}: {error}") from None
+    points = project.get("entry-points", {}).get(ENTRY_POINTS, {})
+    if not points:
+        raise ValueError(f'{path / "pyproject.toml"} has no entry points [project.entry-points."{ENTRY_POINTS}"]')
+    roots = [str(root) for root in (path / "src", path) if root.is_dir()]
+    sys.path[:0] = [root for root in roots if root not in sys.path]
+    for name, module in points.items():
+        yield _named(name, module)
 
 
 def _as_it_is(module: ModuleType) -> ModuleType:

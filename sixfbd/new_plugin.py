@@ -172,6 +172,7 @@ for five minutes.
 ## Work on it
 
     python -m pytest                          # its tests; needs sixfbd[testing]
+    sixfbd plugins check .                    # does it keep to what the daemon asks of plugins?
     sixfbd check try outgoing                 # what does it report with your configuration?
 
 sixfbd finds it once it is installed beside it (`pip install .`), or without that in a directory that

@@ -546,7 +546,7 @@ async def run_guarded(instance: Instance, cursor: Json | None) -> Ran:
         return Ran(Report(Status.UNKNOWN, one_line(text)), crashed=True)
     if ended.overran:
         return Ran(Report(Status.UNKNOWN, f"no answer within {instance.timeout_s:g} s"), timed_out=True)
-    fault = _fault(ended.answer)
+    fault = fault_of(ended.answer)
     if fault or not isinstance(ended.answer, Report):
         log.error("check.rubbish", plugin=instance.plugin, fault=fault)
         return Ran(Report(Status.UNKNOWN, one_line(f"plugin {instance.plugin} returned {fault}")), crashed=True)
@@ -560,7 +560,7 @@ async def run_guarded(instance: Instance, cursor: Json | None) -> Ran:
     return Ran(report, Refusals(1, (Refusal(cut),)))
 
 
-def _fault(answer: object) -> str:
+def fault_of(answer: object) -> str:
     """Say what is wrong with what a check returned, or ""."""
     if not isinstance(answer, Report):
         return f"{kind_of(answer)}, not a Report"

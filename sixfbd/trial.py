@@ -38,7 +38,7 @@ from sixfbd.readers.check_run import check_run
 from sixfbd.reload import declare_checks
 from sixfbd.schedule import GRACE_S, Ran, run_guarded
 from sixfbd.window.writes import Write
-from sixfbd.world import RealWorld
+from sixfbd.world import Clock, RealWorld
 
 SPARE_S: Final = 5.0  # for making the check, beyond its own time limit
 INTERRUPTED_S: Final = 0.2  # a signal that another thread took does not wake a thread that waits
@@ -48,7 +48,7 @@ class NotMadeError(Exception):
     """The check cannot be made; the text says why."""
 
 
-class _NothingToRead:
+class NothingToRead:
     """The read access of a check that is tried: an engine that has seen nothing."""
 
     async def query(
@@ -75,7 +75,7 @@ class _NothingToRead:
         return []
 
 
-class _NoJournal:
+class NoJournal:
     """Takes every event and keeps none."""
 
     @property
@@ -98,7 +98,7 @@ class _NothingAppended:
     rows: tuple[Write, ...] = ()
 
 
-class _NoWindow:
+class NoWindow:
     """Takes every sample and shows none."""
 
     def append(
@@ -169,25 +169,31 @@ def _place(frame: FrameType | None, plugin: type[Any]) -> str:
 async def _run_once(table: CheckTable, catalog: PluginCatalog, config: Config) -> CheckRun:
     async with RealWorld() as world:
         plugin = catalog.checks[table.plugin].cls
-        instance = make_check(table, plugin, surroundings(config, world, _NothingToRead()))
+        instance = make_check(table, plugin, surroundings(config, world, NothingToRead()))
         if instance.check is None:
             raise NotMadeError(instance.problem)
-        intake = Intake(
-            _NoJournal(),
-            _NoWindow(),
-            world.clock,
-            persist=lambda rows: None,
-            touch=lambda rules: None,
-            committed=lambda seq: None,
-        )
-        intake.declare_types(tuple(catalog.event_types.values()))
-        declare_checks(intake, {instance.name: instance}, catalog, config)
+        intake = door(instance, catalog, config, world.clock)
         began = time.monotonic()
         try:
             ran = await run_guarded(instance, None)
         finally:
             await close_instance(instance.check, table.name)
         return check_run(table.name, *await _handed_in(intake, instance, ran), time.monotonic() - began)
+
+
+def door(instance: CheckInstance, catalog: PluginCatalog, config: Config, clock: Clock) -> Intake:
+    """Return the intake for the reports of one check, with nothing behind it."""
+    intake = Intake(
+        NoJournal(),
+        NoWindow(),
+        clock,
+        persist=lambda rows: None,
+        touch=lambda rules: None,
+        committed=lambda seq: None,
+    )
+    intake.declare_types(tuple(catalog.event_types.values()))
+    declare_checks(intake, {instance.name: instance}, catalog, config)
+    return intake
 
 
 async def _handed_in(intake: Intake, instance: CheckInstance, ran: Ran) -> tuple[Ran, list[str]]:
