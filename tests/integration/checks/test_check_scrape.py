@@ -5,8 +5,10 @@ import math
 import socket
 import time
 from collections import Counter as Count
+from contextlib import ExitStack
 from functools import partial
 
+import psutil
 import pytest
 import trio
 from hypercorn.config import Config
@@ -18,6 +20,7 @@ from sixfbd_plugins.checks.probe.tls import TlsOptions
 from sixfbd_plugins.checks.scrape import ScrapeCheck, ScrapeOptions
 from sixfbd_plugins.checks.scraping.relabel import RelabelRule
 from sixfbd_plugins.checks.targets import BasicAuth
+from tests.bench.processes import free_port, need, started
 
 BOMB = gzip.compress(b"x 1\n" * 9999, mtime=0)
 OWN = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling"}
@@ -81,6 +84,30 @@ async def test_a_python_target_is_scraped_in_open_metrics(nursery, make):
     scraped = about(report, "scrape_samples_scraped")[instance]
     assert scraped == about(report, "scrape_samples_post_metric_relabeling")[instance] == len(theirs(report)) > 5
     assert 0 < about(report, "scrape_duration_seconds")[instance] < 10
+
+
+async def test_a_real_node_exporter_is_scraped(make, tmp_path):
+    port = free_port()
+    command = [
+        need("prometheus-node-exporter", "prometheus-node-exporter"),
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--collector.disable-defaults",
+        *(f"--collector.{name}" for name in ("cpu", "filesystem", "loadavg", "meminfo", "netdev", "uname")),
+    ]
+    with ExitStack() as stack:
+        await trio.to_thread.run_sync(stack.enter_context, started(command, port, "/metrics", tmp_path / "log"))
+        report = await make(port).run(None)
+    assert report.status is Status.HEALTHY, report.summary
+    found = {sample.metric: sample for sample in report.samples}
+    assert found["node_memory_MemTotal_bytes"].value == psutil.virtual_memory().total
+    assert found["node_cpu_seconds_total"].kind is MetricKind.COUNTER
+    assert {
+        "node_load1",
+        "node_filesystem_avail_bytes",
+        "node_network_receive_bytes_total",
+        "node_uname_info",
+    } <= found.keys()
+    assert found["up"].value == 1
 
 
 async def test_the_request_asks_for_both_formats_and_carries_the_credentials(serve, server, make):
