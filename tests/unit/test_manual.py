@@ -5,6 +5,7 @@ import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ def test_the_commands_of_the_daemons_page_work_one_after_the_other(
 
 
 def test_the_plugin_of_the_page_measures_and_brings_its_rule(shop: Path) -> None:
-    plugin, table = examples("sixfbd-plugins.7")
+    plugin, table, _ = examples("sixfbd-plugins.7")
     (shop / "plugins.d" / "spool.py").write_text(plugin)
     (shop / "spooled").mkdir()
     (shop / "conf.d" / "spool.toml").write_text(table.replace('"/tmp"', f'"{shop}/spooled"'))
@@ -207,3 +208,14 @@ def test_the_plugin_of_the_page_measures_and_brings_its_rule(shop: Path) -> None
     assert tried.exit_code == 0 and "0 waiting" in tried.stdout, tried.output
     rules = CliRunner().invoke(cli.cli, ["rules", "--config", "shop/sixfbd.toml"])
     assert "SpoolFull" in rules.stdout
+
+
+def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
+    plugin, _, test = examples("sixfbd-plugins.7")
+    (tmp_path / "spool.py").write_text(plugin)
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["sixfbd.testing"]\n')
+    (tmp_path / "test_spool.py").write_text(test)
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    ended = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "1 passed" in ended.stdout
