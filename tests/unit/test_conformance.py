@@ -336,6 +336,7 @@ def test_of_what_does_it_well_nothing_is_found(tmp_path: Path, kind: str, body: 
 
 CANARIES = {
     "CANARY_SENDGRID": "SG.canary.canarycanary",
+    "CANARY_APPRISE": "json://canary-key@127.0.0.1:9/?cto=1&rto=1",
     "CANARY_EXEC": "canary-exec",
     "CANARY_INVENTORY": "Bearer canary-inventory",
     "CANARY_STRIPE": "sk_test_canarycanarycanary",

@@ -13,9 +13,6 @@ from tests.integration.checks.conftest import answering
 
 KEY = "hunter2hunter2"
 
-# Apprise imports all its services, one of which asks for a module that Python 3.13 has no more.
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
-
 
 def message(status="firing", severity=Severity.HIGH):
     return Notification(
