@@ -1,9 +1,12 @@
 """The `remote_write` check against a server that takes, refuses, asks to wait: what it sends, drops and sends again."""
 
+import itertools
 import math
 import struct
+import time
 
 import cramjam
+import httpx
 import pytest
 import trio
 
@@ -11,6 +14,7 @@ from sixfbd.plugin import Duration, Secret, Status
 from sixfbd_plugins.checks.targets import BasicAuth
 from sixfbd_plugins.remote_write.check import SAMPLES_A_REQUEST, SETTLE_S, RemoteWriteCheck, RemoteWriteOptions
 from sixfbd_plugins.remote_write.wire import WriteRequest
+from tests.bench.processes import free_port, need, started
 
 START = 1_800_000_000.0
 STALE_BITS = 0x7FF0000000000002
@@ -220,3 +224,47 @@ def test_a_value_that_is_no_number_is_sent_as_it_is():
     request = WriteRequest()
     request.timeseries.add().samples.add(value=math.nan, timestamp=1)
     assert value_of(WriteRequest.FromString(request.SerializeToString()).timeseries[0].samples[0].value) != "stale"
+
+
+# ---- a real Prometheus -------------------------------------------------------------------------------------------------
+
+
+async def test_after_ten_minutes_without_prometheus_it_has_every_sample_once(sending, tmp_path):
+    """The ten minutes are the check's clock; the Prometheus, its end and its second start are real."""
+    port = free_port()
+    (tmp_path / "prometheus.yml").write_text("global: {}\n")
+    command = [
+        need("prometheus", "prometheus"), f"--config.file={tmp_path / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}", f"--web.listen-address=127.0.0.1:{port}",
+        "--web.enable-remote-write-receiver",
+    ]  # fmt: skip
+    sending.make(url=f"http://127.0.0.1:{port}/api/v1/write", external_labels={"site": "dallas"})
+    began = time.time() // 15 * 15 - 1200  # Prometheus takes no samples of a far future
+    sending.clock.at, sending.cursor = began + SETTLE_S, None
+    await sending.run()
+
+    def start():
+        return started(command, port, "/-/ready", tmp_path / "log")
+
+    running = start()
+    await trio.to_thread.run_sync(running.__enter__)
+    try:
+        assert (await sending.run(60.0)).status is Status.HEALTHY
+    finally:
+        await trio.to_thread.run_sync(running.__exit__, None, None, None)
+    for _ in range(40):
+        assert (await sending.run(15.0)).status is Status.UNHEALTHY
+    running = start()
+    await trio.to_thread.run_sync(running.__enter__)
+    try:
+        assert (await sending.run(15.0)).status is Status.HEALTHY
+        async with httpx.AsyncClient() as client:
+            asked = {"query": 'up{site="dallas"}[30m]', "time": str(time.time())}
+            answer = await client.get(f"http://127.0.0.1:{port}/api/v1/query", params=asked, timeout=10)
+    finally:
+        await trio.to_thread.run_sync(running.__exit__, None, None, None)
+    [found] = answer.json()["data"]["result"]
+    times = [at for at, _ in found["values"]]
+    assert (times[0], times[-1]) == (began + 15, began + 60 + 600 + 15)
+    assert {b - a for a, b in itertools.pairwise(times)} == {15.0}
+    assert sending.values["remote_write_samples_dropped_total"] == 0
