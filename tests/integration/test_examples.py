@@ -64,12 +64,25 @@ def test_the_shops_configuration_passes_check_config(tmp_path):
     assert config.checks["sms"].options.notifier == "twilio"
 
 
-def test_the_checks_of_logs_pass_check_config(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "plugins"),
+    [
+        ("logs.toml", ["log"] * 4),
+        ("jobs.toml", ["heartbeat"]),
+        ("programs.toml", ["exec"] * 3),
+        ("network.toml", ["tcp", "tls", "tcp", "dns", "dns"]),
+    ],
+)
+def test_the_checks_of_an_example_pass_check_config(tmp_path, monkeypatch, file, plugins):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "backup").write_text("secret-that-nobody-may-see")
     path = tmp_path / "sixfbd.toml"
-    path.write_text((EXAMPLES / "logs.toml").read_text())
-    config, problems = check_config(path, load_plugins(plugin_sources(path)), rule_problems, {})
+    path.write_text((EXAMPLES / file).read_text())
+    config, problems = check_config(
+        path, load_plugins(plugin_sources(path)), rule_problems, {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    )
     assert [str(problem) for problem in problems if "nobody is told" not in str(problem)] == []
-    assert [table.plugin for table in config.checks.values() if table.plugin == "log"] == ["log"] * 4
+    assert sorted(table.plugin for table in config.checks.values() if table.plugin in plugins) == sorted(plugins)
 
 
 @pytest.mark.parametrize(

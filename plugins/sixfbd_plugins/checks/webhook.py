@@ -37,6 +37,16 @@ from sixfbd.plugin import (
 from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.checks.probe.exchange import Answer, ProbeRequest, exchange, timeout_words
 from sixfbd_plugins.checks.probe.expectations import BodyExpectations, Fault, status_fault, validate_status
+from sixfbd_plugins.checks.probe.metrics import (
+    CERTIFICATE_EXPIRY,
+    DURATION,
+    IP_PROTOCOL,
+    LOOKUP,
+    MOST_SUMMARY,
+    SUCCESS,
+    status_of,
+    summary_of,
+)
 from sixfbd_plugins.checks.probe.tls import TlsOptions, tls_context
 from sixfbd_plugins.checks.probe.trail import ProbeError, Trail
 from sixfbd_plugins.checks.targets import (
@@ -54,19 +64,14 @@ from sixfbd_plugins.checks.targets import (
 
 _I = ("instance",)
 UP = Gauge("up", "1 if the probe of the target succeeded.", ("instance", "job"))
-SUCCESS = Gauge("probe_success", "1 if the probe succeeded.", _I)
-DURATION = Gauge("probe_duration_seconds", "How long the probe took.", _I)
 PHASE = Gauge("probe_http_duration_seconds", "How long each phase took, redirects added.", ("instance", "phase"))
-LOOKUP = Gauge("probe_dns_lookup_time_seconds", "How long looking up the name took.", _I)
 STATUS_CODE = Gauge("probe_http_status_code", "Status of the last answer; 0 without one.", _I)
 CONTENT_LENGTH = Gauge("probe_http_content_length", "Length of the body as announced; -1 if it was not.", _I)
 BODY_LENGTH = Gauge("probe_http_uncompressed_body_length", "Bytes of body that were read.", _I)
 REDIRECTS = Gauge("probe_http_redirects", "Redirects that were followed.", _I)
 IS_TLS = Gauge("probe_http_ssl", "1 if the last hop used TLS.", _I)
 HTTP_VERSION = Gauge("probe_http_version", "HTTP version of the last answer; 0 without one.", _I)
-IP_PROTOCOL = Gauge("probe_ip_protocol", "4 or 6; 0 if no connection was made.", _I)
 REGEX_FAILED = Gauge("probe_failed_due_to_regex", "1 if the body was not what it must match.", _I)
-CERTIFICATE_EXPIRY = Gauge("probe_ssl_earliest_cert_expiry", "When the server's certificate ends, unix seconds.", _I)
 
 
 class WebhookOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -177,12 +182,12 @@ class WebhookCheck(Check[WebhookOptions]):
             try:
                 self._ssl_context = await self.ctx.to_thread(tls_context, self.options.tls, self.ctx.http)
             except ValueError as error:  # a file that was there when the configuration was loaded
-                return Report(Status.UNKNOWN, f"tls: {error}"[:_SUMMARY_CHARACTERS])
+                return Report(Status.UNKNOWN, f"tls: {error}"[:MOST_SUMMARY])
         deadline = run_deadline(self.options.deadline)
         outcomes = await each(self._targets, lambda target: self._probe(target, deadline))
         samples = [sample for outcome in outcomes for sample in _samples(outcome, self.ctx.name)]
         failed = sum(1 for outcome in outcomes if outcome.failure)
-        status = Status.HEALTHY if not failed else Status.DEGRADED if failed < len(outcomes) else Status.UNHEALTHY
+        status = status_of(failed, len(outcomes))
         answered = all(outcome.trail.status for outcome in outcomes)
         return Report(status, _summary(outcomes), tuple(samples), reachable=answered)
 
@@ -266,18 +271,13 @@ def _samples(outcome: Outcome, job: str) -> list[Sample]:
     return samples
 
 
-_SUMMARY_CHARACTERS: Final = 500
-
-
 def _summary(outcomes: Sequence[Outcome]) -> str:
-    failures = [outcome for outcome in outcomes if outcome.failure]
     if len(outcomes) == 1:
-        only = outcomes[0]
-        return only.failure[:_SUMMARY_CHARACTERS] or f"status {only.trail.status} in {only.seconds:.3f} s"
-    if not failures:
-        return f"all {len(outcomes)} targets answer, the slowest in {max(o.seconds for o in outcomes):.3f} s"
-    named = "; ".join(f"{outcome.instance}: {outcome.failure}" for outcome in failures)
-    return f"{len(failures)} of {len(outcomes)} targets fail: {named}"[:_SUMMARY_CHARACTERS]
+        good = f"status {outcomes[0].trail.status} in {outcomes[0].seconds:.3f} s"
+    else:
+        good = f"all {len(outcomes)} targets answer, the slowest in {max(o.seconds for o in outcomes):.3f} s"
+    failures = [(outcome.instance, outcome.failure) for outcome in outcomes if outcome.failure]
+    return summary_of(failures, len(outcomes), good)
 
 
 RULES: Final = (
@@ -301,7 +301,7 @@ RULES: Final = (
             Level(Severity.HIGH, "<= 7"),
             Level(Severity.CRITICAL, "<= 1"),
         ),
-        impact="Once it has expired, browsers refuse the page.",
+        impact="Once it has expired, browsers and other clients refuse it.",
         action="Renew it, and see why its renewal did not run.",
     ),
 )
