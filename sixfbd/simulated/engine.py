@@ -37,7 +37,7 @@ from sixfbd.world import EngineClock
 T = TypeVar("T")
 
 STARTED_AT: Final = 1_800_000_000.0  # engine time of the first start, unix seconds: 2027-01-15 08:00 UTC
-PACE_S: Final = 30.0  # how often the daemon reports on itself
+PACE_S: Final = 120.0  # how often the daemon reports on itself; as often as it does, that would take most of the time
 STUCK_S: Final = 60.0  # real time for which nothing in the daemon's loop moves
 MOST_TRIES_S: Final = DAY  # simulated, for a message to come to its end
 AUTHOR: Final = Actor("test")

@@ -29,7 +29,7 @@ class Shop:
 
 def test_a_check_is_run_through_the_schedule_and_its_series_can_be_queried(engine):
     engine.start(queue_plugin, checks=ORDERS, http=Shop(7))
-    engine.advance("5m")
+    engine.advance("4m45s")
     assert engine.value("shop_queue_length") == 7
     assert engine.query("shop_queue_length") == {'shop_queue_length{check="orders", shop="main"}': 7}
     assert engine.value("count_over_time(shop_queue_length[5m])") == 10
