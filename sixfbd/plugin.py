@@ -91,6 +91,7 @@ __all__ = [
     "Notifier",
     "OptionFaults",
     "Outbound",
+    "OverPace",
     "PermanentFailure",
     "PluginConfig",
     "Reader",
@@ -471,6 +472,16 @@ class TemporaryFailure(Exception):  # noqa: N818 - the contract's word: a delive
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.sent = sent
+
+
+class OverPace(TemporaryFailure):
+    """Nothing was asked of the provider, which takes no more messages just now: come again in `retry_after_s` seconds.
+
+    It is no try: it counts as none, and the wait is that one, however often it happens, until the message expires.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
 
 
 class PermanentFailure(Exception):  # noqa: N818 - as above

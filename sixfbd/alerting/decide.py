@@ -61,11 +61,12 @@ from sixfbd.model import (
 )
 from sixfbd.outbox.receipts import Hold, Ignore, Take, heed
 from sixfbd.outbox.steps import GiveUp, Look, Send, Suppress, next_step, retry_delay_s
-from sixfbd.plugin import PermanentFailure, TemporaryFailure
+from sixfbd.plugin import OverPace, PermanentFailure, TemporaryFailure
 
 UNSURE_S: Final = (
     30.0  # before what may have arrived is sent for the one more time: a provider that hangs up does so for a while
 )
+SOONEST_S: Final = 0.1  # what was over the pace is not asked again sooner, whatever its notifier says
 LOOKS_AGAIN_S: Final = 1.0  # while what fired before a start waits to be looked at, and times have passed meanwhile
 EVENTS_UNJUDGED: Final = 1000  # events without a notice that may pass before their number is written
 
@@ -341,6 +342,8 @@ class _Round(Making):
                 )
             case PermanentFailure() if not answer.lookup:
                 self.move(replace(message, state="dead", last_error=str(outcome)), str(outcome), answer.at)
+            case OverPace() if not answer.lookup:
+                self._postpone(message, outcome, answer.at)
             case PermanentFailure() | TemporaryFailure() | Lost():
                 self._retry(message, notifier, answer)
         for held in faster:
@@ -421,6 +424,12 @@ class _Round(Making):
             self.move(replace(moved, state="dead"), step.reason, answer.at)
         else:
             self.move(moved, error, answer.at)
+
+    def _postpone(self, message: Message, over: OverPace, at: float) -> None:
+        """What was not tried waits as long as it was told to, and is as it was before; its end is looked at when it is due."""
+        wait_s = max(over.retry_after_s or 0.0, SOONEST_S)
+        waiting = replace(message, state="pending", attempt=message.attempt - 1, next_try_at=at + wait_s)
+        self.move(waiting, str(over), at)
 
     def _outbox(self) -> Steps[None]:
         """Take up what is due, as far as each notifier has room."""

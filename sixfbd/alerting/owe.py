@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sixfbd.alerting.identity import obligation_id
 from sixfbd.alerting.policy import Policy
 from sixfbd.alerting.routes import Route, Routed, Routing
-from sixfbd.journal.state import State
+from sixfbd.journal.state import NOTICE_GROUP, State
 from sixfbd.model import Alert, Notice, Obligation, ObligationKind, Severity, StoredEvent, Target
 
 NOBODY: Final = Target("", "")
@@ -237,7 +237,7 @@ def group_of(obligation: Obligation) -> str:
     """Obligations of one group may share a message: that of the route, or the notice's."""
     if obligation.about is not None:
         return obligation.group
-    return f"notice:{obligation.text.partition(':')[0] if obligation.notice is None else obligation.notice.name}"
+    return f"{NOTICE_GROUP}{obligation.text.partition(':')[0] if obligation.notice is None else obligation.notice.name}"
 
 
 def _timed(state: State, obligation: Obligation, route: Route) -> Obligation:

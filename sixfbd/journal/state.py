@@ -6,7 +6,7 @@ live incidents were told, accepted messages whose receipts may come. What is ove
 I/O.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from msgspec.structs import replace
@@ -60,7 +60,8 @@ from sixfbd.model import (
 
 WAITING_STATES: Final = frozenset({"pending", "unknown"})  # messages that have a next try
 ARRIVED: Final = frozenset({"accepted", "delivered"})
-DRILL_GROUP: Final = "notice:DRILL"  # of the messages of drills
+NOTICE_GROUP: Final = "notice:"  # begins the group of messages about events
+DRILL_GROUP: Final = f"{NOTICE_GROUP}DRILL"  # of the messages of drills
 MOST_HELD: Final = 1000  # receipts that wait for their messages
 MOST_FLIPS: Final = 40  # of one alert that are remembered, and for how long
 FLIPS_KEPT_S: Final = 86_400.0
@@ -72,6 +73,23 @@ GroupKey: TypeAlias = tuple[Target, str]
 
 Purse: TypeAlias = tuple[Target, str]
 """A target, and the kind of notice whose budget it is, "" for alerts."""
+
+
+class Lanes:
+    """When messages of one notifier are due, those about alerts apart from notices, which let them go first."""
+
+    __slots__ = ("alerts", "notices")
+
+    def __init__(self, alerts: Timers[MessageId] | None = None, notices: Timers[MessageId] | None = None) -> None:
+        self.alerts = Timers() if alerts is None else alerts
+        self.notices = Timers() if notices is None else notices
+
+    def draft(self) -> "Lanes":
+        return Lanes(self.alerts.draft(), self.notices.draft())
+
+    def merge(self, draft: "Lanes", current: Callable[[MessageId], float | None]) -> None:
+        self.alerts.merge(draft.alerts, current)
+        self.notices.merge(draft.notices, current)
 
 
 class State:
@@ -110,7 +128,7 @@ class State:
         self.paused: Overlay[CheckName, bool] = Overlay()
         self.tokens: Overlay[str, TokenChanged] = Overlay()  # those not revoked
         self.alert_timers: Timers[AlertKey] = Timers()
-        self.message_timers: dict[str, Timers[MessageId]] = {}  # by notifier
+        self.message_timers: dict[str, Lanes] = {}  # by notifier
         self.receipt_timers: Timers[MessageId] = Timers()
         self.late_timers: Timers[MessageId] = Timers()  # messages that should have arrived by then
         self.group_timers: Timers[str] = Timers()  # obligations that wait for their group
@@ -148,16 +166,21 @@ class State:
         return self.alert_timers.due(until, limit, self._alert_due_at)
 
     def messages_due(self, notifier: str, until: float, limit: int) -> list[MessageId]:
-        """Return messages of a notifier that are due for a try, a look-up or their end, earliest first."""
-        timers = self.message_timers.get(notifier)
-        return [] if timers is None else [key for _, key in timers.due(until, limit, self._message_due_at)]
+        """Return messages of a notifier that are due for a try, a look-up or their end: alerts before notices, earliest first."""
+        lanes = self.message_timers.get(notifier)
+        if lanes is None:
+            return []
+        due = lanes.alerts.due(until, limit, self._message_due_at)
+        due += lanes.notices.due(until, limit - len(due), self._message_due_at) if len(due) < limit else []
+        return [key for _, key in due]
 
     def next_alert_at(self) -> float | None:
         return self.alert_timers.first(self._alert_due_at)
 
     def next_message_at(self, notifier: str) -> float | None:
-        timers = self.message_timers.get(notifier)
-        return None if timers is None else timers.first(self._message_due_at)
+        lanes = self.message_timers.get(notifier)
+        firsts = [] if lanes is None else [lane.first(self._message_due_at) for lane in (lanes.alerts, lanes.notices)]
+        return min((at for at in firsts if at is not None), default=None)
 
     def awaited_by(self, message: MessageId | None, provider_id: str | None) -> Awaited | None:
         """Return the accepted message that a receipt with these ids is about."""
@@ -262,7 +285,7 @@ class State:
         draft = object.__new__(State)  # all that __init__ makes is set here: a round makes one
         for name in _PARTS:
             setattr(draft, name, getattr(self, name).draft())
-        draft.message_timers = {notifier: timers.draft() for notifier, timers in self.message_timers.items()}
+        draft.message_timers = {notifier: lanes.draft() for notifier, lanes in self.message_timers.items()}
         for name in _TIMERS:
             setattr(draft, name, getattr(self, name).draft())
         draft._copy_scalars(self)
@@ -274,8 +297,8 @@ class State:
             getattr(self, name).merge(getattr(draft, name))
         for name, due in _TIMERS.items():
             getattr(self, name).merge(getattr(draft, name), getattr(self, due))
-        for notifier, timers in draft.message_timers.items():
-            self.message_timers.setdefault(notifier, Timers()).merge(timers, self._message_due_at)
+        for notifier, lanes in draft.message_timers.items():
+            self.message_timers.setdefault(notifier, Lanes()).merge(lanes, self._message_due_at)
         self._copy_scalars(draft)
 
     def _copy_scalars(self, other: "State") -> None:
@@ -605,8 +628,9 @@ def _put_message(state: State, message: Message) -> None:
     if message.late_at is not None:
         state.late_timers.add(message.late_at, message.id)
     if message.state in WAITING_STATES:
-        timers = state.message_timers.setdefault(message.target.notifier, Timers())
-        timers.add(due_at(message), message.id)
+        lanes = state.message_timers.setdefault(message.target.notifier, Lanes())
+        lane = lanes.notices if message.group.startswith(NOTICE_GROUP) else lanes.alerts
+        lane.add(due_at(message), message.id)
 
 
 def _await(state: State, awaited: Awaited) -> None:

@@ -20,7 +20,7 @@ from sixfbd.instances import NotifierInstance, close_all
 from sixfbd.model import MessageId, Receipt
 from sixfbd.outbox.render import Place, render
 from sixfbd.outbox.wording import Templates
-from sixfbd.plugin import Clock, Notification, Notifier, PermanentFailure, TemporaryFailure
+from sixfbd.plugin import Clock, Notification, Notifier, OverPace, PermanentFailure, TemporaryFailure
 from sixfbd.slots import taken
 
 DRAIN_S: Final = 5.0  # how long a stop waits for what is on its way
@@ -215,8 +215,9 @@ class Outbox:
     ) -> Receipt | TemporaryFailure | PermanentFailure | Lost:
         began = self._clock.now()
         result = await self._contained(account, lambda: notifier.deliver(notification), lost=True)
-        count, seconds = self.durations[account.instance.name]
-        self.durations[account.instance.name] = (count + 1, seconds + self._clock.now() - began)
+        if not isinstance(result, OverPace):
+            count, seconds = self.durations[account.instance.name]
+            self.durations[account.instance.name] = (count + 1, seconds + self._clock.now() - began)
         if isinstance(result, TemporaryFailure | PermanentFailure | Lost):
             return result
         receipt = receipt_in_writing(result, ("accepted", "delivered"))
@@ -249,6 +250,8 @@ class Outbox:
 
     def _meaning(self, account: _Account, error: BaseException, lost: bool) -> TemporaryFailure | PermanentFailure:
         for one in leaves(error):
+            if isinstance(one, OverPace) and (wish := _wish_of(one)) is not None:
+                return OverPace(words_of(one), retry_after_s=wish)
             if isinstance(one, TemporaryFailure):
                 return TemporaryFailure(
                     words_of(one), retry_after_s=_wish_of(one), sent=bool(getattr(one, "sent", True))
@@ -264,6 +267,9 @@ class Outbox:
     ) -> None:
         lookup = isinstance(effect, Lookup)
         name = effect.message.target.notifier
+        if isinstance(outcome, OverPace):
+            log.debug("notify.postponed", notifier=name, message=effect.message.id, wait_s=outcome.retry_after_s)
+            return
         kind = _kind_of(outcome)
         if not lookup:
             self.attempts[name, kind] += 1

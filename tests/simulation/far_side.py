@@ -12,8 +12,19 @@ from msgspec import Struct, field
 
 from sixfbd.host import CheckEntry, NotifierEntry, PluginCatalog
 from sixfbd.model import Report, Sample, Status
-from sixfbd.plugin import Check, Gauge, Metric, Notification, Notifier, PermanentFailure, Receipt, TemporaryFailure
+from sixfbd.plugin import (
+    Check,
+    Context,
+    Gauge,
+    Metric,
+    Notification,
+    Notifier,
+    PermanentFailure,
+    Receipt,
+    TemporaryFailure,
+)
 from sixfbd.quantities import SECOND, Duration
+from sixfbd_plugins.notifiers.pace import Pace
 from tests.simulation.scenario import ScenarioError, Step, parse_series
 
 RETRY_AFTER_S = 30.0  # what "throttle" asks for
@@ -169,7 +180,8 @@ def with_doubles(catalog: PluginCatalog, series: Iterable[str]) -> tuple[PluginC
     """Return the catalog with what the doubles bring, and what they talk to.
 
     The check `scripted` may report every metric that a plugin declares, and those of `series` besides. Of notifiers there
-    are `once`, which drops repeats, `asked`, which can be asked what became of a message, and `plain`, which can neither.
+    are `once`, which drops repeats, `asked`, which can be asked what became of a message, `plain`, which can neither, and
+    `paced`, which takes a message every two seconds.
     """
     own: dict[str, Metric] = {}
     for text in series:
@@ -221,9 +233,19 @@ def with_doubles(catalog: PluginCatalog, series: Iterable[str]) -> tuple[PluginC
             await trio.lowlevel.checkpoint()
             return far_side.look(notification)
 
-    notifiers = {
-        name: NotifierEntry(name, cls, "double") for name, cls in (("plain", Plain), ("once", Once), ("asked", Asked))
-    }
+    class Paced(Plain):
+        """Takes a message every two seconds, as a channel of Discord does."""
+
+        def __init__(self, options: Any, ctx: Context) -> None:
+            super().__init__(options, ctx)
+            self._pace = Pace(0.5, ctx.clock)
+
+        async def deliver(self, notification: Notification) -> Receipt:
+            await self._pace.turn(notification)
+            return await super().deliver(notification)
+
+    kinds = {"plain": Plain, "once": Once, "asked": Asked, "paced": Paced}
+    notifiers = {name: NotifierEntry(name, cls, "double") for name, cls in kinds.items()}
     checks = {**catalog.checks, "scripted": CheckEntry("scripted", Scripted, "double")}
     changed = msgspec.structs.replace(catalog, checks=checks, notifiers={**catalog.notifiers, **notifiers})
     return changed, far_side

@@ -120,7 +120,7 @@ class DiscordNotifier(Notifier[DiscordNotifierOptions]):
     async def deliver(self, notification: Notification) -> Receipt:
         url = webhook_of(self.options.webhooks, notification.address)
         firsts = await first_messages(self.ctx, notification)
-        await self._pace.turn(notification.address)
+        await self._pace.turn(notification, notification.address)
         try:
             known = [first for first in firsts if first.provider_id.isdecimal()]
             rewritten = await rewrite_over(self.ctx, known, partial(self._rewrite, url, notification.address))

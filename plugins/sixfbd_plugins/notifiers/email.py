@@ -67,7 +67,7 @@ class EmailNotifier(Notifier[EmailNotifierOptions]):
         except ValueError as error:
             raise PermanentFailure(f"the receiver's address {error}") from None
         letter = letter_of(notification, self._domain)
-        await self._pace.turn()
+        await self._pace.turn(notification)
         if self._smtp is not None:
             name = await self._smtp.send(letter, notification.address)
             return Receipt(state="accepted", message_id=notification.id, provider_id=name, detail="taken by the server")

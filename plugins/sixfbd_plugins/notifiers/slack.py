@@ -173,7 +173,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
         if not notification.address:
             raise PermanentFailure("the receiver names no channel")
         firsts = await first_messages(self.ctx, notification)
-        await self._pace.turn(notification.address)
+        await self._pace.turn(notification, notification.address)
         try:
             rewritten = await rewrite_over(self.ctx, firsts, self._rewrite)
             answer = await self._post(notification, firsts)
@@ -230,7 +230,7 @@ class SlackNotifier(Notifier[SlackNotifierOptions]):
 
     async def _deliver_to_webhook(self, notification: Notification) -> Receipt:
         url = webhook_of(self.options.webhooks, notification.address)
-        await self._pace.turn(notification.address)
+        await self._pace.turn(notification, notification.address)
         answer = await self._request(url, message_of(notification))
         if answer.status_code == 200:
             return Receipt(state="accepted", message_id=notification.id, detail="posted")

@@ -155,7 +155,7 @@ class SmsNotifier(Notifier[SmsNotifierOptions]):
     async def deliver(self, notification: Notification) -> Receipt:
         to = _receiver(notification)
         body = body_of(notification, self.ctx.site, self.options.max_segments)
-        await self._pace.turn()
+        await self._pace.turn(notification)
         call = self._account.client.messages.create_async(
             to=to, body=body, **self._sender, **self._callback(notification)
         )

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sixfbd.alerting.decide import SOONEST_S
 from sixfbd.alerting.policy import NotifierPolicy
-from sixfbd.model import Message, Target
+from sixfbd.model import Event, Message, StoredEvent, Target
 from sixfbd.outbox.steps import LOST_TWICE, GiveUp, Look, Send, Suppress, Wait, next_step, retry_delay_s
+from sixfbd.plugin import OverPace
 
 PLAIN = NotifierPolicy(name="hook")
 IDEMPOTENT = NotifierPolicy(name="hook", idempotent=True)
@@ -168,6 +170,48 @@ def test_no_more_messages_are_on_their_way_than_the_notifier_takes_at_once(kit, 
     while one.sending:
         one.answer(one.sending[0])
     assert one.states() == [("fire", "accepted")] * 5
+    one.check()
+
+
+def test_what_waits_for_room_goes_on_with_alerts_before_older_notices(kit, ledger):
+    one = ledger(concurrency=1)
+    one.policy = kit.policy(notices={"sale": "ticket sold"}, hook={"concurrency": 1})
+    for seq in (1, 2, 3):
+        one.go(
+            kit.EventsCommitted(kit.START, seq, (StoredEvent(seq, "shop", kit.START, Event(f"e{seq}", "sale", 0.0)),))
+        )
+    one.see(kit.found(host="a"), at=kit.START + 1)
+    order = []
+    while one.sending:
+        [message] = one.sending
+        order += [carried.kind for carried in one.state.carried(one.state.messages[message])]
+        one.answer(message)
+    assert order == ["notice", "fire", "notice", "notice"]
+    one.check()
+
+
+def test_what_was_over_the_pace_waits_as_it_was_told_to_however_often_and_no_try_is_counted(kit, ledger):
+    one = ledger(retry_first_s=60.0)
+    one.see(kit.found(host="a"))
+    [message] = one.sending
+    for _ in range(5):
+        one.answer(message, OverPace("slower", retry_after_s=4.0))
+        waiting = one.state.messages[message]
+        assert (waiting.state, waiting.attempt, waiting.next_try_at) == ("pending", 0, one.now + 4.0)
+        one.tick(one.now + 4.0)
+        assert one.sending == [message]
+    one.answer(message, OverPace("at once", retry_after_s=0.0))
+    assert one.next_due == one.now + SOONEST_S
+    one.check()
+
+
+def test_what_stays_over_the_pace_is_given_up_when_it_expires(kit, ledger):
+    one = ledger(expiry_s=100.0)
+    one.see(kit.found(host="a"))
+    [message] = one.sending
+    one.answer(message, OverPace("slower", retry_after_s=1000.0))
+    one.tick(kit.START + 100.0)
+    assert one.states() == [("fire", "dead")]
     one.check()
 
 

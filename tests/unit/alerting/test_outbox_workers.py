@@ -11,6 +11,7 @@ from sixfbd.model import Message, Obligation, Severity, Target
 from sixfbd.outbox.render import Place
 from sixfbd.outbox.wording import Templates
 from sixfbd.outbox.workers import Outbox
+from sixfbd.plugin import OverPace
 
 
 class Bench:
@@ -123,6 +124,16 @@ async def test_what_a_notifier_raises_becomes_the_answer_that_it_means(
         assert str(outcome) == text
         assert getattr(outcome, "sent", None) is sent
         assert bench.outbox.attempts == {("hook", kind): 1}
+
+
+async def test_what_is_over_the_pace_is_no_try(autojump_clock, kit, opened):
+    double = kit.Double(raising(OverPace("slower", retry_after_s=7.0)))
+    async with opened(("hook", double)) as bench:
+        bench.start(deliver())
+        await trio.sleep(0.1)
+        outcome = bench.answers["m1"].outcome
+        assert (type(outcome), str(outcome), outcome.retry_after_s) == (OverPace, "slower", 7.0)
+        assert (bench.outbox.attempts, bench.outbox.durations["hook"]) == ({}, (0, 0.0))
 
 
 @pytest.mark.parametrize("rubbish", [None, 7, "ok", {"state": "accepted"}])
