@@ -59,7 +59,10 @@ from sixfbd_plugins.inventory.sales import Hourly, hourly_sales, velocity
 from sixfbd_plugins.inventory.series import EventsSource, PrometheusSource, counted
 from sixfbd_plugins.inventory.sql import SqlSource
 from sixfbd_plugins.inventory.stock import MOST_STOCKS, Dates, SourceError, Stock, parse_time
+from sixfbd_plugins.ledger.book import Book, in_brief
+from sixfbd_plugins.ledger.check import read
 
+ORDERS_S: Final = DAY  # how far back the orders that oversold a tier are looked for
 SCORED_D: Final = 14  # days before a sell-out whose forecasts are scored
 FORGOTTEN_S: Final = 7 * DAY  # after which a tier that is no longer there is forgotten
 MAX_SUMMARY: Final = 400  # characters
@@ -74,6 +77,9 @@ THRESHOLD = Gauge("inventory_threshold_tickets", "So many tickets left have this
 ROSE = Gauge("inventory_stock_rose_timestamp_seconds", "When the stock was last seen to rise.", _TIER)
 UNEXPLAINED = Gauge("inventory_unexplained_rise_tickets", "Tickets that came back in the last hour, no refund.", _TIER)
 OVERSOLD = Gauge("inventory_oversold_tickets", "Tickets sold that there are not.", _TIER)
+OVERSOLD_TO = Gauge(
+    "inventory_oversold_detail", "As inventory_oversold_tickets if above 0, with the last orders.", (*_TIER, "orders")
+)
 CLOSED = Gauge("inventory_sales_closed", "1 if the sale is over.", _TIER)
 CITY_LEFT = Gauge("inventory_city_tickets_remaining", "Tickets left of all tiers.", ("city",))
 PER_HOUR = Gauge("inventory_tickets_per_hour", "Tickets sold in the last 24 hours, an hour.", ("city",))
@@ -139,8 +145,8 @@ class InventoryCheck(Check[InventoryOptions]):
 
     Options = InventoryOptions
     metrics = (
-        AVAILABLE, SOLD, LIMIT, THRESHOLD, ROSE, UNEXPLAINED, OVERSOLD, CLOSED, CITY_LEFT, PER_HOUR, HOURS_LEFT, PREDICTED,
-        FORECAST_HOURS, FORECAST_CHANCE,
+        AVAILABLE, SOLD, LIMIT, THRESHOLD, ROSE, UNEXPLAINED, OVERSOLD, OVERSOLD_TO, CLOSED, CITY_LEFT, PER_HOUR, HOURS_LEFT,
+        PREDICTED, FORECAST_HOURS, FORECAST_CHANCE,
     )  # fmt: skip
     service = "inventory"
     interval = Duration(MINUTE)
@@ -168,6 +174,7 @@ class InventoryCheck(Check[InventoryOptions]):
             return Report(Status.UNKNOWN, str(error)[:MAX_SUMMARY], reachable=False)
         looks = [self._look(stock, reading.dates, memory, sales, now) for stock in reading.stocks]
         samples = [sample for look in looks for sample in _samples(look, refunded, now)]
+        samples += await self._oversold(looks, now)
         samples += _city_samples(looks, hourly)
         events = [event for look in looks for event in _milestones(look, now)]
         left = _open_cities(looks)
@@ -203,6 +210,18 @@ class InventoryCheck(Check[InventoryOptions]):
         after = looked(before, stock, sales.get((stock.city, stock.tier)), levels, now)
         closes_at = _dates(city, dates.get(stock.city, Dates())).closes_at
         return _Look(stock, before, after, levels, closes_at is not None and now >= closes_at, closes_at)
+
+    async def _oversold(self, looks: Sequence[_Look], now: float) -> list[Sample]:
+        """Return what is oversold with the orders that came last, as far as sales were told within ORDERS_S."""
+        too_many = {(look.stock.city, look.stock.tier): by for look in looks if (by := oversold(look.after))}
+        if not too_many:
+            return []
+        book = Book()
+        book.take(await read(self.ctx.read, now - ORDERS_S, now + MINUTE))
+        return [
+            OVERSOLD_TO(by, city=city, type=tier, orders=in_brief(book.last_sold(city, tier, by)))
+            for (city, tier), by in too_many.items()
+        ]
 
     async def _last_sales(self) -> dict[tuple[str, str], Sale]:
         """Return what the last sale of each city and tier said that remains."""
@@ -435,11 +454,13 @@ RULES: Final = (
     ),
     _rule(
         "InventoryOversold",
-        "inventory_oversold_tickets > 0",
+        "inventory_oversold_detail > 0 or on (city, type) inventory_oversold_tickets > 0",
         f"🚨 OVERSOLD: {_TIER_NAME} by {{{{ $value }}}} tickets",
         Severity.HIGH,
         impact="Buyers have paid for seats that there are not.",
-        action="Close the sale of this tier now, then find seats for the last buyers (sixfbctl ledger) or refund them.",
+        describing=("orders",),
+        action="Close the sale of this tier now, then find seats for the last buyers or refund them (sixfbctl ledger). "
+        "{{ $labels.orders }}",
     ),
     _rule(
         "InventoryRoseUnexplained",

@@ -5,7 +5,7 @@ A ticket is a `ticket_sale`, a payment a `stripe_event` whose payment's metadata
 when the money of all its tickets came back, as the shop or Stripe says.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct, field
@@ -14,36 +14,52 @@ from sixfbd.plugin import Event
 from sixfbd_plugins.figures import iso
 from sixfbd_plugins.money import show_money
 
-Kind: TypeAlias = Literal["paid_without_ticket", "ticket_without_payment", "confirmation_missing"]
+Kind: TypeAlias = Literal["paid_without_ticket", "ticket_without_payment", "confirmation_missing", "amount_differs"]
 
+SHOWN: Final = 5  # orders in the text of an alert
 TYPES: Final = ("ticket_sale", "refund", "stripe_event", "confirmation")
 SAID_OF: Final[Mapping[Kind, str]] = {
     "paid_without_ticket": "paid, and no ticket was made",
     "ticket_without_payment": "a ticket was made, and no payment succeeded",
     "confirmation_missing": "no confirmation has arrived",
+    "amount_differs": "what was paid is not what the tickets cost",
 }
 
 
 class Patience(Struct, frozen=True):
-    """How long each part may come later than the one before it, in seconds."""
+    """How long each part may come later than the one before it, in seconds, and whether both sums must be the same."""
 
     ticket_s: float = 300.0
     payment_s: float = 900.0
     confirmation_s: float = 600.0
+    compares_amounts: bool = True
+
+
+class Part(Struct, frozen=True):
+    """The tickets of one tier in an order, and what they cost in minor units."""
+
+    city: str
+    tier: str
+    quantity: int
+    amount: int
+
+    def __str__(self) -> str:
+        return f"{self.quantity} × {self.tier.upper()} {self.city}" if self.quantity else "a ticket"
 
 
 class Entry(Struct):
-    """One order; times are unix seconds, None for what has not happened. Money in minor units."""
+    """One order; times are unix seconds, None for what has not happened. Money in minor units.
+
+    `parts` are its sales by the events' ids, `payments` what was taken by each of its payments.
+    """
 
     order: str
-    city: str = ""
-    tier: str = ""
-    quantity: int = 0
+    parts: dict[str, Part] = field(default_factory=dict)
     currency: str = ""
     sold_at: float | None = None
-    amount: int = 0
+    payments: dict[str, int] = field(default_factory=dict)
+    paid_in: str = ""
     paid_at: float | None = None
-    paid: int = 0
     confirmed_at: float | None = None
     unconfirmed: str = ""
     refunded_at: float | None = None
@@ -57,6 +73,26 @@ class Entry(Struct):
         return min((at for at in times if at is not None), default=0.0)
 
     @property
+    def quantity(self) -> int:
+        """Tickets of all tiers."""
+        return sum(part.quantity for part in self.parts.values())
+
+    @property
+    def amount(self) -> int:
+        """What they cost."""
+        return sum(part.amount for part in self.parts.values())
+
+    @property
+    def paid(self) -> int:
+        """What was taken by all payments; 0 for one that is authorized only."""
+        return sum(self.payments.values())
+
+    @property
+    def differs(self) -> bool:
+        """Tell whether both sums are known, of one currency, and not the same."""
+        return bool(self.amount and self.paid and self.amount != self.paid and self.currency == self.paid_in)
+
+    @property
     def is_settled(self) -> bool:
         """Tell whether it came back whole: its tickets, its money, or a refund that says of neither how much."""
         if self.refunded_at is None:
@@ -67,9 +103,10 @@ class Entry(Struct):
 
     def history(self) -> str:
         """Return what happened to it in one line, oldest first."""
-        tickets = f"{self.quantity} × {self.tier.upper()} {self.city}" if self.quantity else "a ticket"
+        tickets = " and ".join(str(part) for part in self.parts.values()) or "a ticket"
+        times = f" in {len(self.payments)} payments" if len(self.payments) > 1 else ""
         parts = [
-            (self.paid_at, f"paid {show_money(self.paid, self.currency)}" if self.paid else "authorized"),
+            (self.paid_at, f"paid {show_money(self.paid, self.paid_in)}{times}" if self.paid else "authorized"),
             (self.sold_at, f"{tickets} for {show_money(self.amount, self.currency)}"),
             (self.confirmed_at, "confirmed"),
             (self.refunded_at, "refunded" if self.is_settled else "refunded in part"),
@@ -103,7 +140,7 @@ class Book:
                 continue
             match event.type:
                 case "ticket_sale":
-                    self._sold(self._of(order), event.timestamp, data)
+                    self._sold(self._of(order), event)
                 case "refund":
                     entry = self._of(order)
                     entry.refunded_at = event.timestamp
@@ -120,17 +157,19 @@ class Book:
     def _of(self, order: str) -> Entry:
         return self.entries.setdefault(order, Entry(order))
 
-    def _sold(self, entry: Entry, at: float, data: Mapping[str, Any]) -> None:
-        entry.sold_at = at
-        entry.city, entry.tier = str(data.get("cityId", "")), str(data.get("tier", ""))
-        entry.quantity, entry.amount = int(data.get("quantity", 0)), int(data.get("amount", 0))
+    def _sold(self, entry: Entry, event: Event) -> None:
+        data = event.data
+        entry.sold_at = event.timestamp if entry.sold_at is None else min(event.timestamp, entry.sold_at)
+        city, tier = str(data.get("cityId", "")), str(data.get("tier", ""))
+        entry.parts[event.id] = Part(city, tier, int(data.get("quantity", 0)), int(data.get("amount", 0)))
         entry.currency = entry.currency or str(data.get("currency", ""))
 
     def _paid(self, entry: Entry, at: float, data: Mapping[str, Any]) -> None:
         self.knows_payments = True
         entry.paid_at = at if entry.paid_at is None else min(at, entry.paid_at)
-        entry.paid = max(entry.paid, int(data.get("amount", 0)))
-        entry.currency = entry.currency or str(data.get("currency", ""))
+        payment = str(data.get("payment", ""))
+        entry.payments[payment] = max(entry.payments.get(payment, 0), int(data.get("amount", 0)))
+        entry.paid_in = entry.paid_in or str(data.get("currency", ""))
 
     def _confirmed(self, entry: Entry, at: float, data: Mapping[str, Any]) -> None:
         self.knows_confirmations = True
@@ -157,6 +196,8 @@ class Book:
             return
         if entry.paid_at is None and self.knows_payments and entry.amount:
             yield "ticket_without_payment", entry.sold_at, patience.payment_s
+        if entry.paid_at is not None and entry.differs and patience.compares_amounts:
+            yield "amount_differs", max(entry.sold_at, entry.paid_at), patience.payment_s
         if entry.confirmed_at is None and self.knows_confirmations:
             yield "confirmation_missing", entry.sold_at, patience.confirmation_s
 
@@ -166,12 +207,21 @@ class Book:
         for entry in sorted(self.entries.values(), key=lambda one: one.sold_at or 0.0, reverse=True):
             if entry.sold_at is None or tickets <= 0:
                 break
-            if (entry.city, entry.tier.lower()) == (city, tier.lower()) and not entry.is_settled:
+            taken = [
+                part.quantity for part in entry.parts.values() if (part.city, part.tier.lower()) == (city, tier.lower())
+            ]
+            if taken and not entry.is_settled:
                 found.append(entry)
-                tickets -= entry.quantity
+                tickets -= sum(taken)
         return found
 
     def forget(self, before: float, but: Collection[str] = ()) -> None:
         """Let go of orders that were first heard of before a time, but for some."""
         for order in [one.order for one in self.entries.values() if one.first_at < before and one.order not in but]:
             del self.entries[order]
+
+
+def in_brief(entries: Sequence[Entry]) -> str:
+    """Return the histories of the first few in one line, and how many more there are."""
+    more = f"; and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
+    return " | ".join(entry.history() for entry in entries[:SHOWN]) + more

@@ -32,7 +32,7 @@ from sixfbd.plugin import (
 )
 from sixfbd_plugins.checks.default_rules import default_rule
 from sixfbd_plugins.figures import iso, latest
-from sixfbd_plugins.ledger.book import SAID_OF, TYPES, Book, Kind, Patience
+from sixfbd_plugins.ledger.book import SAID_OF, TYPES, Book, Entry, Kind, Patience, in_brief
 
 PAGE: Final = 10_000  # events that a read returns at most
 OVERLAP_S: Final = HOUR  # what comes later than that is found by a look farther back; also between parts of an order
@@ -40,7 +40,6 @@ SOURCES_S: Final = 28 * DAY  # how far back what is told of at all is looked for
 FAR_BACK_S: Final = 5 * MINUTE  # between two looks as far back as the oldest order that waits for something
 UNSETTLED_S: Final = 28 * DAY
 MOST_UNSETTLED: Final = 200  # orders that the cursor names, the oldest: it is to stay small
-SHOWN: Final = 5  # orders in the text of an alert
 MOST_ORDERS: Final = 100_000
 RECENT: Final = 20
 
@@ -51,6 +50,7 @@ DETAIL = Gauge(
 )
 
 LIMITS = Gauge("ledger_limit_seconds", "How long a part of an order may be missing.", ("part",))
+COMPARES = Gauge("ledger_compares_amounts", "1 if what was paid must be the sale's amount.")
 
 
 class LedgerOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,18 +66,27 @@ class LedgerOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     confirmation_within: Annotated[Duration, Meta(description="From the ticket to its confirmation.", gt=0)] = Duration(
         10 * MINUTE
     )
+    compare_amounts: Annotated[
+        bool,
+        Meta(description="Whether what was paid must be the sale's amount; not where that leaves out taxes or fees."),
+    ] = True
 
     @property
     def patience(self) -> Patience:
         """The limits as the book takes them."""
-        return Patience(float(self.ticket_within), float(self.payment_within), float(self.confirmation_within))
+        return Patience(
+            float(self.ticket_within),
+            float(self.payment_within),
+            float(self.confirmation_within),
+            self.compare_amounts,
+        )
 
 
 class LedgerCheck(Check[LedgerOptions]):
-    """Orders that are paid without a ticket, ticketed without a payment, or not confirmed."""
+    """Orders that are paid without a ticket, ticketed without a payment, paid otherwise than they cost, or not confirmed."""
 
     Options = LedgerOptions
-    metrics = (ORDERS, MISMATCHES, DETAIL, LIMITS)
+    metrics = (ORDERS, MISMATCHES, DETAIL, LIMITS, COMPARES)
     interval = Duration(30 * SECOND)
     timeout = Duration(25 * SECOND)
 
@@ -106,17 +115,18 @@ class LedgerCheck(Check[LedgerOptions]):
         wrong = {one.entry.order: one.entry.first_at for one in found}
         before, self._unsettled = self._unsettled, wrong
         book.forget(oldest, wrong)
-        by_kind: dict[Kind, list[str]] = {kind: [] for kind in SAID_OF}
+        by_kind: dict[Kind, list[Entry]] = {kind: [] for kind in SAID_OF}
         for one in found:
-            by_kind[one.kind].append(one.entry.history())
+            by_kind[one.kind].append(one.entry)
         samples = [
             LIMITS(patience.ticket_s, part="ticket"),
             LIMITS(patience.payment_s, part="payment"),
             LIMITS(patience.confirmation_s, part="confirmation"),
+            COMPARES(float(patience.compares_amounts)),
             ORDERS(len(book.entries) - len(wrong), state="matched"),
             ORDERS(len(wrong), state="mismatched"),
             *(MISMATCHES(len(orders), kind=kind) for kind, orders in by_kind.items()),
-            *(DETAIL(len(orders), kind=kind, history=_some(orders)) for kind, orders in by_kind.items() if orders),
+            *(DETAIL(len(orders), kind=kind, history=in_brief(orders)) for kind, orders in by_kind.items() if orders),
         ]
         said = [f"{len(orders)} {SAID_OF[kind]}" for kind, orders in by_kind.items() if orders]
         summary = "; ".join(said) or f"{len(book.entries)} orders add up"
@@ -175,11 +185,6 @@ async def read(reader: Reader, start: float, end: float) -> list[Event]:
     return found
 
 
-def _some(orders: Sequence[str]) -> str:
-    more = f"; and {len(orders) - SHOWN} more" if len(orders) > SHOWN else ""
-    return " | ".join(orders[:SHOWN]) + more
-
-
 async def ledger(request: ReportRequest) -> Mapping[str, Any]:
     """Orders of the timeframe: how many add up, those that do not with their histories, and whom a tier was sold to that is
     sold out already; with `about`, the history of that order."""
@@ -192,6 +197,7 @@ async def ledger(request: ReportRequest) -> Mapping[str, Any]:
         limits.get("ticket", usual.ticket_s),
         limits.get("payment", usual.payment_s),
         limits.get("confirmation", usual.confirmation_s),
+        all((await latest(request, "ledger_compares_amounts", ())).values()),
     )
     if not request.about:
         book.forget(request.start)
@@ -264,6 +270,14 @@ RULES: Final = (
         "Orders that have tickets and are not paid: {{ $value | humanize }}",
         "Seats are given away.",
         "See at the provider whether the money came; sixfbctl ledger ORDER says more.",
+    ),
+    _rule(
+        "PaidAmountDiffers",
+        "amount_differs",
+        Severity.MEDIUM,
+        "Orders whose payments are not what their tickets cost: {{ $value | humanize }}",
+        "Buyers were charged twice or too little, and the books do not add up.",
+        "Compare them with the provider, and refund what was too much; sixfbctl ledger ORDER says more.",
     ),
     _rule(
         "ConfirmationMissing",

@@ -132,6 +132,13 @@ class Engine:
         told = [(dict(one.labels), dict(one.describing).get("ended")) for one in self._evaluated(BOUND.rule(rule))]
         return [(labels, why) for labels, why in told if why]
 
+    def advice(self, rule: str) -> list[str]:
+        """What a rule says is to be done, of each alert."""
+        bound = BOUND.rule(rule)
+        found = self._evaluated(bound)
+        labels = [dict((*one.labels, *one.describing)) for one in found]
+        return [render_annotations(bound, own, one.value, "")["action"] for own, one in zip(labels, found, strict=True)]
+
     def found(self, rule: str) -> list[tuple[dict[str, str], float, str, str]]:
         """What a rule finds now: labels, value, severity, text."""
         bound = BOUND.rule(rule)

@@ -207,6 +207,22 @@ async def test_more_sold_than_there_are_is_an_alert_of_its_own(running, stock, b
     assert running.texts("InventoryOversold") == ([("high", f"🚨 OVERSOLD: dallas GA by {by} tickets")] if by else [])
 
 
+async def test_what_is_oversold_is_told_with_the_orders_that_came_last(running):
+    check = running.check()
+    for number in range(4):
+        running.clock.at += 10
+        await running.send(
+            "ticket_sale", orderId=f"o{number}", cityId="dallas", tier="ga", quantity=2, amount=100, currency="USD"
+        )
+    await running.look(check, ga(0, 103, 100))
+    [found] = running.found("InventoryOversold")
+    assert (found[0], found[1]) == ({"check": "inventory", "city": "dallas", "type": "ga"}, 3.0)
+    [advice] = running.advice("InventoryOversold")
+    assert "o3: " in advice and "o2: " in advice and "o1: " not in advice
+    await running.look(check, ga(0, 100, 100))
+    assert running.found("InventoryOversold") == []
+
+
 async def test_stock_that_rises_without_a_refund_is_told(running):
     check = running.check()
     await running.look(check, ga(40, 60, 100))

@@ -18,10 +18,16 @@ def sale(order, at=T, **more):
     return Event(f"{order}-sale", "ticket_sale", at, data | more)
 
 
-def paid(order, at=T):
-    kind = {"type": "payment_intent.succeeded", "payment": "pi", "state": "succeeded"}
-    data = {**kind, "orderId": order, "amount": 5000, "currency": "USD"}
-    return Event(f"{order}-paid", "stripe_event", at, data)
+def paid(order, at=T, payment="pi", **more):
+    kind = {"type": "payment_intent.succeeded", "payment": payment, "state": "succeeded"}
+    data = {**kind, "orderId": order, "amount": 5000, "currency": "USD", **more}
+    return Event(f"{order}-{payment}-paid", "stripe_event", at, data)
+
+
+def seats(order, tier, amount, quantity=1, at=T):
+    """One tier of an order that has several."""
+    data = {"orderId": order, "cityId": "dallas", "tier": tier, "quantity": quantity, "amount": amount}
+    return Event(f"{order}-{tier}", "ticket_sale", at, {**data, "currency": "USD"})
 
 
 def confirmed(order, at=T, state="delivered"):
@@ -55,6 +61,14 @@ def missing(*events, at=T + 3600):
         ((sale("a"), paid("a"), confirmed("a", state="failed")), [("a", "confirmation_missing")]),
         ((sale("a"),), [("a", "ticket_without_payment"), ("a", "confirmation_missing")]),
         ((sale("a", amount=0), confirmed("a")), []),  # a free ticket
+        ((sale("a"), paid("a", amount=4900), confirmed("a")), [("a", "amount_differs")]),
+        ((sale("a"), paid("a"), paid("a", payment="again"), confirmed("a")), [("a", "amount_differs")]),
+        ((sale("a"), paid("a"), paid("a"), confirmed("a")), []),  # its intent and its charge tell of one payment
+        ((sale("a"), paid("a", amount=2000), paid("a", payment="rest", amount=3000), confirmed("a")), []),
+        ((sale("a"), paid("a", amount=4900, currency="EUR"), confirmed("a")), []),  # nobody knows the rate
+        ((sale("a"), paid("a", amount=0), confirmed("a")), []),  # authorized only
+        ((seats("a", "ga", 2000), seats("a", "vip", 3000), paid("a"), confirmed("a")), []),
+        ((seats("a", "ga", 2000), seats("a", "vip", 2000), paid("a"), confirmed("a")), [("a", "amount_differs")]),
         ((sale("a"), refund("a")), []),
         ((paid("a"), refund("a")), []),
         ((confirmed("a"),), []),
@@ -141,3 +155,25 @@ def test_events_that_name_no_order_change_nothing(data):
     book = Book()
     book.take([Event("x", "stripe_event", T, data | {"state": "succeeded"})])
     assert book.entries == {} and not book.knows_payments
+
+
+def test_sums_are_compared_only_where_they_are_of_the_same_thing():
+    book = Book()
+    book.take([*WHOLE, sale("a"), paid("a", amount=5450), confirmed("a")])
+    found = book.mismatches(T + 3600, PATIENCE)
+    assert [one.entry.history() for one in found] == [
+        "a: 08:00:00 2 × GA dallas for $50.00; 08:00:00 confirmed; 08:00:00 paid $54.50"
+    ]
+    assert book.mismatches(T + 3600, Patience(compares_amounts=False)) == []
+
+
+def test_an_order_of_several_tiers_is_whole_and_comes_back_whole():
+    book = Book()
+    book.take([*WHOLE, seats("a", "ga", 2000), seats("a", "vip", 3000, quantity=2), paid("a"), confirmed("a")])
+    entry = book.entries["a"]
+    assert entry.history().startswith("a: 08:00:00 1 × GA dallas and 2 × VIP dallas for $50.00; ")
+    assert [one.order for one in book.last_sold("dallas", "vip", 1)] == ["a"]
+    book.take([refund("a", tickets=1)])
+    assert not entry.is_settled
+    book.take([refund("a", tickets=2, nth=2)])
+    assert entry.is_settled
