@@ -95,7 +95,8 @@ def _lay_out(root: Path, folder: Path, platform: str) -> None:
     shutil.copytree(PROJECT / "etc/examples", root / "usr/share/doc/sixfbd/examples")
     for kind in ("grafana", "prometheus"):
         shutil.copytree(PROJECT / "etc" / kind, root / "usr/share/doc/sixfbd/examples" / kind, dirs_exist_ok=True)
-    shutil.copy(HERE / "systemd/credentials.conf.example", root / "usr/share/doc/sixfbd/examples")
+    for example in (HERE / "systemd").glob("*.example"):
+        shutil.copy(example, root / "usr/share/doc/sixfbd/examples")
     _run([sys.executable, str(HERE / "completions.py"), str(root / "usr"), "--zsh", "zsh/vendor-completions"])
     for page in sorted((PROJECT / "man").glob("*.[1-9]")):
         kept = root / f"usr/share/man/man{page.suffix[1:]}" / f"{page.name}.gz"

@@ -38,6 +38,32 @@ annotations = {summary = "{{ $labels.instance }} is closed"}
 """
 
 
+EXAMPLES: Final = "/usr/share/doc/sixfbd/examples"
+DROP_INS: Final = "/etc/systemd/system/sixfbd.service.d"
+PAGER: Final = """
+[notifiers.pager]
+plugin = "webhook"
+url = "http://127.0.0.1:1/"
+headers = {Authorization = {credential = "pager"}}
+"""
+PROGRAMS: Final = """
+[checks.who]
+plugin = "exec"
+command = ["/usr/bin/setpriv", "--reuid=games", "--regid=games", "--clear-groups", "/usr/bin/id", "-un"]
+interval = "1s"
+
+[checks.echo]
+plugin = "exec"
+command = ["/usr/bin/python3", "-c", "import socket; socket.socket(type=socket.SOCK_RAW, proto=1); print('may')"]
+interval = "1s"
+"""
+WANTED: Final = {"who": "OK: games", "echo": "OK: may"}
+CHECK_SAYS: Final = (
+    'sixfbctl checks --json | python3 -c "import json, sys; '
+    "print([one['summary'] for one in json.load(sys.stdin) if one['name'] == '{}'][0])\""
+)
+
+
 class Step(Exception):  # noqa: N818 - the way out of a step that failed, named as what it is
     """A step did not go as it should."""
 
@@ -339,6 +365,44 @@ def doctor_looks(machine: Machine) -> str:
     return said.splitlines()[-1].strip()
 
 
+def sees_its_secrets(machine: Machine) -> str:
+    """Shows root what its secrets are called, also while the service is stopped."""
+    machine.run(
+        "install -d -m 700 /root/secrets && echo 'pager = \"hunter2\"' > /root/secrets/all && mkdir -p " + DROP_INS
+    )
+    machine.run(
+        f"sed 's#/etc/sixfbd/credentials#/root/secrets/all#' {EXAMPLES}/credentials.conf.example > {DROP_INS}/c.conf"
+    )
+    machine.run(f"cat > /etc/sixfbd/conf.d/30-pager.toml <<'END'\n{PAGER}\nEND\nchgrp sixfbd /etc/sixfbd/conf.d/*")
+    machine.run("systemctl daemon-reload && systemctl restart sixfbd")
+    for state in ("start", "stop"):
+        machine.run(f"systemctl {state} sixfbd")
+        said = machine.run("sixfbd check-config && sixfbd doctor --offline || true")
+        if "hunter2" in said or "credential" in said:
+            raise Step(said)
+    machine.run(
+        f"rm {DROP_INS}/c.conf /etc/sixfbd/conf.d/30-pager.toml && systemctl daemon-reload && systemctl start sixfbd"
+    )
+    return "started and stopped"
+
+
+def runs_programs_as_the_drop_ins_let_it(machine: Machine) -> str:
+    """Runs a program as another user, and one that sends echo requests, where drop-ins let it, and not without."""
+    machine.run(f"cat > /etc/sixfbd/conf.d/40-exec.toml <<'END'\n{PROGRAMS}\nEND\nchgrp sixfbd /etc/sixfbd/conf.d/*")
+    machine.run("systemctl restart sixfbd")
+    said = [
+        machine.until(name, CHECK_SAYS.format(name), lambda line: "OK:" not in line and ":" in line) for name in WANTED
+    ]
+    for drop_in in ("exec-user", "icmp"):
+        machine.run(f"mkdir -p {DROP_INS} && cp {EXAMPLES}/{drop_in}.conf.example {DROP_INS}/{drop_in}.conf")
+    machine.run("systemctl daemon-reload && systemctl restart sixfbd")
+    said += [machine.until(name, CHECK_SAYS.format(name), wanted.__eq__) for name, wanted in WANTED.items()]
+    machine.run(
+        f"rm -r {DROP_INS} /etc/sixfbd/conf.d/40-exec.toml && systemctl daemon-reload && systemctl restart sixfbd"
+    )
+    return "; ".join(line[:60] for line in said)
+
+
 def stays_down_for_a_wrong_configuration(machine: Machine) -> str:
     """Stays down, and is not started again and again, while its configuration is wrong."""
     machine.run("echo '[checks.odd' > /etc/sixfbd/conf.d/20-odd.toml; chgrp sixfbd /etc/sixfbd/conf.d/*")
@@ -381,6 +445,8 @@ STEPS: Final = (
     is_restarted_when_it_stands_still,
     is_upgraded,
     doctor_looks,
+    sees_its_secrets,
+    runs_programs_as_the_drop_ins_let_it,
     stays_down_for_a_wrong_configuration,
     is_purged,
 )

@@ -45,6 +45,7 @@ from sixfbd.outbox.ack_links import AckLinks, read_or_make_key
 from sixfbd.outbox.events import MessageEvents
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
+from sixfbd.proxies import Proxies, ProxyError
 from sixfbd.readers.condition import remarks
 from sixfbd.readers.for_control import ControlView
 from sixfbd.readers.for_http import HttpView
@@ -94,7 +95,8 @@ def _run_watched(config_path: Path, sources: PluginSources, watchdog: Watchdog) 
     watchdog.knows(catalog)
     try:
         config = load_config(config_path, catalog, rule_problems)
-    except ConfigError as error:
+        Proxies.of_environment()
+    except (ConfigError, ProxyError) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     written = configure_logging(config.log.level, config.log.format)

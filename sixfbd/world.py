@@ -24,6 +24,7 @@ from msgspec import Struct
 from sixfbd import __version__
 from sixfbd.model import Json
 from sixfbd.plugin import Outbound, Size, TemporaryFailure
+from sixfbd.proxies import Proxies, ProxyError
 from sixfbd.slots import taken
 
 T = TypeVar("T")
@@ -245,17 +246,25 @@ class _Connection(httpcore.AsyncNetworkStream):
 
 
 class HttpOutbound:
-    """`Outbound` over one httpcore pool (DESIGN section 5, Outbound): redirects, cookies and proxies are nobody's here.
+    """`Outbound` over httpcore's pools, one for each proxy (DESIGN section 5, Outbound): it follows no redirect, keeps no cookie.
 
-    `context_of` returns the TLS context; asked in a thread, and not before the first exchange.
+    `context_of` returns the TLS context; asked in a thread, and not before the first exchange. `proxies_of` says where to
+    ask, raises ProxyError; None: everything is asked directly.
     """
 
-    def __init__(self, service: str, context_of: Callable[[], ssl.SSLContext], slots: int = OUTBOUND_SLOTS) -> None:
+    def __init__(
+        self,
+        service: str,
+        context_of: Callable[[], ssl.SSLContext],
+        slots: int = OUTBOUND_SLOTS,
+        proxies_of: Callable[[], Proxies] | None = None,
+    ) -> None:
         self.service = service
         self._context_of = context_of
+        self._proxies_of = proxies_of
         self._slots = slots
         self._limiter = trio.CapacityLimiter(slots)
-        self._opened: httpcore.AsyncConnectionPool | None = None
+        self._opened: dict[tuple[bytes, object] | None, httpcore.AsyncConnectionPool] = {}
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
@@ -294,20 +303,22 @@ class HttpOutbound:
             limit_s = CONNECT_SHARE * timeout_s
             raise TemporaryFailure(f"cannot connect: no answer within {limit_s:g} s", sent=False) from error
         except httpcore.ConnectError as error:
-            raise TemporaryFailure(f"cannot connect: {error}", sent=False) from error
+            raise TemporaryFailure(f"cannot connect: {_reason(error)}", sent=False) from error
         except httpcore.LocalProtocolError as error:
             # The text of "Illegal header value ..." holds the value, which may be a secret.
             reason = "a header's value is not valid" if "header value" in str(error) else str(error)
             raise TemporaryFailure(f"the request is not valid HTTP: {reason}", sent=progress.sent) from None
         except _FAILURES as error:
             raise TemporaryFailure(f"{type(error).__name__}: {error}", sent=progress.sent) from error
+        except (ProxyError, httpcore.ProxyError) as error:  # the tunnel was never opened
+            raise TemporaryFailure(f"the proxy: {error}", sent=False) from None
         except httpx.InvalidURL as error:
             raise TemporaryFailure(f"the URL is not valid: {error}", sent=False) from error
         finally:
             _progress.reset(before)
 
     async def _exchange(self, request: httpx.Request, max_bytes: int) -> httpx.Response:
-        pool = await self._pool()
+        pool = await self._pool(self._proxy_for(request.url))
         response = await pool.handle_async_request(_for_pool(request))
         try:
             body, pieces = bytearray(), 0
@@ -338,21 +349,27 @@ class HttpOutbound:
             async with taken(self._limiter):
                 yield
 
-    async def _pool(self) -> httpcore.AsyncConnectionPool:
-        if self._opened is None:
+    def _proxy_for(self, url: httpx.URL) -> httpcore.Proxy | None:
+        return None if self._proxies_of is None else self._proxies_of().of(url.scheme, url.host, url.port)
+
+    async def _pool(self, proxy: httpcore.Proxy | None) -> httpcore.AsyncConnectionPool:
+        place = None if proxy is None else (bytes(proxy.url), proxy.auth)
+        if place not in self._opened:
             context = await trio.to_thread.run_sync(self._context_of, abandon_on_cancel=True)
-            self._opened = self._opened or httpcore.AsyncConnectionPool(  # another exchange may have come first
+            made = httpcore.AsyncConnectionPool(
                 ssl_context=context,
                 max_connections=self._slots,
                 max_keepalive_connections=KEPT_CONNECTIONS,
                 keepalive_expiry=KEPT_S,
                 network_backend=_Network(),
+                proxy=proxy,
             )
-        return self._opened
+            return self._opened.setdefault(place, made)  # another exchange may have come first
+        return self._opened[place]
 
     async def close(self) -> None:
-        if self._opened is not None:
-            await self._opened.aclose()
+        for pool in self._opened.values():
+            await pool.aclose()
 
 
 def _for_pool(request: httpx.Request) -> httpcore.Request:
@@ -362,6 +379,18 @@ def _for_pool(request: httpx.Request) -> httpcore.Request:
     return httpcore.Request(
         request.method, url, headers=request.headers.raw, content=request.content, extensions=request.extensions
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a connection could not be made: httpcore's error of a handshake has no text, what it comes from has."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return f"the certificate is not trusted: {one.verify_message}"
+        if text := str(one):
+            return text
+        one = one.__cause__ or one.__context__
+    return type(error).__name__
 
 
 def _with_defaults(headers: Mapping[str, str]) -> httpx.Headers:
@@ -397,6 +426,7 @@ class RealWorld:
         self.clock: Clock = clock or EngineClock()
         self._entropy = secrets.token_bytes(16)
         self._context_of = cache(ssl.create_default_context)  # to read the authorities takes longer than all else here
+        self._proxies_of = cache(Proxies.of_environment)
         self._threads = trio.CapacityLimiter(OFFLOAD_THREADS)
         self._outbound: dict[str, HttpOutbound] = {}
 
@@ -420,5 +450,5 @@ class RealWorld:
 
     def outbound(self, service: str) -> Outbound:
         if service not in self._outbound:
-            self._outbound[service] = HttpOutbound(service, self._context_of)
+            self._outbound[service] = HttpOutbound(service, self._context_of, proxies_of=self._proxies_of)
         return self._outbound[service]

@@ -5,6 +5,7 @@ Reads them when the configuration is loaded; a value leaves this module only ins
 
 import os
 import stat
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from sixfbd.logs import register_secret
 from sixfbd.quantities import Secret
 
 OF_THE_SERVICE: Final = Path("/run/credentials/sixfbd.service")  # for root, who asks what the running service is given
+ASK_S: Final = 5.0
 SOURCES: Final = ("credential", "file", "env")
 MAX_SECRET_BYTES: Final = 64 * 1024
 FORM: Final = 'write {file = "PATH"}, {env = "NAME"} or {credential = "NAME"}'
@@ -61,25 +63,56 @@ class SecretSources:
 
     def _from_credential(self, name: str) -> str:
         """One credential a file, or a key of the credential `secrets`, a TOML file of `name = "value"` lines."""
-        folder = self._environ.get("CREDENTIALS_DIRECTORY", "")
-        if not folder and os.access(OF_THE_SERVICE, os.R_OK | os.X_OK):
-            folder = str(OF_THE_SERVICE)
-        if not folder:
+        passed = _passed(self._environ.get("CREDENTIALS_DIRECTORY", ""))
+        if passed is None:
             raise SecretError(
                 f"credential {name}: no credentials were passed, $CREDENTIALS_DIRECTORY is not set",
-                "start under systemd with LoadCredential=, or use file or env; while the service runs, root has them here",
+                "start under systemd with LoadCredential=, or use file or env; root is told what the unit names",
             )
-        try:
-            passed = {path.name for path in Path(folder).iterdir()}
-        except OSError as error:
-            raise SecretError(f"$CREDENTIALS_DIRECTORY cannot be read: {error.strerror}") from None
         if name in passed:
-            return _read(Path(folder) / name)[0]
-        value = _collection(Path(folder) / "secrets").get(name) if "secrets" in passed else None
+            return _read(passed[name])[0]
+        value = _collection(passed["secrets"]).get(name) if "secrets" in passed else None
         if not isinstance(value, str):
             mend = f'add LoadCredential={name}:PATH to the unit, or {name} = "..." to the credential file `secrets`'
             raise SecretError(f"credential {name} was not passed", mend)
         return value
+
+
+def _passed(folder: str) -> dict[str, Path] | None:
+    """Return the files of credentials by name: the daemon's own, or, for root, those of the service, though it may not run.
+
+    None: nobody passed any. What systemd decrypts is known while the service runs only.
+    """
+    if not folder and os.access(OF_THE_SERVICE, os.R_OK | os.X_OK):
+        folder = str(OF_THE_SERVICE)
+    if folder:
+        try:
+            return {path.name: path for path in Path(folder).iterdir()}
+        except OSError as error:
+            raise SecretError(f"$CREDENTIALS_DIRECTORY cannot be read: {error.strerror}") from None
+    return (_named_by_the_unit() or None) if os.geteuid() == 0 else None
+
+
+def _named_by_the_unit() -> dict[str, Path]:
+    """Return the files that the unit and its drop-ins name (LoadCredential=NAME:/PATH); none if there is no systemd.
+
+    `systemctl show` would be asked, but systemd 252 calls them unprintable.
+    """
+    try:
+        done = subprocess.run(
+            ["systemctl", "cat", OF_THE_SERVICE.name], capture_output=True, text=True, timeout=ASK_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    found: dict[str, Path] = {}
+    for line in done.stdout.splitlines():
+        key, _, value = line.strip().partition("=")
+        name, _, path = value.partition(":")
+        if key == "LoadCredential" and not value:
+            found.clear()  # as systemd does: what comes before does not count
+        elif key == "LoadCredential" and path.startswith("/"):
+            found[name] = Path(path)
+    return found
 
 
 def _parse_form(form: object) -> tuple[str, str]:

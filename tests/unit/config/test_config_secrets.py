@@ -53,6 +53,39 @@ def test_who_asks_beside_the_running_service_has_its_credentials(config_of, tmp_
     assert config_of(with_token('{credential = "c"}'), {}).checks["a"].options.token.reveal() == "hunter2"
 
 
+def test_root_has_them_also_while_the_service_does_not_run_from_the_files_that_its_unit_names(
+    config_of, complaints, tmp_path, monkeypatch
+):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "twilio").write_text("hunter2\n")
+    (tmp_path / "collection").write_text('stripe = "hunter3"\n')
+    lines = (
+        "secrets:/nowhere",
+        "",
+        f"secrets:{tmp_path}/collection",
+        f"twilio:{tmp_path}/twilio",
+        f"gone:{tmp_path}/gone",
+        "odd",
+    )
+    unit = "".join(f"LoadCredential={line}\n" for line in lines)
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text(
+        f"#!/bin/sh\n[ \"$*\" = 'cat sixfbd.service' ] && cat <<'END'\n# /etc/x\n[Service]\n{unit}END\n"
+    )
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setattr(secret_sources, "OF_THE_SERVICE", tmp_path / "sixfbd.service")
+    monkeypatch.setattr(secret_sources.os, "geteuid", lambda: 0)
+    for name, value in (("twilio", "hunter2"), ("stripe", "hunter3")):
+        form = with_token(f'{{credential = "{name}"}}')
+        assert config_of(form, {}).checks["a"].options.token.reveal() == value
+    [line] = [one for one in complaints(with_token('{credential = "gone"}'), {}) if "checks.a.token" in one]
+    assert "the secret's file gone does not exist" in line  # complaints() writes paths below its own as relative
+    monkeypatch.setattr(secret_sources.os, "geteuid", lambda: 1000)
+    [line] = [one for one in complaints(with_token('{credential = "twilio"}'), {}) if "checks.a.token" in one]
+    assert "no credentials were passed" in line, "others may not read them anyway"
+
+
 def test_a_text_or_a_secret_may_be_either(config_of):
     text = with_token('{env = "T"}') + 'headers = {plain = "x", hidden = {env = "T"}}\n'
     headers = config_of(text, {"T": "hunter2"}).checks["a"].options.headers
@@ -79,7 +112,7 @@ def test_a_text_or_a_secret_may_be_either(config_of):
         ('{file = "binary"}', "the secret's file {tmp}/binary is not UTF-8"),
         ('{file = "big"}', "the secret's file {tmp}/big is larger than 64 KiB"),
         ('{credential = "c"}', "credential c: no credentials were passed, $CREDENTIALS_DIRECTORY is not set; "
-         "start under systemd with LoadCredential=, or use file or env; while the service runs, root has them here"),
+         "start under systemd with LoadCredential=, or use file or env; root is told what the unit names"),
     ],
 )  # fmt: skip
 def test_a_secret_that_cannot_be_had_is_named_with_its_mend_and_never_shown(complaints, tmp_path, form, said):
