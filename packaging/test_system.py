@@ -1,9 +1,10 @@
 """Installs the Debian package in a booted systemd and lives through what a service lives through; prints a line for each step.
 
-    python packaging/test_system.py PACKAGE.deb [--keep DIRECTORY]
+    python packaging/test_system.py PACKAGE.deb [--suite NAME] [--keep DIRECTORY]
 
-The machine is a minimal Debian that systemd-nspawn boots, without a network; it is made once (a minute or two), kept in
-DIRECTORY, and never changed. Needs root, debootstrap and systemd-nspawn: without them everything is skipped, with the reason.
+The machine is a minimal Debian (12, or another by --suite trixie) that systemd-nspawn boots, without a network; it is made once
+(minutes), kept in DIRECTORY, and never changed. Needs root, debootstrap and systemd-nspawn: without them all is skipped,
+with the reason.
 """
 
 import argparse
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Final
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
-SUITE: Final = "bookworm"
 INSIDE: Final = "systemd,systemd-sysv,dbus,python3,curl"
 LIMIT_S: Final = 30.0
 PORT: Final = 9632
@@ -126,6 +126,7 @@ class Machine:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Test the Debian package in a booted systemd.")
     parser.add_argument("package", type=Path)
+    parser.add_argument("--suite", default="bookworm", help="Debian's release")
     parser.add_argument("--keep", type=Path, default=PROJECT / ".system", help="where the machine is kept")
     asked = parser.parse_args()
     if reason := _cannot():
@@ -133,7 +134,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="sixfbd-system-") as folder:
         older = _older(asked.package.resolve(), Path(folder))
-        tree = _tree(asked.keep)
+        tree = _tree(asked.keep, asked.suite)
         began = time.monotonic()
         with _booted(tree, {"/older.deb": older, "/sixfbd.deb": asked.package.resolve()}) as machine:
             failed = _live(machine)
@@ -154,9 +155,9 @@ def _cannot() -> str:
     return f"apt install {' '.join(missing)}" if missing else ""
 
 
-def _tree(keep: Path) -> Path:
+def _tree(keep: Path, suite: str) -> Path:
     """Return the root of a minimal Debian, made if it is not there."""
-    tree = keep / SUITE
+    tree = keep / suite
     if (tree / ".whole").exists():
         return tree
     shutil.rmtree(tree, ignore_errors=True)
@@ -164,7 +165,7 @@ def _tree(keep: Path) -> Path:
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     [mirror, *_] = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
     print(f"# making a minimal Debian in {tree}", flush=True)
-    make = ["debootstrap", "--variant=minbase", f"--include={INSIDE}", SUITE, str(tree), mirror]
+    make = ["debootstrap", "--variant=minbase", f"--include={INSIDE}", suite, str(tree), mirror]
     done = subprocess.run(make, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{done.stdout[-2000:]}\nsixfbd: debootstrap failed; see above")
@@ -202,8 +203,9 @@ def _booted(tree: Path, files: dict[str, Path]) -> Iterator[Machine]:
         "--keep-unit",
     ]
     more = ["--console=pipe", "--private-network", "--kill-signal=SIGRTMIN+4", "--volatile=overlay", *binds]
+    environment = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}  # systemd 256 and newer boot with no other
     process = subprocess.Popen(
-        [*start, *more], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*start, *more], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
         machine = Machine(_leader(process))
