@@ -863,6 +863,34 @@ def journal_backup(session: Session, file: Path) -> None:
     session.say(result, f"wrote {result['path']} ({size(result['size_bytes'])})")
 
 
+@journal.command("erase")
+@click.argument("who", metavar="customer=ID")
+@click.option("--dry-run", is_flag=True, help="Say how many events it would change, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask whether to do it.")
+@json_option
+@pass_session
+def journal_erase(session: Session, who: str, dry_run: bool, yes: bool) -> None:
+    """Forget a customer: in every event "erased" takes their place.
+
+    Sums stay as they are. It cannot be undone. Backups and copies are not reached: those beside the journal are named.
+    """
+    kind, _, customer = who.partition("=")
+    if kind != "customer" or not customer:
+        raise Failure(
+            "write customer=ID, as the shop calls them; of names, e-mail addresses and telephone numbers nothing is kept "
+            "by which somebody could be found"
+        )
+    session.timeout_s = max(session.timeout_s, 1800)
+    found = session.ask("journal.erase", customer=customer, dry_run=True)
+    if not dry_run:
+        if not yes and found["events"]:
+            click.confirm(f"Forget this customer in {found['events']} events, for good?", abort=True, err=True)
+        found = session.ask("journal.erase", customer=customer)
+    words = f"{'' if found['done'] else 'would be '}erased in {found['events']} events"
+    left = [f"not reached, delete it when it is no longer needed: {path}" for path in found["not_reached"]]
+    session.say(found, "\n".join([words, *left, "not reached: backups that were made elsewhere"]))
+
+
 @journal.command("export")
 @pass_session
 def journal_export(session: Session) -> None:

@@ -45,6 +45,7 @@ from sixfbd.outbox.ack_links import AckLinks, read_or_make_key
 from sixfbd.outbox.events import MessageEvents
 from sixfbd.outbox.workers import Outbox
 from sixfbd.preview import preview
+from sixfbd.privacy import KEY_FILE, Privacy
 from sixfbd.proxies import Proxies, ProxyError
 from sixfbd.readers.condition import remarks
 from sixfbd.readers.for_control import ControlView
@@ -212,6 +213,7 @@ async def open_and_serve(
             committed=committed,
             volatile=lambda: judge.last_journal_error if judge.journal_failing else "",
             failed=judge.doubt_journal,
+            privacy=Privacy(await world.offload(read_or_make_key, state_directory, KEY_FILE), config.privacy.keep),
         )
         intake.declare_types(list(catalog.event_types.values()))
         await intake.observe_again()

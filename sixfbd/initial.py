@@ -35,6 +35,7 @@ from sixfbd.config.tables import (
     NotifierKeys,
     OnCallTable,
     PluginSources,
+    PrivacyTable,
     RouteTable,
     RuleTable,
     Site,
@@ -372,7 +373,12 @@ def _alerting() -> list[str]:
         ("heartbeat", Heartbeat, {"url": {"file": "tokens/heartbeat-url"}, "interval": "1m"}, ""),
     )
     made = [_section(header, struct, values, doc, example=True) for header, struct, values, doc in examples]
-    sections = (("flapping", FlappingTable), ("notices", NoticesTable), ("templates", TemplatesTable))
+    sections = (
+        ("flapping", FlappingTable),
+        ("notices", NoticesTable),
+        ("privacy", PrivacyTable),
+        ("templates", TemplatesTable),
+    )
     return [*made, *(_section(header, struct, {}) for header, struct in sections)]
 
 

@@ -38,6 +38,7 @@ from sixfbd.model import (
     StoredEvent,
 )
 from sixfbd.plugin import ANY, EventType, Metrics, Summary
+from sixfbd.privacy import Privacy
 from sixfbd.window.blocks import NEVER_STALE_MS
 from sixfbd.window.writes import Write
 
@@ -243,8 +244,11 @@ class Intake:
         committed: Callable[[Sequence[StoredEvent]], None],
         volatile: Callable[[], str] = lambda: "",
         failed: Callable[[], None] = lambda: None,
+        privacy: Privacy | None = None,
     ) -> None:
-        """`volatile` says why nothing can be kept now, "" if it can: then events are refused, samples are not. `failed` is
+        """`privacy` says what of people is kept of events; None keeps all.
+
+        `volatile` says why nothing can be kept now, "" if it can: then events are refused, samples are not. `failed` is
         called when the journal did not take events."""
         self._journal = journal
         self._window = window
@@ -254,6 +258,7 @@ class Intake:
         self._committed = committed
         self._volatile = volatile
         self._failed = failed
+        self.privacy = privacy
         self._known: dict[CheckName, _Known] = {}
         self._types: dict[str, EventType] = {}
         self._own_series: dict[tuple[str, Labels], Series] = {}
@@ -622,6 +627,8 @@ class Intake:
         if event.timestamp > now + CLOCK_SKEW_S:
             self.clamped_times += 1
             event = msgspec.structs.replace(event, timestamp=now)
+        if self.privacy is not None and (kept := self.privacy.masked(event.data)) is not event.data:
+            event = msgspec.structs.replace(event, data=kept)
         declared = self._types.get(event.type)
         if declared is None:
             return None, NewEvent(event, now, ()), [], {}

@@ -414,6 +414,8 @@ def _swap(running: Running, plan: Plan) -> dict[CheckName, trio.Event]:
     running.catalog = plan.catalog
     running.watchdog.knows(plan.catalog)
     running.intake.declare_types(list(plan.catalog.event_types.values()))
+    if running.intake.privacy is not None:
+        running.intake.privacy.keep(plan.config.privacy.keep)
     running.checks, running.notifiers = plan.checks, plan.notifiers
     declare_checks(running.intake, plan.checks if limit_changed else new, plan.catalog, plan.config)
     now_ms = round(running.world.clock.now() * 1000)

@@ -18,6 +18,7 @@ from sixfbd.journal.errors import JournalError
 from sixfbd.journal.records import ClockStepped, Damaged
 from sixfbd.journal.salvage import MARK
 from sixfbd.model import Sample
+from sixfbd.privacy import FORMS
 from sixfbd.readers.condition import budgets_left, damages
 from sixfbd.readers.for_http import HttpView
 from sixfbd.running import Running
@@ -107,6 +108,9 @@ def engine_samples(running: Running, view: HttpView) -> Iterator[Sample]:
     for (event_type, outcome), count in intake.event_outcomes.items():
         yield counter("sixfbd_events_total", count, type=event_type, outcome=outcome)
     yield counter("sixfbd_event_times_clamped_total", intake.clamped_times)
+    if intake.privacy is not None:
+        for action in FORMS:
+            yield counter("sixfbd_personal_fields_total", intake.privacy.counts[action], action=action)
     for message_state in ("pending", "sending", "unknown"):
         yield gauge("sixfbd_outbox_messages", judge.messages_by_state()[message_state], state=message_state)
     yield gauge("sixfbd_outbox_oldest_age_seconds", judge.oldest_message_age_s())

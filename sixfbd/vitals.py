@@ -41,6 +41,7 @@ DOCS: Final = {
     "sixfbd_check_status": "1 for the check's current status, 0 for the others.",
     "sixfbd_check_timeouts_total": "Runs that were cut off at the timeout.",
     "sixfbd_cpu_seconds_total": "CPU time of the daemon, user and system.",
+    "sixfbd_personal_fields_total": "Fields of events that are not kept as they came, by what was done.",
     "sixfbd_event_times_clamped_total": "Events whose claimed time was more than a minute ahead.",
     "sixfbd_escalations_unfinished": "Steps of escalations that were due and not taken, or not told for too long.",
     "sixfbd_events_total": "Events by type and outcome.",

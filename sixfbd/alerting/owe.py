@@ -15,6 +15,7 @@ from sixfbd.alerting.policy import Policy
 from sixfbd.alerting.routes import Route, Routed, Routing
 from sixfbd.journal.state import NOTICE_GROUP, State
 from sixfbd.model import Alert, Notice, Obligation, ObligationKind, Severity, StoredEvent, Target
+from sixfbd.privacy import is_personal
 
 NOBODY: Final = Target("", "")
 EVIDENCE_CARRIED: Final = 3  # samples that an obligation keeps for its message; the transition keeps all
@@ -301,7 +302,11 @@ def as_notice(
     event = stored.event
     own = {"notice": name, "type": event.type, "source": stored.source, "severity": severity.value}
     labels = {label: value[:MAX_NOTICE_VALUE] for label, value in islice(further.items(), MAX_NOTICE_VALUES) if value}
-    plain = ((key, value) for key, value in event.data.items() if isinstance(value, str | float) or _is_small(value))
+    plain = (
+        (key, value)
+        for key, value in event.data.items()
+        if (isinstance(value, str | float) or _is_small(value)) and not is_personal(key)
+    )
     data = {
         key: value[:MAX_NOTICE_VALUE] if isinstance(value, str) else value
         for key, value in islice(plain, MAX_NOTICE_VALUES)

@@ -400,6 +400,14 @@ class NoticesTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True
     within: Annotated[Duration, Meta(description="The time, at most 1d.", gt=0, le=86_400)] = Duration(10 * MINUTE)
 
 
+class PrivacyTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[privacy]`: what of people is kept of events; by default no name, address, program, text, and customers as pseudonyms."""
+
+    keep: Annotated[
+        tuple[str, ...], Meta(description='Fields of events that are kept as they come, such as ["ip", "email"].')
+    ] = ()
+
+
 class TemplatesTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[templates]`: how messages read. Files such as firing.text.j2, resolved@sms.title.j2, notice.sale.text.j2."""
 
@@ -526,6 +534,7 @@ class Config(Struct, frozen=True, kw_only=True):
     flapping: FlappingTable = FlappingTable()
     notices: NoticesTable = NoticesTable()
     heartbeat: Heartbeat = Heartbeat()
+    privacy: PrivacyTable = PrivacyTable()
     templates: TemplatesTable = TemplatesTable()
     severities: dict[Severity, SeverityTable] = field(default_factory=lambda: dict(DEFAULT_SEVERITIES))
     rules: tuple[RuleTable, ...] = ()
@@ -577,6 +586,7 @@ TABLES: Final[tuple[TableInfo, ...]] = (
     TableInfo("flapping", FlappingTable),
     TableInfo("notices", NoticesTable),
     TableInfo("heartbeat", Heartbeat),
+    TableInfo("privacy", PrivacyTable),
     TableInfo("templates", TemplatesTable),
     TableInfo("severities", SeverityTable, "named"),
     TableInfo("rules", RuleTable, "list"),

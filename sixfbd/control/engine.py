@@ -463,6 +463,15 @@ class BackupView(Struct, frozen=True):
     size_bytes: int
 
 
+class ErasedView(Struct, frozen=True):
+    """`journal.erase`: how many events held the customer, whether it was done, and files beside the journal that it is no part
+    of: copies and what was set aside, with what was in them before."""
+
+    events: int
+    done: bool
+    not_reached: tuple[str, ...] = ()
+
+
 class ControlEngine(Protocol):
     """The daemon as seen from the control socket. Methods raise `protocol.Refused` to say no, with the mend.
 
@@ -564,6 +573,7 @@ class ControlEngine(Protocol):
     async def journal_status(self) -> JournalView: ...
     async def journal_verify(self) -> VerifyView: ...
     async def journal_backup(self, path: str, actor: Actor) -> BackupView: ...
+    async def journal_erase(self, customer: str, dry_run: bool, actor: Actor) -> ErasedView: ...
     def journal_export(self) -> AsyncIterator[Json | Raw]:
         """Yield every record and event as a JSON object (msgspec.Raw: encoded already), oldest first."""
         ...

@@ -198,6 +198,15 @@ class BackupParams(_Params, frozen=True, forbid_unknown_fields=True):
     ]
 
 
+class EraseParams(_Params, frozen=True, forbid_unknown_fields=True):
+    customer: Annotated[str, Meta(min_length=1, max_length=1000, description="the customer's id, as the shop has it.")]
+    dry_run: Annotated[bool, Meta(description="count, and change nothing.")] = False
+
+    def told(self) -> "EraseParams":
+        """Return what may be told of it: whoever is forgotten is not named."""
+        return msgspec.structs.replace(self, customer="(somebody)")
+
+
 def methods_of(engine: ControlEngine) -> dict[str, Method]:
     """Return the whole table, `rpc.commands` included, which describes the others."""
     table = {**_reading(engine), **_changing(engine)}
@@ -323,6 +332,12 @@ def _changing(engine: ControlEngine) -> dict[str, Method]:
             lambda p, who: engine.journal_backup(p.path, who),
             timeout_s=LONG_CALL_TIMEOUT_S,
         ),
+        "journal.erase": _method(
+            "Forget a customer in every event.",
+            EraseParams,
+            lambda p, who: engine.journal_erase(p.customer, p.dry_run, who),
+            timeout_s=LONG_CALL_TIMEOUT_S,
+        ),
     }
     return {**own, **{name: _audited(engine, name, method) for name, method in audited.items()}}
 
@@ -365,7 +380,7 @@ async def _audit(engine: ControlEngine, actor: Actor, command: str, outcome: str
 
 
 def _command_text(name: str, params: Struct) -> str:
-    words = msgspec.json.encode(params).decode()
+    words = msgspec.json.encode(params.told() if isinstance(params, EraseParams) else params).decode()
     return name if words == "{}" else f"{name} {words}"[:MAX_AUDITED_TEXT]
 
 

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,7 +40,7 @@ from sixfbd.journal.record_log import AmbiguousIdError, StoredRecord
 from sixfbd.journal.records import Base, Record
 from sixfbd.journal.retention import Cut, Retained
 from sixfbd.journal.salvage import Damage, names_set_aside
-from sixfbd.journal.schema import connect_writer, lay_out_wal, read_meta, write_meta
+from sixfbd.journal.schema import connect, connect_writer, lay_out_wal, read_meta, write_meta
 from sixfbd.journal.space import MIB, Reserve, free_bytes
 from sixfbd.journal.writer import Numbers, Request, Writer, last_numbers
 from sixfbd.model import Alert, CheckName, Json, Message, Series, StoredEvent
@@ -65,6 +65,7 @@ __all__ = [
 T = TypeVar("T")
 
 WAITING: Final = 2000  # requests at once; further callers wait their turn
+EMPTY_PASSES: Final = 5  # to empty the WAL; each waits for readers as long as SQLite does
 ANSWER_TIMEOUT_S: Final = 30.0
 CLOSE_TIMEOUT_S: Final = 2.0
 READERS: Final = 4
@@ -526,6 +527,44 @@ class JournalDatabase:
             free_bytes=free_bytes(directory),
             reserve_bytes=self._reserve.size_bytes(),
             set_aside=names_set_aside(directory),
+        )
+
+    def copies(self) -> list[str]:
+        """Return the paths of files beside the journal that hold what was in it before: copies kept at an upgrade or a restore,
+        and what was set aside as damaged. Blocks."""
+        own = {self.path.name, *(f"{self.path.name}-{part}" for part in ("wal", "shm"))}
+        beside = self.path.parent.glob(f"{self.path.stem}*")
+        return sorted(str(file) for file in beside if file.is_file() and file.name not in own)
+
+    async def forget(self, customers: Collection[str], *, dry_run: bool) -> int:
+        """Write "erased" in place of customers in every event; return how many held one. Durable on return, and no byte of them
+        is left in the journal's files: what is written over is zeroed, and the WAL is emptied. In slices; a cancel leaves the
+        rest. Raises JournalError."""
+        after: int | None = 0
+        total = 0
+        while after is not None:
+            after, held = await self._write(partial(self._forget_slice, customers, after, dry_run))
+            total += held
+        if not dry_run:
+            await trio.to_thread.run_sync(self._empty_wal)
+        return total
+
+    def _forget_slice(
+        self, customers: Collection[str], after: int, dry_run: bool, connection: sqlite3.Connection, _: Numbers
+    ) -> tuple[int | None, int]:
+        end = time.perf_counter() + retention.SLICE_S
+        return event_log.forget_slice(connection, customers, after, end, dry_run=dry_run)
+
+    def _empty_wal(self) -> None:
+        """Write what is in the WAL into the file, and nothing is left in it. Waits for whoever reads."""
+        with mapped_errors(self.path), closing(connect(self.path)) as connection:
+            connection.execute("PRAGMA query_only=off")
+            for _ in range(EMPTY_PASSES):
+                busy, *_rest = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    return
+        raise JournalBroken(
+            f"{self.path}: it is erased, but old bytes are left in the WAL while somebody reads; do it again"
         )
 
     async def verify(self) -> list[str]:

@@ -5,6 +5,7 @@ An event is known by (source, id) for KNOWN_FOR_S after it was received, found b
 
 import sqlite3
 import struct
+import time
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import Final
@@ -15,6 +16,7 @@ from msgspec import Struct
 from sixfbd.journal.step_log import Increment, add_increments
 from sixfbd.journal.writer import Numbers
 from sixfbd.model import CheckName, Event, Json, StoredEvent
+from sixfbd.privacy import forgotten
 from sixfbd.quantities import DAY
 
 KNOWN_FOR_S: Final = 7 * DAY
@@ -23,6 +25,7 @@ CURSOR_LIMIT_BYTES: Final = 64 * 1024
 GENERATION_DAYS: Final = 4
 GENERATIONS: Final = 2  # before the current one: days that an event may be known of
 LAST_BIT: Final = 2**23 - 1  # 1 MiB a table; half a million events a generation leave one lookup in seventy to the file
+FORGET_ROWS: Final = 500  # looked at by one statement
 READ_AT_START: Final = 500_000  # events
 
 _HASH: Final = struct.Struct("<q")
@@ -224,6 +227,36 @@ def stored_event(row: tuple[int, str, float, str, str, float, str]) -> StoredEve
     """Return the event of a row of EVENT_COLUMNS."""
     seq, source, received_at, event_id, event_type, at, data = row
     return StoredEvent(seq, source, received_at, Event(event_id, event_type, at, msgspec.json.decode(data)))
+
+
+def forget_slice(
+    connection: sqlite3.Connection, customers: Collection[str], after_seq: int, end: float, *, dry_run: bool
+) -> tuple[int | None, int]:
+    """Write "erased" in place of customers, in events from a number on and until `end` (time.perf_counter), in the caller's
+    transaction. Return the number to go on after, None at the end, and how many events hold one of them.
+    """
+    held = 0
+    needles = [_encode(one).decode()[1:-1] for one in customers]  # as JSON writes them
+    any_of = " OR ".join(["instr(data, ?) > 0"] * len(needles))
+    [last] = connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()
+    while after_seq < last:
+        upto = after_seq + FORGET_ROWS
+        rows = connection.execute(
+            f"SELECT seq, data FROM events NOT INDEXED WHERE seq > ? AND seq <= ? AND ({any_of})",
+            (after_seq, upto, *needles),
+        ).fetchall()
+        for seq, data in rows:
+            before = msgspec.json.decode(data)
+            after = forgotten(before, customers)
+            if after is before:
+                continue
+            held += 1
+            if not dry_run:
+                connection.execute("UPDATE events SET data = ? WHERE seq = ?", (_encode(after).decode(), seq))
+        after_seq = upto
+        if time.perf_counter() >= end:
+            return after_seq, held
+    return None, held
 
 
 EVENT_COLUMNS: Final = _COLUMNS

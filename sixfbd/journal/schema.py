@@ -175,6 +175,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalBroken(f"{path}: its file system cannot share memory (a network's?); use a local one")
     for pragma in (
         "synchronous=full",
+        "secure_delete=on",  # what is deleted or erased leaves no byte behind
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "foreign_keys=on",
         "temp_store=memory",

@@ -18,9 +18,9 @@ SIGNATURE_BYTES: Final = 15  # 120 bits: 24 characters that need no padding
 PATH: Final = "/ack/"
 
 
-def read_or_make_key(state_directory: Path) -> bytes:
+def read_or_make_key(state_directory: Path, name: str = KEY_FILE) -> bytes:
     """Return the key, made at the first start. Blocks. Raises OSError."""
-    path = state_directory / KEY_FILE
+    path = state_directory / name
     try:
         key = path.read_bytes()
     except FileNotFoundError:

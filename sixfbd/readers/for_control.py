@@ -16,6 +16,7 @@ from sixfbd.control.engine import (
     BackupView,
     CheckRun,
     EmitView,
+    ErasedView,
     JournalView,
     MessageView,
     NotifyTestView,
@@ -554,6 +555,16 @@ class ControlView:
             raise Refused(f"{path}: {error.strerror or error}; give another path") from error
         size = await self._running.world.offload(lambda: target.stat().st_size)
         return BackupView(path, size)
+
+    async def journal_erase(self, customer: str, dry_run: bool, actor: Actor) -> ErasedView:
+        privacy, journal = self._running.intake.privacy, self._running.journal
+        assert privacy is not None, "a daemon has one"
+        try:
+            events = await journal.forget({customer, privacy.pseudonym(customer)}, dry_run=dry_run)
+        except JournalError as error:
+            raise Refused(str(error)) from error
+        beside = await self._running.world.offload(journal.copies)
+        return ErasedView(events, not dry_run, tuple(beside))
 
     async def journal_export(self) -> AsyncIterator[Json]:
         async with aclosing(self._running.journal.export()) as lines:

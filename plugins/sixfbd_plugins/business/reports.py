@@ -13,6 +13,7 @@ from sixfbd_plugins.figures import Key, grown, grown_by_step, iso, known, latest
 from sixfbd_plugins.money import MINOR_DIGITS
 
 TOP: Final = 10
+ERASED: Final = "erased"  # a customer who was forgotten: `sixfbctl journal erase`
 MOST_SALES_READ: Final = 5000  # of which customers are told apart
 LEAST_DAYS: Final = 3  # with sales, for a projection of revenue
 PROJECTED_DAYS: Final = 7
@@ -116,7 +117,7 @@ async def _returning(request: ReportRequest, orders: int) -> int | Unknown:
     seen: dict[str, set[str]] = {}
     for event in await request.read.events("ticket_sale", request.start, request.end):
         customer, order = event.data.get("customerId"), event.data.get("orderId")
-        if isinstance(customer, str) and isinstance(order, str):
+        if isinstance(customer, str) and isinstance(order, str) and customer != ERASED:
             seen.setdefault(customer, set()).add(order)
     if not seen:
         return Unknown("no sale of that time names its customer (`customerId`)")

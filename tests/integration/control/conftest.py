@@ -18,6 +18,7 @@ from sixfbd.control.engine import (
     CheckRun,
     ControlEngine,
     EmitView,
+    ErasedView,
     EscalationView,
     JournalView,
     MessageView,
@@ -128,6 +129,7 @@ class PlayedEngine:
         self.on_status: Callable[[], Any] | None = None
         self.on_audit: Callable[[], None] = lambda: None
         self.problems: tuple[str, ...] = ()
+        self.erased: list[str] = []
         self.ready_to_end = lambda: None
         self.followers = 0
         self.stored = [self._event(1), self._event(2)]
@@ -421,6 +423,10 @@ class PlayedEngine:
 
     async def journal_backup(self, path: str, actor: Actor) -> BackupView:
         return BackupView(path, 2048)
+
+    async def journal_erase(self, customer: str, dry_run: bool, actor: Actor) -> ErasedView:
+        self.erased += [] if dry_run else [customer]
+        return ErasedView(3, not dry_run, ("/state/journal.db.v3",))
 
     async def journal_export(self) -> AsyncIterator[Json]:
         for seq in range(self.export_size):

@@ -29,8 +29,8 @@ SIXFBCTL = Path(sys.executable).with_name("sixfbctl")
 
 @pytest.fixture
 def ctl(served: Any) -> Callable[..., Result]:
-    def run(*args: str) -> Result:
-        return CliRunner().invoke(cli, ["--socket", str(served.path), *args], prog_name="sixfbctl")
+    def run(*args: str, types: str | None = None) -> Result:
+        return CliRunner().invoke(cli, ["--socket", str(served.path), *args], input=types, prog_name="sixfbctl")
 
     return run
 
@@ -176,6 +176,22 @@ def test_each_command_prints_its_answer_for_people(ctl: Any, args: list[str], pa
     assert part in result.stdout
 
 
+def test_a_customer_is_forgotten_when_somebody_has_said_so(ctl: Any, served: Any) -> None:
+    engine = served.engine
+    refused = ctl("journal", "erase", "customer=7", types="n\n")
+    assert refused.exit_code == 1 and "Forget this customer in 3 events, for good?" in refused.stderr
+    assert engine.erased == []
+    for args, said in ((("--dry-run",), "would be erased in 3 events"), (("--yes",), "erased in 3 events")):
+        result = ctl("journal", "erase", "customer=7", *args)
+        assert (
+            result.stdout.startswith(said)
+            and "delete it when it is no longer needed: /state/journal.db.v3" in result.stdout
+        )
+    assert ctl("journal", "erase", "customer=8", types="y\n").exit_code == 0
+    assert engine.erased == ["7", "8"]
+    assert "write customer=ID" in ctl("journal", "erase", "email=a@example.com", "--yes").stderr
+
+
 JSON_COMMANDS = [
     (["status"], "site"),
     (["checks"], 0),
@@ -209,6 +225,7 @@ JSON_COMMANDS = [
     (["journal", "status"], "facts"),
     (["journal", "verify"], "problems"),
     (["journal", "backup", "/tmp/x"], "path"),
+    (["journal", "erase", "customer=7", "--dry-run"], "events"),
     (["reload"], "changed"),
 ]
 
