@@ -1,8 +1,8 @@
 """One connection: hypercorn's and quart-trio's, with what they leave open mended (hypercorn 0.18, quart-trio 0.12).
 
 - Refusals that never reach the app (a malformed head or body, a head too large) carry the house's error form.
-- HTTP/1.1 only. An offer to change the protocol (websocket, h2c) is ignored, as RFC 9110 section 7.8 allows: there is
-  nothing here to change to, and each protocol would be one more door.
+- HTTP/1.1 only, and WebSocket where a view says so. Any other offer to change the protocol (h2c) is ignored, as RFC 9110 section
+  7.8 allows: each protocol would be one more door.
 - A connection that we end is read on for a moment, or the client would lose the answer that says why: to close a socket
   with unread data resets it, and a reset discards what was not yet read on the other side.
 - When its listener is given up (`leaving` in the connection's state), each connection is told to close with its next
@@ -45,6 +45,7 @@ from sixfbd.http.answers import SECURITY_HEADERS, Ready, below_the_app
 from sixfbd.http.app import App
 from sixfbd.http.asked import Asked, Body, origin_form
 from sixfbd.http.tls import TlsStream
+from sixfbd.http.websocket import Socket, Switch
 
 log = structlog.get_logger("sixfbd.http")
 
@@ -78,6 +79,34 @@ class Wire(H11Protocol):
 
     _held = b""
     _exchange: "Exchange | None" = None
+    _socket: Socket | None = None
+
+    async def handle(self, event: Event) -> None:
+        """Take what came: as HTTP, or, once that was changed, as a WebSocket's."""
+        if self._socket is None:
+            await super().handle(event)
+        elif isinstance(event, RawData):
+            await self._socket.receive(event.data)
+        elif isinstance(event, Closed):
+            await self._socket.receive(b"")
+
+    async def switch(self, switch: Switch) -> None:
+        """Change to a WebSocket, send it what there is to say, and end the connection."""
+        accepted = [
+            (b"upgrade", b"websocket"),
+            (b"connection", b"upgrade"),
+            (b"sec-websocket-accept", switch.accept.encode()),
+        ]
+        head = h11.InformationalResponse(status_code=101, headers=accepted, reason=b"Switching Protocols")
+        await self.send(RawData(data=self.connection.send(head) or b""))
+        early, _ = self.connection.trailing_data
+        self._socket = Socket(lambda data: self.send(RawData(data=data)))
+        self.connection = _Switched()  # type: ignore[assignment]  # or whoever reads would wait for the next request
+        await self.can_read.set()
+        if early:
+            await self._socket.receive(early)
+        await self._socket.run(switch.pieces)
+        await self.send(Closed())
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
@@ -125,7 +154,7 @@ class Wire(H11Protocol):
             "raw_path": path,
             "query_string": query,
             "root_path": "",
-            "headers": [pair for pair in request.headers if pair[0] != b"upgrade"],
+            "headers": list(request.headers),
             "client": self.client,
             "server": self.server,
             "state": self.connection_state,
@@ -173,6 +202,17 @@ class Wire(H11Protocol):
         await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
+
+
+class _Switched:
+    """In the place of h11's connection when the protocol is another one: nothing of HTTP comes any more."""
+
+    our_state = their_state = None
+    they_are_waiting_for_100_continue = False
+    trailing_data = (b"", False)
+
+    def next_event(self) -> type[h11.NEED_DATA]:
+        return h11.NEED_DATA
 
 
 class Connection(TCPServer):
@@ -352,7 +392,10 @@ class Exchange(TrioASGIHTTPConnection):
             response = await self._app.answer_plainly(Asked(self.scope, self._body), self._route)
         else:
             response = await self._app.handle_request(self._request)
-        if isinstance(response, Ready):
+        if isinstance(response, Switch):
+            self._ending = self._closed = True
+            await self._wire.switch(response)
+        elif isinstance(response, Ready):
             await self._send_whole(200, response.headers, response.body)
         elif isinstance(response, Response) and isinstance(response.response, DataBody):
             await self._send_whole(response.status_code, encode_headers(response.headers), response.response.data)

@@ -11,8 +11,10 @@ from sixfbd.http.answers import Ready
 from sixfbd.http.asked import Asked
 from sixfbd.http.dashboard.sparkline import Chart
 from sixfbd.http.engine import HttpEngine
+from sixfbd.http.feed import Feed
 from sixfbd.http.recent import Recent
 from sixfbd.http.sessions import Sessions
+from sixfbd.model import StoredEvent
 from sixfbd.rates import Bucket
 
 METRICS_KEEP_S: Final = 1.0
@@ -30,8 +32,15 @@ class Room:
         self.pages: Recent[str] = Recent(PAGE_KEEP_S)
         self.charts: Recent[list[Chart]] = Recent(CHARTS_KEEP_S)
         self.streams = 0
+        self._feed: Feed | None = None
         self.rates: dict[str, Bucket] = {}  # of events, by the token's name
         self.sessions = Sessions()
+
+    def feed_of(self, encode: Callable[[StoredEvent], bytes]) -> Feed:
+        """Return what all who follow events are told from."""
+        if self._feed is None:
+            self._feed = Feed(self.engine, encode)
+        return self._feed
 
 
 View: TypeAlias = Callable[..., Awaitable[Response | Ready]]

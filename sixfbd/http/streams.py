@@ -14,8 +14,9 @@ from sixfbd.http.answers import Refusal
 from sixfbd.http.routes import Room
 
 PING_S: Final = 15.0
+RETRY_AFTER_S: Final = "5"
 RETRY_MS: Final = 2000
-MAX_STREAMS: Final = 64
+MAX_STREAMS: Final = 256
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 
 
@@ -30,22 +31,38 @@ def stream(room: Room, pieces: AsyncIterator[bytes]) -> Response:
     headers = {"Cache-Control": "no-store"}
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPE, headers=headers)
-    if room.streams >= MAX_STREAMS:
-        raise Refusal(503, "too_many_streams", f"{MAX_STREAMS} streams are open already; close one or poll instead")
-    response = Response(_counted(room, pieces), content_type=CONTENT_TYPE, headers=headers)
+    response = Response(counted(room, _begun(pieces)), content_type=CONTENT_TYPE, headers=headers)
     response.timeout = None
     return response
+
+
+def counted(room: Room, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Return pieces that count as one of those who follow while they are sent. Raises Refusal if that is one too many."""
+    if room.streams >= MAX_STREAMS:
+        raise Refusal(
+            503,
+            "too_many_streams",
+            f"{MAX_STREAMS} streams are open already; close one or poll instead",
+            headers={"Retry-After": RETRY_AFTER_S},
+        )
+    return _counted(room, pieces)
 
 
 async def _counted(room: Room, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     room.streams += 1
     try:
-        yield f"retry: {RETRY_MS}\n\n".encode()
         async with aclosing(pieces):  # type: ignore[type-var]  # an async generator, which AsyncIterator does not say
             async for piece in pieces:
                 yield piece
     finally:
         room.streams -= 1
+
+
+async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield f"retry: {RETRY_MS}\n\n".encode()
+    async with aclosing(pieces):  # type: ignore[type-var]  # as above
+        async for piece in pieces:
+            yield piece
 
 
 async def news(left: trio.Event, wait: Callable[[], Awaitable[object]]) -> bool | None:

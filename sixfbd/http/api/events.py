@@ -20,9 +20,11 @@ from sixfbd.http import parameters
 from sixfbd.http.answers import Ready, Refusal, ready, show_time, show_time_or_none, success
 from sixfbd.http.asked import Asked
 from sixfbd.http.engine import EventResult
+from sixfbd.http.feed import Form
 from sixfbd.http.guard import caller
 from sixfbd.http.routes import Answer, Body, Parameter, Room, Route
-from sixfbd.http.streams import CONTENT_TYPE, leaving, news, stream
+from sixfbd.http.streams import CONTENT_TYPE, counted, leaving, news, stream
+from sixfbd.http.websocket import PING, Switch, handshake
 from sixfbd.model import Event, StoredEvent
 from sixfbd.rates import Bucket
 
@@ -31,7 +33,7 @@ MEDIA: Final = ("application/json", NDJSON)
 MAX_EVENTS: Final = 5000  # of one request; validating them takes the loop some 20 ms
 MAX_LISTED: Final = 1000
 LISTED: Final = 100
-STREAM_PAGE: Final = 200
+REST_S: Final = 0.001  # for each of those who follow, after something was said
 KEY: Final = "Idempotency-Key"
 MAX_KEY: Final = 100
 OTHER: Final = EventResult(
@@ -271,40 +273,58 @@ async def listed(room: Room) -> Response:
 
 
 async def follow(room: Room) -> Response:
+    after, types = _asked(room)
+    return stream(room, _pieces(room, leaving(), after, types, "sse"))
+
+
+async def follow_by_socket(room: Room) -> Response:
+    accept = handshake()
+    after, types = _asked(room)
+    return Switch(accept, counted(room, _pieces(room, leaving(), after, types, "websocket")))
+
+
+def _asked(room: Room) -> tuple[int, list[str]]:
+    """Return the number after which, and the types of which, events are asked for."""
     after = parameters.integer(request.args, "after", None, 0, 2**62)
     seen = request.headers.get("Last-Event-ID")
     if seen is not None:  # what a client that comes again sends; it knows better than the URL that it began with
         if not (seen.isascii() and seen.isdigit() and len(seen) < 20):
             raise Refusal(400, "bad_parameter", f"Last-Event-ID is not the number of an event: {seen!r:.60}")
         after = int(seen)
-    types = parameters.listed(request.args, "type")
-    return stream(room, _pieces(room, leaving(), room.engine.last_seq() if after is None else after, types))
+    return room.engine.last_seq() if after is None else after, list(parameters.listed(request.args, "type"))
 
 
-async def _pieces(room: Room, left: trio.Event, after: int, types: Sequence[str]) -> AsyncIterator[bytes]:
-    """Yield every event after `after`, from the journal: a slow client costs nobody anything but its own delay.
+async def _pieces(room: Room, left: trio.Event, after: int, types: Sequence[str], form: Form) -> AsyncIterator[bytes]:
+    """Yield every event after `after`: a slow client costs nobody anything but its own delay.
 
-    A number beyond the newest is one of another journal (a backup was restored, say): the stream says so in an event
-    named `reset`, whose id is the newest number, and begins there.
+    A number beyond the newest is one of another journal (a backup was restored, say): a stream says so in an event
+    named `reset`, whose id is the newest number; it begins there, as a WebSocket does, in whose events the numbers stand.
+    Where many follow, each hears of what comes at once a little later: the loop has more to do than to speak.
     """
     newest = room.engine.last_seq()
     if after > newest:
-        yield b'event: reset\nid: %d\ndata: {"after":%d,"newest":%d}\n\n' % (newest, after, newest)
+        if form == "sse":
+            yield b'event: reset\nid: %d\ndata: {"after":%d,"newest":%d}\n\n' % (newest, after, newest)
         after = newest
+    feed, rests_until = room.feed_of(encoded), 0.0
     while not left.is_set():
-        last = room.engine.last_seq()
-        found = await room.engine.events_after(after, types, STREAM_PAGE)
-        if found:
-            yield b"".join(_piece(stored) for stored in found)
-        after = found[-1].seq if len(found) == STREAM_PAGE else max([after, last, *(stored.seq for stored in found)])
-        if len(found) == STREAM_PAGE or after < room.engine.last_seq():
+        page = await feed.after(after, types, form)
+        if page.data:
+            yield page.data
+            rests_until = trio.current_time() + REST_S * room.streams
+        after = max(after, page.upto)
+        if after < room.engine.last_seq() and page.data:
             continue
         if await news(left, partial(room.engine.wait_events, after)) is None:
-            yield b": ping\n\n"
+            yield b": ping\n\n" if form == "sse" else PING
+        elif trio.current_time() < rests_until:
+            with trio.move_on_at(rests_until):
+                await left.wait()
 
 
-def _piece(stored: StoredEvent) -> bytes:
-    return b"id: %d\ndata: %b\n\n" % (stored.seq, msgspec.json.encode(view_of(stored)))
+def encoded(stored: StoredEvent) -> bytes:
+    """Return an event as followers are told of it: a line of JSON, as in GET /api/events."""
+    return msgspec.json.encode(view_of(stored))
 
 
 TYPES: Final = Parameter("type", "query", "Only events of these types.", repeated=True)
@@ -353,6 +373,22 @@ ROUTES: Final = (
         "Follow events as they are taken (server-sent events; the id is the event's number). A number beyond the newest "
         "is answered with an event named `reset`; the stream then begins at the newest.",
         {200: Answer("Events as `data`, each as in GET /api/events.", {"type": "string"}, CONTENT_TYPE.split(";")[0])},
+        parameters=(
+            Parameter("after", "query", "Begin after this number; left out: from now on.", int),
+            Parameter("Last-Event-ID", "header", "Go on after this number."),
+            TYPES,
+        ),
+        limited=False,
+    ),
+    Route(
+        "/api/events/ws",
+        follow_by_socket,
+        "Follow events over a WebSocket: each is a text message, as in GET /api/events. Whoever connects anew goes on with "
+        "`after`, the `seq` of the last one. The daemon closes with 1001 when it leaves, with 1003 if it is sent anything.",
+        {
+            403: Answer("A page of another site asks."),
+            426: Answer("The request offers no WebSocket."),
+        },
         parameters=(
             Parameter("after", "query", "Begin after this number; left out: from now on.", int),
             Parameter("Last-Event-ID", "header", "Go on after this number."),
