@@ -31,6 +31,7 @@ from tests.bench import (
     design_point,
     ingest,
     journal,
+    live,
     logs,
     memory,
     pages,
@@ -63,6 +64,7 @@ PARTS: Final[Mapping[str, Callable[[Path, Effort], Sequence[Row]]]] = {
     "reports": reports.rows,
     "sales": sales.rows,
     "logs": logs.rows,
+    "live": live.rows,
 }
 
 
