@@ -83,6 +83,35 @@ def rows() -> dict[str, list[Panel]]:
             ),
             graph("Tickets an hour", "short", ("inventory_tickets_per_hour", "{{city}}")),
         ],
+        "Orders and expected sales": [
+            graph("Orders that do not add up", "short", (or_zero("ledger_mismatches"), "{{kind}}")),
+            graph("Orders within the ledger's window", "short", (or_zero("ledger_orders"), "{{state}}")),
+            graph(
+                "Orders an hour",
+                "short",
+                (or_zero("sum(increase(workshop_orders_total[1h]))"), "sold"),
+                (or_zero("sales_usual_orders_per_hour"), "usual at this hour of the week"),
+            ),
+            graph(
+                "Chance that sales pause for so long",
+                "percentunit",
+                (or_zero("sales_pause_chance"), "chance"),
+                (or_zero("sales_pause_chance_limit"), "limit"),
+                about="Below the limit, something is wrong rather than quiet.",
+            ),
+            graph("At risk an hour", "short", (or_zero("sales_at_risk_per_hour"), "{{currency}}")),
+            graph(
+                "Forecast: hours until sold out",
+                "h",
+                (or_zero("inventory_forecast_hours"), "{{city}} {{quantile}}"),
+            ),
+            graph(
+                "Forecasts that held the truth, share",
+                "percentunit",
+                (or_zero("inventory_forecasts_covered_total / sum(inventory_forecasts_scored_total)"), "of 80 %"),
+                about="0 until a city has sold out; intervals are of 80 %.",
+            ),
+        ],
         "Payments": [
             graph(
                 "Payments in 15 minutes",
@@ -140,6 +169,11 @@ def rows() -> dict[str, list[Panel]]:
                     "5xx",
                 ),
             ),
+            graph(
+                "Slow requests in an hour",
+                "short",
+                (or_zero("sum by (path) (increase(http_slow_requests_total[1h]))"), "{{path}}"),
+            ),
             graph("Answered within", "s", ("http_request_duration_seconds", "{{quantile}}")),
             graph(
                 "Errors in logs in an hour",
@@ -181,6 +215,13 @@ def rows() -> dict[str, list[Panel]]:
                 "s",
                 ("sixfbd_loop_delay_seconds", "loop delay"),
                 ("sixfbd_journal_commit_seconds", "commit"),
+            ),
+            graph("Jobs that are late", "s", (or_zero("heartbeat_late_seconds > 0"), "{{job}}")),
+            graph("Remote write is behind", "s", (or_zero("remote_write_lag_seconds"), "{{check}}")),
+            graph(
+                "Personal fields not kept in an hour",
+                "short",
+                ("sum by (action) (increase(sixfbd_personal_fields_total[1h]))", "{{action}}"),
             ),
             graph("Memory", "bytes", ("sixfbd_resident_memory_bytes", "resident")),
             graph("Free on disk", "bytes", ("sixfbd_disk_free_bytes", "state directory")),
