@@ -21,8 +21,8 @@ async def grown(request: ReportRequest, metric: str, by: Sequence[str] = (), mat
 
     `matchers` are as within the braces of a selector.
     """
-    rows = await _sums(request, metric, by, matchers, request.start, request.end, request.end - request.start)
-    found = {key: points.get(1, 0.0) - points.get(0, 0.0) for key, points in rows.items()}
+    before, after = await _totals(request, metric, by, matchers)
+    found = {key: value - before.get(key, 0.0) for key, value in after.items()}
     return {key: value for key, value in found.items() if value}
 
 
@@ -39,17 +39,28 @@ async def grown_by_step(
     first = request.start // step_s * step_s
     count = int((request.end - first) // step_s) + 1
     rows = await _sums(request, metric, by, "", first, first + count * step_s, step_s)
-    begun = await _sums(request, metric, by, "", request.start, request.end, request.end - request.start)
+    before_all, after_all = await _totals(request, metric, by, "")
     steps = []
     for number in range(count):
         added: dict[Key, float] = {}
         for key, points in rows.items():
-            before = begun.get(key, {}).get(0, 0.0) if number == 0 else points.get(number, 0.0)
-            after = begun.get(key, {}).get(1, 0.0) if number == count - 1 else points.get(number + 1, 0.0)
+            before = before_all.get(key, 0.0) if number == 0 else points.get(number, 0.0)
+            after = after_all.get(key, 0.0) if number == count - 1 else points.get(number + 1, 0.0)
             if after != before:
                 added[key] = after - before
         steps.append((max(first + number * step_s, request.start), added))
     return steps
+
+
+async def _totals(
+    request: ReportRequest, metric: str, by: Sequence[str], matchers: str
+) -> tuple[dict[Key, float], dict[Key, float]]:
+    """Return the totals at the timeframe's beginning and end. Each is asked for by itself: what lies between is not read."""
+    found = []
+    for at in (request.start, request.end):
+        rows = await _sums(request, metric, by, matchers, at, at, 1.0)
+        found.append({key: points[0] for key, points in rows.items() if 0 in points})
+    return found[0], found[1]
 
 
 async def _sums(

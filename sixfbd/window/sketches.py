@@ -6,19 +6,25 @@ a value that comes later makes a copy, so that readers in other threads need the
 
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from ddsketch.ddsketch import BaseDDSketch, DDSketch
 
 from sixfbd.model import Series, SeriesId
+from sixfbd.window.cache import ByteLru
 from sixfbd.window.writes import SampleSource, SketchMinute
 
 Sketch: TypeAlias = BaseDDSketch
 
 MINUTE_MS: Final = 60_000
 KEPT_MINUTES: Final = 180
+HOUR: Final = 60  # minutes
+HOURS_BYTES: Final = 8 * 1024 * 1024  # of hours of older minutes, added up
+SETTLED: Final = (
+    KEPT_MINUTES + 5
+)  # minutes after which an hour is written and changes no more, unless a value comes late
 RELATIVE_ACCURACY: Final = 0.01
 SMALLEST: Final = 1e-9
 LARGEST: Final = 1e15
@@ -108,7 +114,7 @@ def _bounded(value: float) -> float:
 class _Summary:
     """The minutes of one series. `dirty`: not yet handed over to be written; `deltas`: what is on disk has more."""
 
-    __slots__ = ("deltas", "dirty", "id", "minutes", "newest")
+    __slots__ = ("deltas", "dirty", "id", "late_hours", "minutes", "newest")
 
     def __init__(self, series_id: SeriesId) -> None:
         self.id = series_id
@@ -116,6 +122,8 @@ class _Summary:
         self.newest = -1
         self.dirty: set[int] = set()
         self.deltas: set[int] = set()
+        self.late_hours: set[int] = set()
+        """Those to which something was added after they were written: they are read minute by minute."""
 
 
 class Sketches:
@@ -126,6 +134,7 @@ class Sketches:
         self._series: dict[Series, _Summary] = {}
         self._lock = threading.Lock()
         self._newest = 0
+        self._hours: ByteLru[tuple[SeriesId, int], bytes] = ByteLru(HOURS_BYTES)
 
     def __contains__(self, series: Series) -> bool:
         return series in self._series
@@ -163,6 +172,7 @@ class Sketches:
             summary.minutes[minute] = late
             if sketch is None and minute < self._newest - KEPT_MINUTES:
                 summary.deltas.add(minute)
+                summary.late_hours.add(minute // HOUR)
         summary.newest = max(summary.newest, minute)
         summary.dirty.add(minute)
         self._newest = max(self._newest, minute)
@@ -196,12 +206,45 @@ class Sketches:
             with self._lock:
                 found.append(merged([kept[newest]]))
         if self.source is not None and not self.in_memory(lo_ms):
-            stored = self.source.sketches(summary.id, lo, min(hi, self._newest - KEPT_MINUTES))
-            older = [packed for minute, packed in stored if minute not in kept or minute in summary.deltas]
-            found.append(merged_packed(older))
+            found.append(
+                merged_packed(self._older(summary, self.source, lo, min(hi, self._newest - KEPT_MINUTES), kept))
+            )
         total = merged(found)
         return total if total.count else None
+
+    def _older(self, summary: _Summary, source: SampleSource, lo: int, hi: int, kept: Collection[int]) -> list[bytes]:
+        """Return the packed sketches of the minutes from `lo` to `hi` that are on the disk, those of settled hours added up."""
+        unsettled = {minute // HOUR for minute in kept} | summary.late_hours
+        last = min(hi + 1, self._newest - SETTLED) // HOUR
+        hours = [hour for hour in range(-(-lo // HOUR), last) if hour not in unsettled]
+        known = {hour: self._hours.get((summary.id, hour)) for hour in hours}
+        packed = [one for one in known.values() if one is not None]
+        missing = [hour for hour, one in known.items() if one is None]
+        for first, end in _runs(missing):
+            by_hour: dict[int, list[bytes]] = {hour: [] for hour in range(first, end)}
+            for minute, data in source.sketches(summary.id, first * HOUR, end * HOUR - 1):
+                by_hour[minute // HOUR].append(data)
+            for hour, minutes in by_hour.items():
+                one = pack(merged_packed(minutes))
+                self._hours.put((summary.id, hour), one, len(one) + HOUR)
+                packed.append(one)
+        rest = [minute for minute in range(lo, hi + 1) if minute // HOUR not in known]
+        for first, end in _runs(rest):
+            stored = source.sketches(summary.id, first, end - 1)
+            packed += [data for minute, data in stored if minute not in kept or minute in summary.deltas]
+        return packed
 
     def in_memory(self, lo_ms: int) -> bool:
         """Tell whether the minutes since `lo_ms` are all in memory."""
         return self.source is None or lo_ms // MINUTE_MS > self._newest - KEPT_MINUTES
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the runs of ascending numbers without gaps, as (first, end)."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number:
+            runs[-1] = (runs[-1][0], number + 1)
+        else:
+            runs.append((number, number + 1))
+    return runs

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sixfbd.model import Series
-from sixfbd.window.sketches import KEPT_MINUTES, LARGEST, merged, merged_packed, new_sketch, pack, unpack
+from sixfbd.model import Series, SeriesId
+from sixfbd.window.sketches import KEPT_MINUTES, LARGEST, Sketches, merged, merged_packed, new_sketch, pack, unpack
 from sixfbd.window.window import Window
 from sixfbd.window.writes import NewSeries, SketchMinute
 
@@ -173,3 +173,82 @@ def test_sketches_from_the_disk_are_added_up_as_if_they_were_merged_one_by_one(m
 def test_what_is_no_sketch_is_refused_among_others():
     with pytest.raises(ValueError, match="not a sketch"):
         merged_packed([pack(new_sketch()), b"\xff\xff"])
+
+
+class Disk:
+    """What is on the disk: minutes by series, and how many were read."""
+
+    def __init__(self):
+        self.minutes = {}
+        self.read = 0
+
+    def write(self, rows):
+        for row in rows:
+            before = self.minutes.get(row.minute)
+            both = [row.sketch] if before is None or not row.merge else [before, row.sketch]
+            self.minutes[row.minute] = pack(merged_packed(both))
+
+    def sketches(self, series, lo, hi):
+        found = [(minute, self.minutes[minute]) for minute in sorted(self.minutes) if lo <= minute <= hi]
+        self.read += len(found)
+        return found
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 900), st.floats(0.01, 100.0)), min_size=1, max_size=60),
+    st.lists(st.tuples(st.integers(0, 900), st.floats(0.01, 100.0)), max_size=6),
+    st.tuples(st.integers(0, 900), st.integers(0, 900)).map(sorted),
+    st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+)
+def test_hours_that_are_added_up_once_say_the_same_as_their_minutes_also_after_a_late_value(values, late, span, q):
+    sketches, disk = Sketches(), Disk()
+    sketches.begin(SeriesId(1), DURATION)
+    sketches.source = disk
+    told = []
+
+    def happens(minute, value):
+        sketches.observe(DURATION, minute * MINUTE + 500, {value: 1})
+        told.append((minute, value))
+
+    def asked():
+        lo, hi = span
+        for _ in range(2):
+            found = sketches.sketch(DURATION, lo * MINUTE, hi * MINUTE)
+            wanted = [value for minute, value in told if lo <= minute <= hi]
+            assert (0 if found is None else found.count) == len(wanted)
+            if wanted:
+                assert found.get_quantile_value(q) == pytest.approx(direct(wanted).get_quantile_value(q))
+
+    for minute, value in sorted(values):
+        happens(minute, value)
+        disk.write(sketches.ended(minute))
+    happens(1000, 1.0)
+    disk.write(sketches.ended(1000))
+    asked()
+    for minute, value in late:
+        happens(minute, value)
+        asked()
+        disk.write(sketches.ended(1000))
+        asked()
+
+
+def direct(values):
+    sketch = new_sketch()
+    for value in values:
+        sketch.add(value)
+    return sketch
+
+
+def test_hours_are_read_from_the_disk_once():
+    sketches, disk = Sketches(), Disk()
+    sketches.begin(SeriesId(1), DURATION)
+    sketches.source = disk
+    for minute in range(24 * 60):
+        sketches.observe(DURATION, minute * MINUTE, {1.0: 1})
+        disk.write(sketches.ended(minute))
+    counts = []
+    for _ in range(3):
+        before = disk.read
+        assert sketches.sketch(DURATION, 0, 24 * 60 * MINUTE).count == 24 * 60
+        counts.append(disk.read - before)
+    assert counts[0] > 1200 and counts[1] == counts[2] < 120
