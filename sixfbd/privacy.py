@@ -169,7 +169,7 @@ class Privacy:
 
     def _value(self, name: str, value: Any, of_person: bool) -> Any:
         action = self._action(name)
-        if action is None and of_person and name == "name":
+        if action is None and of_person and _plain(name) == "name":
             action = "drop"
         if action is not None and not isinstance(value, dict | list):
             return self._by_action(action, value)
@@ -204,7 +204,7 @@ class Privacy:
             after = f"…{digits[-4:]}" if len(digits) > 4 else _GONE
         else:
             after = _GONE
-        if isinstance(value, str) and after == value:
+        if after == value:
             return value
         self.counts[action] += 1
         return after

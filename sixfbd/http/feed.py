@@ -17,6 +17,7 @@ from sixfbd.model import StoredEvent
 
 PAGE: Final = 200  # events that a follower is given at once
 KEPT: Final = 4096  # events
+MOST_PAGES: Final = 64  # that are kept until the next event; most who follow ask for the same
 KEPT_BYTES: Final = 4 * 1024 * 1024
 
 Form: TypeAlias = Literal["sse", "websocket"]
@@ -73,6 +74,8 @@ class Feed:
             )
             if seq < oldest:
                 return page
+            if len(self._pages) >= MOST_PAGES:
+                self._pages.clear()
             self._pages[key] = page
         return self._pages[key]
 

@@ -19,11 +19,13 @@ def metric_families(
 ) -> list[Metric]:
     """Return the families of series and their checks, by name; a sample's value is the place of its series.
 
-    The label `check` is left out for the checks in `lonely`, which are the only instances of their plugins. `summaries` are
+    The label `check` is left out for the checks in `lonely`, which are the only instances of their plugins, unless two series
+    would become one. `summaries` are
     declared summaries; `docs` the help texts by metric.
     """
     families: dict[str, Metric] = {}
     seen: set[Series] = set()
+    shown: set[tuple[str, frozenset[tuple[str, str]]]] = set()
     for place, (one, check) in enumerate(series):
         if one in seen:
             continue  # also reported by another check before: a series is there once
@@ -37,7 +39,13 @@ def metric_families(
             continue  # the first declaration of a name holds; two types of one family are not a valid exposition
         labels = dict(one.labels)
         if check in lonely and labels.get("check") == check and not one.metric.startswith("sixfbd_"):
-            del labels["check"]
+            without = {name: value for name, value in labels.items() if name != "check"}
+            if (
+                one.metric,
+                frozenset(without.items()),
+            ) not in shown:  # else another plugin's check says as much of the same
+                labels = without
+        shown.add((one.metric, frozenset(labels.items())))
         family.add_sample(one.metric, labels, place)
     return [families[name] for name in sorted(families)]
 

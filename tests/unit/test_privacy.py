@@ -17,6 +17,7 @@ KEY = bytes(range(32))
         ({"path": "/tickets", "ip": "192.0.2.7", "userAgent": "a program"}, {"path": "/tickets"}),
         ({"remote_addr": "192.0.2.7", "X-Forwarded-For": "a, b", "Email": "jane@example.com"}, {}),
         ({"customer": {"name": "Jane Doe", "email": "j@example.com", "plan": "vip"}}, {"customer": {"plan": "vip"}}),
+        ({"Customer": {"Name": "Jane Doe", "first_name": "Jane", "tier": "vip"}}, {"Customer": {"tier": "vip"}}),
         ({"attendees": [{"name": "Jane"}, {"name": "John", "seat": 4}]}, {"attendees": [{}, {"seat": 4}]}),
         ({"name": "spring sale", "tier": {"name": "VIP"}}, {"name": "spring sale", "tier": {"name": "VIP"}}),
         ({"phone": "+1 352 555 0123"}, {"phone": "…0123"}),

@@ -27,6 +27,14 @@ def test_the_label_check_is_left_out_where_it_says_nothing_but_never_of_the_engi
     }
 
 
+def test_what_two_plugins_say_of_the_same_is_two_series_and_not_one_twice():
+    latest = (line("up", check="web", instance="shop"), line("up", check="scrape", instance="shop"))
+    assert shown(*latest, lonely={"web", "scrape"})["up"][1] == [
+        ("up", {"instance": "shop"}, 0),
+        ("up", {"check": "scrape", "instance": "shop"}, 1),
+    ]
+
+
 def test_a_label_check_that_is_not_the_series_own_check_stays():
     series = Series("events", labels_of({"check": "elsewhere"}), MetricKind.GAUGE)
     assert shown((series, "web"), lonely={"web"})["events"][1] == [("events", {"check": "elsewhere"}, 0)]
