@@ -48,4 +48,5 @@ def sixfbd_environment(config: PluginConfig) -> Sequence[FromEnvironment]:  # ty
 
 @hookspec
 def sixfbd_reports(config: PluginConfig) -> Sequence[ReportType]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Return the plugin's reports, each served at /api/monitoring/NAME and shown by `sixfbctl report NAME`."""
+    """Return the plugin's reports, each served at /api/monitoring/NAME, a page at /reports/NAME of the dashboard, and shown by
+    `sixfbctl report NAME`."""

@@ -61,6 +61,11 @@ def or_zero(expression: str) -> str:
     return f"{expression} or vector(0)"
 
 
+def or_nothing(expression: str) -> str:
+    """What is not known without its check is not 0: a panel of NaN shows nothing."""
+    return f"{expression} or vector(NaN)"
+
+
 def rows() -> dict[str, list[Panel]]:
     return {
         "At a glance": [
@@ -90,26 +95,26 @@ def rows() -> dict[str, list[Panel]]:
                 "Orders an hour",
                 "short",
                 (or_zero("sum(increase(workshop_orders_total[1h]))"), "sold"),
-                (or_zero("sales_usual_orders_per_hour"), "usual at this hour of the week"),
+                (or_nothing("sales_usual_orders_per_hour"), "usual at this hour of the week"),
             ),
             graph(
                 "Chance that sales pause for so long",
                 "percentunit",
-                (or_zero("sales_pause_chance"), "chance"),
-                (or_zero("sales_pause_chance_limit"), "limit"),
+                (or_nothing("sales_pause_chance"), "chance"),
+                (or_nothing("sales_pause_chance_limit"), "limit"),
                 about="Below the limit, something is wrong rather than quiet.",
             ),
             graph("At risk an hour", "short", (or_zero("sales_at_risk_per_hour"), "{{currency}}")),
             graph(
                 "Forecast: hours until sold out",
                 "h",
-                (or_zero("inventory_forecast_hours"), "{{city}} {{quantile}}"),
+                (or_nothing("inventory_forecast_hours"), "{{city}} {{quantile}}"),
             ),
             graph(
                 "Forecasts that held the truth, share",
                 "percentunit",
-                (or_zero("inventory_forecasts_covered_total / sum(inventory_forecasts_scored_total)"), "of 80 %"),
-                about="0 until a city has sold out; intervals are of 80 %.",
+                (or_nothing("inventory_forecasts_covered_total / sum(inventory_forecasts_scored_total)"), "of 80 %"),
+                about="Nothing until a city has sold out; intervals are of 80 %.",
             ),
         ],
         "Payments": [
@@ -217,7 +222,7 @@ def rows() -> dict[str, list[Panel]]:
                 ("sixfbd_journal_commit_seconds", "commit"),
             ),
             graph("Jobs that are late", "s", (or_zero("heartbeat_late_seconds > 0"), "{{job}}")),
-            graph("Remote write is behind", "s", (or_zero("remote_write_lag_seconds"), "{{check}}")),
+            graph("Remote write is behind", "s", (or_nothing("remote_write_lag_seconds"), "{{check}}")),
             graph(
                 "Personal fields not kept in an hour",
                 "short",

@@ -57,7 +57,7 @@ def test_a_fault_is_seen_within_two_seconds_taken_on_by_a_click_and_over(daemon,
     assert time.time() - fired_at(daemon) <= SOON_S + 0.5, "half a second for the test itself"
     assert "Twilio does not answer as it should" in alert.inner_text()
     assert page.evaluate("window.stillTheSame"), "the page was not loaded anew"
-    alert.get_by_role("button", name="Take on TwilioDown").click()
+    alert.get_by_role("button", name="I take it on: TwilioDown").click()
     page.wait_for_url(f"{daemon.url}/alerts/*")
     page.get_by_text("token:alice").first.wait_for(timeout=10_000)
     page.goto(daemon.url)

@@ -12,6 +12,10 @@ from typing import Any
 
 import httpx
 
+from sixfbd import promql
+from sixfbd.config import PluginSources
+from sixfbd.host import load_plugins
+from sixfbd.vitals import DOCS
 from sixfbd_plugins.stripe.events import DECLINED
 from tests.e2e.test_measurement_to_notification import need
 
@@ -31,6 +35,16 @@ def test_the_dashboard_is_what_its_source_makes_and_has_the_panels_of_the_seed()
     assert asked["Revenue"] == ["workshop_revenue_total"]
     assert asked["Inventory Status"] == ["inventory_tickets_available"]
     assert asked["System Health"] == ["up"]
+
+
+def test_every_metric_that_the_dashboard_asks_for_is_declared() -> None:
+    """A query that ends in `or vector(0)` finds data whatever it asks for: the name must be one that there is."""
+    catalog = load_plugins(PluginSources())
+    declared = {*catalog.metrics, *DOCS, "up"}
+    declared |= {f"{name}{end}" for name in catalog.metrics for end in ("_sum", "_count")}
+    queries = [one["expr"] for panel in panels() for one in panel["targets"]]
+    asked = {metric for query in queries for metric in promql.compile(query).metrics}
+    assert len(asked) > 40 and asked - declared == set()
 
 
 def test_promtool_takes_the_files_for_prometheus() -> None:

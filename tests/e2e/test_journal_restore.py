@@ -4,6 +4,8 @@ import json
 import os
 import sqlite3
 
+from tests.e2e.conftest import wait_for
+
 
 def sell(daemon, number: int) -> None:
     data = (f"orderId=o-{number}", "cityId=dallas", "tier=ga", "quantity=1", "amount=1", "currency=USD")
@@ -43,7 +45,7 @@ def test_a_backup_is_restored_while_the_daemon_is_stopped_and_the_journal_before
     passed.unlink()
     daemon.start()
     assert orders(daemon) == 1
-    [missing] = daemon.ctl("status")["problems"][:1]
+    [missing] = wait_for("what is missing is told", lambda: daemon.ctl("status")["problems"][:1])
     assert "an older copy put in its place" in missing and missing.endswith("are lost")
     assert [one["state"] for one in daemon.ctl("alerts") if one["rule"] == "StateDamaged"] == ["firing"]
     sell(daemon, 3)
